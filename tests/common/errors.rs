@@ -1,5 +1,6 @@
 //! Kinds of errors that many tests expect.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use arenite::{JobError, JobErrorKind, JobLimit, Rejection, WorkerExit};
@@ -32,6 +33,13 @@ pub fn panicked(kind: &JobErrorKind) -> (&str, &str, &str) {
         panic!("{kind:?}")
     };
     (message, location, backtrace)
+}
+
+/// Asserts that an error or another text contains this part.
+#[track_caller]
+pub fn assert_says(what: impl Display, part: impl AsRef<str>) {
+    let (text, part) = (what.to_string(), part.as_ref());
+    assert!(text.contains(part), "no {part:?} in: {text}");
 }
 
 /// A job or call that the engine has refused.

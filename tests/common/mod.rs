@@ -29,12 +29,12 @@ pub use asked::not_tried;
 pub use bytes::{are_all, filled, made, vandal};
 pub use diary::{Diary, note, note_after, numbers};
 pub use environment::Env;
-pub use errors::{ABORTED, KILLED, by_signal, cause_of, late, panicked, rejected};
+pub use errors::{ABORTED, KILLED, assert_says, by_signal, cause_of, late, panicked, rejected};
 pub use futures::{WakeFlag, block_on};
 pub use lab::{
-    Answers, Dice, End, Gate, Invariant, Lab, at_gates, builder, case, children, expect_in_use,
-    hang, judge, pass, patience, private_bytes, processes_of, send_signal, state_of, step, through,
-    wait_until, watched,
+    Answers, Calls, Dice, End, Gate, Invariant, Lab, at_gates, builder, case, children,
+    expect_in_use, field_of, hang, judge, pass, patience, private_bytes, processes_of, refused,
+    send_signal, state_of, status_of, step, through, wait_until, watched,
 };
 pub use shares::{run, share_out};
 

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Instant;
 
 use nix::mount::{MsFlags, mount};
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use super::{Invariant, processes_of, step, wait_until};
 
 /// Environment variable with the name of the scenario.
-const SCENARIO: &str = "ARENITE_TEST_SCENARIO";
+pub const SCENARIO: &str = "ARENITE_TEST_SCENARIO";
 
 /// What a child program does, with its name.
 pub type Scenario = (&'static str, fn());
@@ -34,6 +34,7 @@ pub struct Program {
 pub struct Ended {
     /// Time of its end; its children may end later.
     pub at: Instant,
+    pub status: ExitStatus,
     pub code: Option<i32>,
     pub signal: Option<i32>,
     pub output: String,
@@ -55,24 +56,25 @@ impl Program {
         change: impl FnOnce(&mut Command),
     ) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env(SCENARIO, scenario);
+        change(&mut command);
+        Self::spawn(command, prepare)
+    }
+
+    /// Starts any program.
+    pub fn spawn(
+        mut command: Command,
+        prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         command
-            .env(SCENARIO, scenario)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         own_session(&mut command);
-        change(&mut command);
         // After `prepare`: Linux clears this signal when the process becomes another user.
-        let bound = || {
-            // SAFETY: no memory is involved.
-            match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        };
         // SAFETY: both make system calls only. They are called in this order.
-        unsafe { command.pre_exec(prepare).pre_exec(bound) };
-        let mut child = command.spawn().expect("this program can be started");
+        unsafe { command.pre_exec(prepare).pre_exec(end_with_parent) };
+        let mut child = command.spawn().expect("the program can be started");
         Self {
             input: child.stdin.take(),
             output: BufReader::new(child.stdout.take().unwrap()),
@@ -158,6 +160,7 @@ impl Program {
         });
         Ended {
             at,
+            status,
             code: status.code(),
             signal: status.signal(),
             output,
@@ -180,6 +183,15 @@ impl Program {
     }
 }
 
+/// In a new process, before it runs its program: lets Linux kill it when the thread that started it ends.
+pub fn end_with_parent() -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Lets the program that this starts lead a session, so that its workers, each of which leads a group, can be found.
 pub fn own_session(command: &mut Command) -> &mut Command {
     let lead = || nix::unistd::setsid().map(drop).map_err(io::Error::from);
@@ -187,26 +199,36 @@ pub fn own_session(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(lead) }
 }
 
+/// Gives this process mounts of its own. Makes system calls only. Needs root.
+pub fn own_mounts() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let none = None::<&CStr>;
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    Ok(mount(none, c"/", none, private, none)?)
+}
+
 /// Returns a `pre_exec` function that mounts a private `/dev/shm` of `mib` MiB, or of the default size. Needs root.
 pub fn own_shm(mib: Option<u32>) -> impl FnMut() -> io::Result<()> + Send + Sync + 'static {
     let size = mib.map_or_else(String::new, |mib| format!("size={mib}m,"));
     let data = CString::new(format!("{size}mode=1777")).expect("it contains no zero byte");
     move || {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        let none = None::<&CStr>;
-        let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-        mount(none, c"/", none, private, none)?;
+        own_mounts()?;
         let tmpfs = Some(c"tmpfs");
-        mount(tmpfs, c"/dev/shm", tmpfs, MsFlags::empty(), Some(&*data))?;
-        Ok(())
+        let shm = c"/dev/shm";
+        Ok(mount(tmpfs, shm, tmpfs, MsFlags::empty(), Some(&*data))?)
     }
 }
 
 /// Returns whether [`own_shm`] is permitted.
 pub fn may_have_own_shm() -> bool {
+    is_permitted(own_shm(None))
+}
+
+/// Returns whether a new process may do this, which makes system calls only.
+pub fn is_permitted(prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) -> bool {
     let mut command = Command::new("true");
     // SAFETY: the function makes system calls only.
-    unsafe { command.pre_exec(own_shm(None)) };
+    unsafe { command.pre_exec(prepare) };
     command.status().is_ok_and(|status| status.success())
 }
 

@@ -10,12 +10,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio, exit};
 use std::time::Instant;
-use std::{env, fs, io, thread};
+use std::{env, fs, thread};
 
 use libtest_mimic::{Arguments, Conclusion, Trial};
 use tempfile::TempDir;
 
-use super::programs::{may_have_own_shm, own_shm};
+use super::programs::{end_with_parent, may_have_own_shm, own_shm};
 use super::{asked, figures_are_strict};
 
 /// Environment variable with the share of this program: "1/2".
@@ -118,16 +118,8 @@ impl Share {
             .env(asked::SEED, asked::seed().to_string())
             .env("TMPDIR", temporary.path())
             .stdout(Stdio::piped());
-        // It is killed when this program ends.
-        let bound = || {
-            // SAFETY: no memory is involved.
-            match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        };
         // SAFETY: both make system calls only.
-        unsafe { command.pre_exec(own_shm(None)).pre_exec(bound) };
+        unsafe { command.pre_exec(own_shm(None)).pre_exec(end_with_parent) };
         let child = command.spawn().expect("this very program can be started");
         Self {
             child,

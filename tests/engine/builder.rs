@@ -6,13 +6,14 @@ use arenite::Backing;
 use arenite::engine::Builder;
 use arenite::{Array, ArrayMut, BuildError, Engine, Guard, platform};
 
-use crate::harness::{Gate, Lab, pass, shared_memory_named, tests, wait_until};
+use crate::harness::{
+    Calls, Gate, Lab, assert_says, builder, pass, refused, shared_memory_named, tests, wait_until,
+};
 
 tests![
     the_requested_number_of_workers_starts,
     workers_have_a_label,
-    a_panic_in_on_worker_start_fails_the_build,
-    an_exit_in_on_worker_start_fails_the_build,
+    an_end_in_on_worker_start_fails_the_build,
     too_large_a_capacity,
     too_large_a_capacity_for_dev_shm,
     too_many_workers,
@@ -55,20 +56,29 @@ fn workers_have_a_label() {
     assert!(name.starts_with("a label"), "{name}");
 }
 
-fn a_panic_in_on_worker_start_fails_the_build() {
-    let error = Engine::builder()
-        .workers(2)
-        .capacity(64 << 20)
-        .on_worker_start(|| panic!("no model file"))
-        .build()
-        .unwrap_err();
-    let text = error.to_string();
-    assert!(
-        matches!(error, BuildError::Worker(_))
-            && text.contains("no model file")
-            && text.contains("builder.rs"),
-        "{text}"
-    );
+fn an_end_in_on_worker_start_fails_the_build() {
+    let small = || builder(2, 64 << 20);
+    let of_abort = [
+        "SIGABRT: an abort",
+        "gives_up_at_the_start",
+        "on_worker_start did it",
+        r"no such \u{1b}[31mlibrary",
+    ];
+    for (builder, parts) in [
+        (
+            small().on_worker_start(|| panic!("no model file")),
+            &["no model file", "builder.rs"][..],
+        ),
+        (
+            small().on_worker_start(|| std::process::exit(9)),
+            &["code 9"],
+        ),
+        (small().on_worker_start(gives_up_at_the_start), &of_abort),
+    ] {
+        let error = refused(builder);
+        assert!(matches!(error, BuildError::Worker(_)), "{error:?}");
+        parts.iter().for_each(|part| assert_says(&error, part));
+    }
 }
 
 #[inline(never)]
@@ -77,35 +87,10 @@ fn gives_up_at_the_start() {
     std::process::abort()
 }
 
-fn an_exit_in_on_worker_start_fails_the_build() {
-    let error = Engine::builder()
-        .workers(2)
-        .capacity(64 << 20)
-        .on_worker_start(|| std::process::exit(9))
-        .build()
-        .unwrap_err();
-    assert!(error.to_string().contains("code 9"), "{error}");
-    let error = Engine::builder()
-        .workers(1)
-        .capacity(64 << 20)
-        .on_worker_start(gives_up_at_the_start)
-        .build()
-        .unwrap_err();
-    let text = error.to_string();
-    for part in [
-        "SIGABRT: an abort",
-        "gives_up_at_the_start",
-        "on_worker_start did it",
-        r"no such \u{1b}[31mlibrary",
-    ] {
-        assert!(text.contains(part), "{text}");
-    }
-}
-
 /// Checks that the sentence names what was asked for, the limit, and both remedies.
 #[track_caller]
-fn refused(builder: Builder, capacity: u64, parts: &[&str], largest: u64) {
-    let error = builder.workers(1).capacity(capacity).build().unwrap_err();
+fn assert_too_large(builder: Builder, capacity: u64, parts: &[&str], largest: u64) {
+    let error = refused(builder.workers(1).capacity(capacity));
     assert!(matches!(error, BuildError::Arena(_)), "{error:?}");
     let text = error.to_string();
     let asked = format!("a capacity of {capacity} bytes is more than");
@@ -139,7 +124,7 @@ fn memory() -> ([&'static str; 2], u64) {
 
 fn too_large_a_capacity() {
     let (words, largest) = memory();
-    refused(Engine::builder(), 1 << 50, &words, largest);
+    assert_too_large(Engine::builder(), 1 << 50, &words, largest);
 }
 
 fn too_large_a_capacity_for_dev_shm() {
@@ -152,7 +137,7 @@ fn too_large_a_capacity_for_dev_shm() {
         (words, memory) if capacity > memory => (words, memory),
         _ => (["/dev/shm has", "mount a larger one"], shm),
     };
-    refused(builder, capacity, &words, largest);
+    assert_too_large(builder, capacity, &words, largest);
 }
 
 fn too_many_workers() {
@@ -162,7 +147,7 @@ fn too_many_workers() {
             matches!(error, BuildError::TooManyWorkers { asked } if asked == workers),
             "{error:?}"
         );
-        assert!(error.to_string().contains(&workers.to_string()), "{error}");
+        assert_says(&error, &workers.to_string());
     }
 }
 
@@ -177,30 +162,23 @@ fn too_many_lanes() {
             "{error:?}"
         );
         let text = format!("{lanes} lanes in each worker");
-        assert!(error.to_string().contains(&text), "{error}");
+        assert_says(&error, &text);
     }
     // Their stacks do not fit into the memory limit: an error, without leftovers.
     let builder = Engine::builder().workers(1).lanes(200);
     let builder = builder.capacity(64 << 20).memory_limit(64 << 20);
     let error = builder.build().unwrap_err();
-    assert!(
-        error.to_string().contains("lanes cannot be started"),
-        "{error}"
-    );
+    assert_says(&error, "lanes cannot be started");
 }
 
 fn names() {
     let name = format!("tests-{}", std::process::id());
     let lab = Lab::with(1, |builder| builder.name(&name));
     assert!(shared_memory_named(&name) >= 1, "it can be found");
-    let error = Engine::builder()
-        .workers(1)
-        .capacity(64 << 20)
-        .name(&name)
-        .build()
-        .unwrap_err();
-    assert!(error.to_string().contains(&name), "{error}");
-    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    let taken = builder(1, 64 << 20).name(&name).build();
+    let error = taken.unwrap_err();
+    assert_says(&error, &name);
+    assert_eq!(lab.value_of(|| 1u8, ()), 1);
     let array = lab.from_slice(&[1u8]).unwrap();
     drop(lab);
     assert_eq!(
@@ -216,12 +194,7 @@ fn names() {
 
 fn invalid_names_are_refused() {
     for name in ["", "a/b", "..", "a name", &"x".repeat(200)] {
-        let error = Engine::builder()
-            .workers(1)
-            .capacity(64 << 20)
-            .name(name)
-            .build()
-            .unwrap_err();
+        let error = refused(builder(1, 64 << 20).name(name));
         assert!(matches!(error, BuildError::Arena(_)), "{name}: {error:?}");
     }
 }
@@ -236,6 +209,7 @@ fn a_ceiling_of_zero_is_off() {
             .memory_limit(0)
             .max_in_flight_bytes(0)
             .recycle_above_bytes(0)
+            .recycle_after_jobs(0)
     });
     let gate = Gate::new();
     let jobs: Vec<_> = (0..2)
@@ -252,7 +226,7 @@ fn a_ceiling_of_zero_is_off() {
     // A second engine with a ceiling shows that enough time has passed for a memory check.
     let other = Lab::with(1, |builder| builder.recycle_above_bytes(1));
     for round in 1..=3 {
-        other.submit(|| (), ()).wait().unwrap();
+        other.value_of(|| (), ());
         wait_until("the other engine's worker is replaced", || {
             other.stats().recycled() == round
         });
@@ -265,9 +239,9 @@ fn without_the_guard() {
     fn invert(values: &Array<u8>) -> Array<u8> {
         Array::from_fn(values.shape(), |i| !values[i])
     }
-    let lab = Lab::with(2, |builder| builder.guard(Guard::Off));
+    let lab = Lab::balanced_with(2, |builder| builder.guard(Guard::Off));
     let values = lab.from_fn(1_000_000, |i| i as u8).unwrap();
-    let inverted = lab.submit(invert, (&values,)).wait().unwrap();
+    let inverted = lab.value_of(invert, (&values,));
     assert!(values.iter().zip(inverted.iter()).all(|(&a, &b)| a == !b));
     let mut out = lab.zeros::<u8>(100_000).unwrap();
     for value in 0..10 {
@@ -284,14 +258,12 @@ fn without_the_guard() {
         // SAFETY: none: a bug in a kernel, on purpose.
         unsafe { victim.as_ptr().cast_mut().write_volatile(1) };
     };
-    let error = lab.failure_of(lab.submit(vandal, (&values,)));
+    let error = lab.error_of(vandal, (&values,));
     assert_eq!(
         *error.kind(),
         arenite::JobErrorKind::Lost(arenite::WorkerExit::Signal(11))
     );
     assert_eq!(values[0], 0);
-    drop((values, inverted, out));
-    lab.assert_in_use(0);
 }
 
 /// Linux says which maps a core dump leaves out. The arena is large enough to be told apart.
@@ -320,14 +292,11 @@ fn the_arena_is_left_out_of_core_dumps() {
             })
             .collect();
         assert_eq!(flags, [!included; 2], "two regions");
-        assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+        assert_eq!(lab.value_of(|| 1u8, ()), 1);
     }
 }
 
 fn limits_that_are_too_low_are_named() {
-    let build = |change: fn(Builder) -> Builder| {
-        change(Engine::builder().workers(1).capacity(64 << 20)).build()
-    };
     type Change = fn(Builder) -> Builder;
     let changes: [(Change, &str); 5] = [
         (
@@ -352,7 +321,7 @@ fn limits_that_are_too_low_are_named() {
         ),
     ];
     for (change, expected) in changes {
-        let text = build(change).unwrap_err().to_string();
+        let text = refused(change(builder(1, 64 << 20))).to_string();
         assert!(text.starts_with(expected), "{text}");
     }
 }

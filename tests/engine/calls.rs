@@ -3,124 +3,148 @@
 use arenite::{Array, ArrayMut, Bytes, Engine, JobErrorKind, Scalar, WorkerExit};
 use bytemuck::{CheckedBitPattern, NoUninit};
 
-use crate::harness::{Lab, assert_kind, tests};
+use crate::harness::{Calls, Lab, assert_kind, tests};
 
 tests![
-    zero_to_eight_parameters,
-    closures_that_capture_nothing,
+    kernels_return_what_they_return_as_functions,
+    many_jobs_of_one_closure,
     generic_kernels_are_distinguished,
     arrays_of_every_shape,
-    slices_and_owned_arrays,
     exclusive_arrays_move_in_and_come_back,
-    texts,
     runs_of_bytes,
-    plain_types_of_the_user,
-    arguments_longer_than_a_slot,
-    many_arrays_in_one_call,
-    plain_replies,
+    many_long_arguments,
     array_replies,
     a_reply_may_be_an_input,
     a_reply_may_be_a_sub_array,
     a_reply_made_on_another_thread,
     long_replies,
-    a_text_that_is_too_long,
+    too_long_replies,
     lists_of_plain_values,
     lists_of_arrays,
-    a_list_of_too_many_arrays,
-    options,
-    tuples,
     tuples_as_arguments,
     results,
     an_invalid_bit_pattern_is_refused,
 ];
 
-fn zero() -> u64 {
-    7
+/// Each row is a kernel with arguments. In a worker and in an inline engine, it returns what it returns as a function.
+macro_rules! assert_same {
+    ($lab:ident: $($kernel:tt($($argument:expr),*);)+) => {
+        for engine in [&*$lab, &Engine::inline()] { $(
+            #[allow(unused_parens, reason = "closures are in parentheses")]
+            let kernel = $kernel;
+            let expected = kernel($($argument),*);
+            assert_eq!(engine.value_of(kernel, ($($argument,)*)), expected, stringify!($kernel));
+        )+ }
+    };
 }
 
 #[allow(clippy::too_many_arguments, reason = "eight is what a kernel may have")]
 fn eight(a: u8, b: u16, c: u32, d: u64, e: i8, f: i16, g: i32, h: i64) -> i128 {
-    i128::from(a)
-        + i128::from(b)
-        + i128::from(c)
-        + i128::from(d)
-        + i128::from(e)
-        + i128::from(f)
-        + i128::from(g)
-        + i128::from(h)
+    let unsigned = i128::from(a) + i128::from(b) + i128::from(c) + i128::from(d);
+    let signed = i128::from(e) + i128::from(f) + i128::from(g) + i128::from(h);
+    unsigned + signed
 }
 
-fn zero_to_eight_parameters() {
-    let lab = Lab::new(1);
-    assert_eq!(lab.submit(zero, ()).wait().unwrap(), 7);
-    assert_eq!(lab.submit(|a: u8| a, (1,)).wait().unwrap(), 1);
-    assert_eq!(
-        lab.submit(|a: u8, b: i64| i64::from(a) + b, (1, -2))
-            .wait()
-            .unwrap(),
-        -1
-    );
-    assert_eq!(
-        lab.submit(
-            |a: f32, b: f64, c: f32| f64::from(a) * b + f64::from(c),
-            (0.5, 4.0, 1.0)
-        )
-        .wait()
-        .unwrap(),
-        3.0
-    );
-    assert_eq!(
-        lab.submit(
-            |a: bool, b: char, c: u8, d: u128| (a, b, c, d),
-            (true, 'ß', 3, u128::MAX)
-        )
-        .wait()
-        .unwrap(),
-        (true, 'ß', 3, u128::MAX)
-    );
-    assert_eq!(
-        lab.submit(
-            |a: u8, b: u8, c: u8, d: u8, e: u8| [a, b, c, d, e],
-            (1, 2, 3, 4, 5)
-        )
-        .wait()
-        .unwrap(),
-        [1, 2, 3, 4, 5]
-    );
-    assert_eq!(
-        lab.submit(
-            |a: u8, b: u8, c: u8, d: u8, e: u8, f: u8| a + b + c + d + e + f,
-            (1, 2, 3, 4, 5, 6)
-        )
-        .wait()
-        .unwrap(),
-        21
-    );
-    assert_eq!(
-        lab.submit(
-            |a: u8, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8| a + b + c + d + e + f + g,
-            (1, 2, 3, 4, 5, 6, 7)
-        )
-        .wait()
-        .unwrap(),
-        28
-    );
-    let all = (
-        u8::MAX,
-        u16::MAX,
-        u32::MAX,
-        u64::MAX,
-        i8::MIN,
-        i16::MIN,
-        i32::MIN,
-        i64::MIN,
-    );
-    let expected = eight(all.0, all.1, all.2, all.3, all.4, all.5, all.6, all.7);
-    assert_eq!(lab.submit(eight, all).wait().unwrap(), expected);
-    lab.assert_in_use(0);
+#[allow(clippy::too_many_arguments, reason = "eight is what a kernel may have")]
+fn join(
+    a: &Array<u8>,
+    b: &[u8],
+    c: &Array<u8>,
+    d: &[u8],
+    e: &Array<u8>,
+    f: &[u8],
+    g: &Array<u8>,
+    h: ArrayMut<u8>,
+) -> Array<u8> {
+    let all = [&a[..], b, &c[..], d, &e[..], f, &g[..], &h[..]];
+    Array::from_slice(&all.concat())
 }
 
-fn closures_that_capture_nothing() {
+fn dot(a: &[f64], b: &Array<f64>) -> f64 {
+    a.iter().zip(b.iter()).map(|(a, b)| a * b).sum()
+}
+
+fn shout(text: &str) -> String {
+    text.to_uppercase()
+}
+
+fn widen(limits: Limits, by: f64) -> Limits {
+    Limits {
+        low: limits.low - by,
+        high: limits.high + by,
+        count: limits.count + 1,
+        ..limits
+    }
+}
+
+fn maybe(n: usize) -> Option<Array<u8>> {
+    (n > 0).then(|| Array::zeros(n))
+}
+
+fn four(n: u8) -> (Array<u8>, String, Option<u8>, ArrayMut<u16>) {
+    let words = ArrayMut::from_slice(&[n.into(); 3]);
+    (Array::from_slice(&[n; 2]), n.to_string(), None, words)
+}
+
+fn kernels_return_what_they_return_as_functions() {
+    let lab = Lab::balanced(1);
+    let part = |n: u8| lab.from_slice(&[n; 3]).unwrap();
+    let last = || lab.zeros::<u8>([1, 1, 1, 1, 1, 3]).unwrap();
+    let [x, y] = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]].map(|row| lab.from_slice(&row).unwrap());
+    let long = "é".repeat(100_000);
+    let limits = Limits {
+        low: 1.0,
+        high: 2.0,
+        count: 41,
+        strict: true,
+        padding: [0; 3],
+    };
+    assert_same!(lab:
+        (|| 7_u64)();
+        (|a: u8| a)(1);
+        (|a: u8, b: i64| i64::from(a) + b)(1, -2);
+        (|a: f32, b: f64, c: f32| f64::from(a) * b + f64::from(c))(0.5, 4.0, 1.0);
+        (|a: bool, b: char, c: u8, d: u128| (a, b, c, d))(true, 'ß', 3, u128::MAX);
+        (|a: u8, b: u8, c: u8, d: u8, e: u8| [a, b, c, d, e])(1, 2, 3, 4, 5);
+        (|a: u8, b: u8, c: u8, d: u8, e: u8, f: u8| a + b + c + d + e + f)(1, 2, 3, 4, 5, 6);
+        (|a: u8, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8| a + b + c + d + e + f + g)(1, 2, 3, 4, 5, 6, 7);
+        eight(u8::MAX, u16::MAX, u32::MAX, u64::MAX, i8::MIN, i16::MIN, i32::MIN, i64::MIN);
+        dot(&x, &y);
+        dot(&x, &x);
+        dot(&x.rows(1..), &y.rows(..2));
+        join(&part(1), &part(2), &part(3), &part(4), &part(5), &part(6), &part(7), last());
+        // Elements without bytes have a number only.
+        (|units: &[()], empty: &[[u8; 0]]| (units.len(), empty.len()))(&[(); 77], &[[0_u8; 0]; 5]);
+        shout("");
+        shout("grüße");
+        shout(&long);
+        widen(limits, 0.5);
+        (|m: [[f32; 2]; 2]| m[0][0] * m[1][1] - m[0][1] * m[1][0])([[1.0, 2.0], [3.0, 4.0]]);
+        // Around the 96 bytes that fit into a slot, give or take a word.
+        (|a: [u64; 12]| a.iter().sum::<u64>())([1; 12]);
+        (|a: [u64; 13]| a.iter().sum::<u64>())([1; 13]);
+        (|| ())();
+        (|| true)();
+        (|| 'λ')();
+        (|| i128::MIN)();
+        (|| f64::NAN.to_bits())();
+        (|| [1u16; 100])();
+        (|n: u32| n.is_multiple_of(2).then_some(n / 2))(4);
+        (|n: u32| n.is_multiple_of(2).then_some(n / 2))(5);
+        maybe(0);
+        maybe(9);
+        (|| (1u8,))();
+        (|| (1u8, 2.5f32))();
+        (|| (1u8, 2.5f32, true))();
+        four(7);
+    );
+    // Arguments of other types than the parameters.
+    assert_eq!(lab.value_of(shout, (String::from("owned"),)), "OWNED");
+    assert_eq!(lab.value_of(dot, (x.rows(1..), y.rows(..2))), 23.0);
+    assert_eq!(lab.value_of(dot, (x, y)), 32.0);
+}
+
+fn many_jobs_of_one_closure() {
     let lab = Lab::new(2);
     let jobs: Vec<_> = (0..1000u64)
         .map(|n| lab.submit(|n: u64| n * n, (n,)))
@@ -140,8 +164,8 @@ fn generic_kernels_are_distinguished() {
         lab.from_slice(&[250u8, 1]).unwrap(),
         lab.from_slice(&[-5i8, 1]).unwrap(),
     );
-    assert_eq!(lab.submit(first::<u8>, (&bytes,)).wait().unwrap(), 250);
-    assert_eq!(lab.submit(first::<i8>, (&words,)).wait().unwrap(), -5);
+    assert_eq!(lab.value_of(first::<u8>, (&bytes,)), 250);
+    assert_eq!(lab.value_of(first::<i8>, (&words,)), -5);
     let names: Vec<_> = lab
         .stats()
         .kernels
@@ -159,7 +183,7 @@ fn arrays_of_every_shape() {
             array.iter().map(|&x| u64::from(x)).sum::<u64>()
         )
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     let make = |shape: arenite::Shape| lab.from_fn(shape, |i| i as u16).unwrap();
     for (shape, expected) in [
         (arenite::Shape::from(5), "5 10"),
@@ -170,36 +194,15 @@ fn arrays_of_every_shape() {
         ([1, 2, 1, 3, 1, 2].into(), "1x2x1x3x1x2 66"),
     ] {
         let array = make(shape);
-        assert_eq!(lab.submit(describe, (&array,)).wait().unwrap(), expected);
+        assert_eq!(lab.value_of(describe, (&array,)), expected);
         assert_eq!(
-            lab.submit(describe, (array.rows(..1),))
-                .wait()
-                .unwrap()
+            lab.value_of(describe, (array.rows(..1),))
                 .split(' ')
                 .next()
                 .unwrap(),
             shape.with_rows(1).to_string()
         );
     }
-    lab.assert_in_use(0);
-}
-
-fn slices_and_owned_arrays() {
-    fn dot(a: &[f64], b: &Array<f64>) -> f64 {
-        a.iter().zip(b.iter()).map(|(a, b)| a * b).sum()
-    }
-    let lab = Lab::new(2);
-    let a = lab.from_slice(&[1.0, 2.0, 3.0]).unwrap();
-    let b = lab.from_slice(&[4.0, 5.0, 6.0]).unwrap();
-    assert_eq!(lab.submit(dot, (&a, &b)).wait().unwrap(), 32.0);
-    assert_eq!(lab.submit(dot, (&a, &a)).wait().unwrap(), 14.0);
-    // A sub-array, and arrays that move in.
-    assert_eq!(
-        lab.submit(dot, (a.rows(1..), b.rows(..2))).wait().unwrap(),
-        23.0
-    );
-    assert_eq!(lab.submit(dot, (a, b)).wait().unwrap(), 32.0);
-    lab.assert_in_use(0);
 }
 
 fn exclusive_arrays_move_in_and_come_back() {
@@ -213,12 +216,12 @@ fn exclusive_arrays_move_in_and_come_back() {
     fn swallow(values: ArrayMut<u32>) -> u64 {
         values.iter().map(|&x| u64::from(x)).sum()
     }
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     for len in [3usize, 100_000] {
         let mut values = lab.zeros::<u32>(len).unwrap();
         values.iter_mut().zip(0..).for_each(|(to, n)| *to = n);
         let place = values.as_ptr();
-        let mut values = lab.submit(reverse, (values,)).wait().unwrap();
+        let mut values = lab.value_of(reverse, (values,));
         assert_eq!((values[0], values[len - 1]), (len as u32 - 1, 0));
         assert_eq!(
             values.as_ptr(),
@@ -226,31 +229,11 @@ fn exclusive_arrays_move_in_and_come_back() {
             "it moves there and back without a copy"
         );
         values[0] = 0;
-        let sealed = lab.submit(seal, (values,)).wait().unwrap();
+        let sealed = lab.value_of(seal, (values,));
         assert_eq!((sealed[0], sealed[1]), (0, len as u32 - 2));
         let again = sealed.try_into_mut().expect("the only handle");
-        lab.submit(swallow, (again,)).wait().unwrap();
+        lab.value_of(swallow, (again,));
     }
-    lab.assert_in_use(0);
-}
-
-fn texts() {
-    fn shout(text: &str) -> String {
-        text.to_uppercase()
-    }
-    let lab = Lab::new(1);
-    assert_eq!(lab.submit(shout, ("",)).wait().unwrap(), "");
-    assert_eq!(lab.submit(shout, ("grüße",)).wait().unwrap(), "GRÜSSE");
-    assert_eq!(
-        lab.submit(shout, (String::from("owned"),)).wait().unwrap(),
-        "OWNED"
-    );
-    let long = "é".repeat(100_000);
-    assert_eq!(
-        lab.submit(shout, (&long,)).wait().unwrap(),
-        "É".repeat(100_000)
-    );
-    lab.assert_in_use(0);
 }
 
 /// Not text: any byte, and no terminator.
@@ -261,7 +244,7 @@ fn runs_of_bytes() {
     fn around(a: &Bytes, n: u32, b: &Bytes) -> Result<(Bytes, Option<Bytes>, u32), String> {
         Ok((b.clone(), (!a.is_empty()).then(|| a.clone()), n))
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     for engine in [&*lab, &Engine::inline()] {
         for len in [0, 1, 7, 8, 9, 87, 88, 89, 96, 97, 1000, 1 << 20] {
             let bytes: Vec<u8> = (0..len).map(|i| (i % 251) as u8 ^ 0x80).collect();
@@ -277,7 +260,7 @@ fn runs_of_bytes() {
             for job in jobs {
                 assert_eq!(job.wait().unwrap().into_vec(), back);
             }
-            let (b, a, n) = engine.submit(around, (&own, 5, &back)).wait().unwrap();
+            let (b, a, n) = engine.value_of(around, (&own, 5, &back));
             assert_eq!((&*b, n), (&back[..], 5));
             assert_eq!(a, (len > 0).then_some(own));
         }
@@ -288,7 +271,6 @@ fn runs_of_bytes() {
         assert_eq!(*twice.submit().wait().unwrap(), *b"a\0\xff");
     }
     assert_eq!(format!("{:?}", Bytes::from(b"a\0\xff")), r#"b"a\x00\xff""#);
-    lab.assert_in_use(0);
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, NoUninit, CheckedBitPattern)]
@@ -302,58 +284,11 @@ struct Limits {
 }
 impl Scalar for Limits {}
 
-fn plain_types_of_the_user() {
-    fn widen(limits: Limits, by: f64) -> Limits {
-        Limits {
-            low: limits.low - by,
-            high: limits.high + by,
-            count: limits.count + 1,
-            ..limits
-        }
-    }
-    let lab = Lab::new(1);
-    let limits = Limits {
-        low: 1.0,
-        high: 2.0,
-        count: 41,
-        strict: true,
-        padding: [0; 3],
-    };
-    let wide = lab.submit(widen, (limits, 0.5)).wait().unwrap();
-    assert_eq!(
-        wide,
-        Limits {
-            low: 0.5,
-            high: 2.5,
-            count: 42,
-            ..limits
-        }
-    );
-    assert_eq!(
-        lab.submit(
-            |m: [[f32; 2]; 2]| m[0][0] * m[1][1] - m[0][1] * m[1][0],
-            ([[1.0, 2.0], [3.0, 4.0]],)
-        )
-        .wait()
-        .unwrap(),
-        -2.0
-    );
-}
-
-fn arguments_longer_than_a_slot() {
+fn many_long_arguments() {
     fn sum(words: [u64; 32], text: &str, last: u64) -> u64 {
         words.iter().sum::<u64>() + text.len() as u64 + last
     }
-    let lab = Lab::new(2);
-    // Around the 96 bytes that fit into a slot, give or take a word.
-    fn twelve(a: [u64; 12]) -> u64 {
-        a.iter().sum()
-    }
-    fn thirteen(a: [u64; 13]) -> u64 {
-        a.iter().sum()
-    }
-    assert_eq!(lab.submit(twelve, ([1; 12],)).wait().unwrap(), 12);
-    assert_eq!(lab.submit(thirteen, ([1; 13],)).wait().unwrap(), 13);
+    let lab = Lab::balanced(2);
     let words: [u64; 32] = std::array::from_fn(|i| i as u64);
     let jobs: Vec<_> = (0..500)
         .map(|last| lab.submit(sum, (words, &"x".repeat(1000), last)))
@@ -361,56 +296,6 @@ fn arguments_longer_than_a_slot() {
     for (last, job) in (0..500).zip(jobs) {
         assert_eq!(job.wait().unwrap(), 496 + 1000 + last);
     }
-    lab.assert_in_use(0);
-}
-
-fn many_arrays_in_one_call() {
-    #[allow(clippy::too_many_arguments, reason = "eight is what a kernel may have")]
-    fn join(
-        a: &Array<u8>,
-        b: &[u8],
-        c: &Array<u8>,
-        d: &[u8],
-        e: &Array<u8>,
-        f: &[u8],
-        g: &Array<u8>,
-        h: ArrayMut<u8>,
-    ) -> Array<u8> {
-        let all = [&a[..], b, &c[..], d, &e[..], f, &g[..], &h[..]];
-        Array::from_slice(&all.concat())
-    }
-    let lab = Lab::new(2);
-    let part = |n: u8| lab.from_slice(&[n; 3]).unwrap();
-    let mut last = lab.zeros::<u8>([1, 1, 1, 1, 1, 3]).unwrap();
-    last.fill(8);
-    let (a, c) = (part(1), part(3));
-    let all = lab
-        .submit(
-            join,
-            (&a, part(2), &c, part(4), part(5), part(6), part(7), last),
-        )
-        .wait()
-        .unwrap();
-    assert_eq!(
-        all[..],
-        *[
-            [1u8; 3], [2; 3], [3; 3], [4; 3], [5; 3], [6; 3], [7; 3], [8; 3]
-        ]
-        .concat()
-    );
-    drop((all, a, c));
-    lab.assert_in_use(0);
-}
-
-fn plain_replies() {
-    let lab = Lab::new(1);
-    lab.submit(|| (), ()).wait().unwrap();
-    assert!(lab.submit(|| true, ()).wait().unwrap());
-    assert_eq!(lab.submit(|| 'λ', ()).wait().unwrap(), 'λ');
-    assert_eq!(lab.submit(|| i128::MIN, ()).wait().unwrap(), i128::MIN);
-    assert!(lab.submit(|| f64::NAN, ()).wait().unwrap().is_nan());
-    assert_eq!(lab.submit(|| [1u16; 100], ()).wait().unwrap(), [1; 100]);
-    lab.assert_in_use(0);
 }
 
 fn array_replies() {
@@ -420,18 +305,17 @@ fn array_replies() {
     fn exclusive(len: usize) -> ArrayMut<u32> {
         ArrayMut::from_fn(len, |i| i as u32)
     }
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     for (rows, columns) in [(0, 5), (5, 0), (1, 1), (3, 5), (129, 127), (1024, 1024)] {
-        let array = lab.submit(range, (rows, columns)).wait().unwrap();
+        let array = lab.value_of(range, (rows, columns));
         assert_eq!(array.shape(), arenite::Shape::from([rows, columns]));
         assert!(array.iter().zip(0..).all(|(&x, n)| x == n));
-        let mut array = lab.submit(exclusive, (rows * columns,)).wait().unwrap();
+        let mut array = lab.value_of(exclusive, (rows * columns,));
         assert!(array.iter().zip(0..).all(|(&x, n)| x == n));
         // The caller has the only handle.
         array.fill(1);
         assert_eq!(array.iter().sum::<u32>() as usize, rows * columns);
     }
-    lab.assert_in_use(0);
 }
 
 fn a_reply_may_be_an_input() {
@@ -441,11 +325,11 @@ fn a_reply_may_be_an_input() {
     fn middle(array: &Array<u8>) -> Array<u8> {
         array.rows(1..2)
     }
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     let array = lab.from_fn([3, 100], |i| i as u8).unwrap();
-    let back = lab.submit(same, (&array,)).wait().unwrap();
+    let back = lab.value_of(same, (&array,));
     assert_eq!(back.as_ptr(), array.as_ptr(), "a lease, no copy");
-    let part = lab.submit(middle, (&array,)).wait().unwrap();
+    let part = lab.value_of(middle, (&array,));
     assert_eq!(part.as_ptr(), array[100..].as_ptr());
     assert_eq!(part.shape(), array.rows(1..2).shape());
     // The sub-array alone keeps the memory.
@@ -454,8 +338,7 @@ fn a_reply_may_be_an_input() {
     drop(part);
     // The caller may drop its handle before the job returns the array.
     let array = lab.from_slice(&[1, 2, 3]).unwrap();
-    assert_eq!(lab.submit(same, (array,)).wait().unwrap()[..], [1, 2, 3]);
-    lab.assert_in_use(0);
+    assert_eq!(lab.value_of(same, (array,))[..], [1, 2, 3]);
 }
 
 fn a_reply_may_be_a_sub_array() {
@@ -473,28 +356,24 @@ fn a_reply_may_be_a_sub_array() {
         let rest = values.seal().rows(1..);
         rest.try_into_mut().expect("the only handle")
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     for len in [4usize, 100_000] {
-        let (front, back) = lab.submit(halves, (len,)).wait().unwrap();
+        let (front, back) = lab.value_of(halves, (len,));
         assert_eq!((front[0], back[0]), (0, len as u64 / 2));
         drop(front);
         assert_eq!(back[back.len() - 1], len as u64 - 1);
         drop(back);
-        assert_eq!(
-            lab.submit(tail, (len,)).wait().unwrap()[..],
-            [len as u64 - 1]
-        );
-        let mut last = lab.submit(exclusive, (len,)).wait().unwrap();
+        assert_eq!(lab.value_of(tail, (len,))[..], [len as u64 - 1]);
+        let mut last = lab.value_of(exclusive, (len,));
         assert_eq!(last[..], [len as u64 - 1]);
         last[0] = 7;
         let last = lab.submit(|one: ArrayMut<u64>| one, (last,)).wait();
         assert_eq!(last.unwrap()[..], [7]);
         let mut values = lab.zeros::<u64>(len).unwrap();
         values[1] = 5;
-        let rest = lab.submit(of_a_parameter, (values,)).wait().unwrap();
+        let rest = lab.value_of(of_a_parameter, (values,));
         assert_eq!((rest.len(), rest[0]), (len - 1, 5));
     }
-    lab.assert_in_use(0);
 }
 
 fn a_reply_made_on_another_thread() {
@@ -505,13 +384,12 @@ fn a_reply_made_on_another_thread() {
             doubled.join().unwrap()
         })
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     for len in [3usize, 50_000] {
         let values = lab.from_fn(len, |i| i as u32).unwrap();
-        let doubled = lab.submit(elsewhere, (&values,)).wait().unwrap();
+        let doubled = lab.value_of(elsewhere, (&values,));
         assert!(doubled.iter().zip(0..).all(|(&x, n)| x == 2 * n));
     }
-    lab.assert_in_use(0);
 }
 
 fn long_replies() {
@@ -526,15 +404,15 @@ fn long_replies() {
             Array::zeros(len),
         )
     }
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     for times in [0, 1, 11, 12, 13, 1000, 1 << 20] {
         assert_eq!(
-            lab.submit(repeat, ("0123456", times)).wait().unwrap(),
+            lab.value_of(repeat, ("0123456", times)),
             "0123456".repeat(times)
         );
     }
     for len in [0usize, 5, 70_000] {
-        let (text, numbers, scalars, zeros) = lab.submit(mixed, (len,)).wait().unwrap();
+        let (text, numbers, scalars, zeros) = lab.value_of(mixed, (len,));
         assert_eq!(
             (text.len(), zeros.len(), scalars),
             (2 * len, len, [len as u64; 20])
@@ -543,7 +421,6 @@ fn long_replies() {
             numbers.iter().enumerate().all(|(i, &x)| x == i as u8) && zeros.iter().all(|&x| x == 0)
         );
     }
-    lab.assert_in_use(0);
 }
 
 fn squares(count: usize) -> Vec<Array<u32>> {
@@ -571,7 +448,7 @@ fn lists_of_plain_values() {
     fn kibibytes(count: usize) -> Vec<[u64; 128]> {
         vec![[7; 128]; count]
     }
-    let lab = Lab::with(1, |builder| builder.capacity(512 << 20));
+    let lab = Lab::balanced_with(1, |builder| builder.capacity(512 << 20));
     let long: Vec<u32> = (0..100_000).collect();
     let of_long = long.iter().map(|&x| u64::from(x)).sum::<u64>();
     for engine in [&*lab, &Engine::inline()] {
@@ -584,20 +461,19 @@ fn lists_of_plain_values() {
         for job in sums {
             assert_eq!(job.wait().unwrap(), 15);
         }
-        assert_eq!(engine.submit(sum, (&long, &[])).wait().unwrap(), of_long);
+        assert_eq!(engine.value_of(sum, (&long, &[])), of_long);
         for n in [0, 1, 50_000] {
-            let (numbers, letters, limits) = engine.submit(count, (n,)).wait().unwrap();
+            let (numbers, letters, limits) = engine.value_of(count, (n,));
             assert!(numbers.into_iter().eq(0..n));
             assert!(letters.len() == n as usize && letters.iter().all(|&c| c == 'ä'));
             assert!(limits.unwrap().iter().map(|limits| limits.count).eq(0..n));
         }
-        let most = engine.submit(kibibytes, (64 << 10,)).wait().unwrap();
+        let most = engine.value_of(kibibytes, (64 << 10,));
         assert!(most.len() == 64 << 10 && most.iter().flatten().all(|&x| x == 7));
         let more = engine.submit(kibibytes, ((64 << 10) + 1,));
         let error = more.wait().unwrap_err();
         assert_kind!(error, JobErrorKind::Returned(_));
     }
-    lab.assert_in_use(0);
 }
 
 fn lists_of_arrays() {
@@ -630,24 +506,24 @@ fn lists_of_arrays() {
             .map(|&x| u64::from(x))
             .sum()
     }
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     for engine in [&*lab, &Engine::inline()] {
         for count in [0, 1, 3, 100, 500] {
-            let list = engine.submit(squares, (count,)).wait().unwrap();
+            let list = engine.value_of(squares, (count,));
             assert_eq!(list, squares(count));
-            let (head, list, option) = engine.submit(with_head, (count, false)).wait().unwrap();
+            let (head, list, option) = engine.value_of(with_head, (count, false));
             assert_eq!((&*head, list), (&b"head"[..], squares(count)));
             assert_eq!(option.unwrap()[0].len(), count);
             let sum = engine.job(squares, (count,)).then(total, ()).submit();
             assert_eq!(sum.wait().unwrap(), total(&squares(count)));
-            let error = engine.submit(with_head, (count, true)).wait().unwrap_err();
+            let error = engine.error_of(with_head, (count, true));
             assert_eq!(
                 *error.kind(),
                 JobErrorKind::Returned(format!("{count} are too many").into())
             );
         }
         let given = [2usize, 5].map(|len| engine.from_fn([len, 3], |i| i as u32).unwrap());
-        let all = engine.submit(repeated, (&given[..],)).wait().unwrap();
+        let all = engine.value_of(repeated, (&given[..],));
         assert_eq!(all.len(), 7);
         for (array, given) in all.iter().zip(&given) {
             assert_eq!(
@@ -659,115 +535,50 @@ fn lists_of_arrays() {
         assert_eq!(all[4].as_ptr(), all[6].as_ptr());
         assert_eq!(all[5][..], [7, 7]);
     }
-    lab.assert_in_use(0);
 }
 
-/// The kernel's fault, too.
-fn a_list_of_too_many_arrays() {
-    const MAX: usize = 4096;
+/// The fault is the kernel's, and no reason to distrust its worker.
+fn too_long_replies() {
+    const TEXT: usize = 64 << 20;
+    const ARRAYS: usize = 4096;
+    fn one(len: usize) -> String {
+        "x".repeat(len)
+    }
+    fn shared(len: usize) -> Result<(String, Array<u8>, Option<String>), String> {
+        Ok((one(len), Array::zeros(3), Some(one(TEXT - len))))
+    }
+    fn both(len: usize) -> (String, Option<Bytes>) {
+        (one(len), Some(one(len).into_bytes().into()))
+    }
     fn bytes(count: usize) -> Vec<Array<u8>> {
         (0..count).map(|n| Array::from_slice(&[n as u8])).collect()
     }
     fn two(count: usize) -> (Vec<Array<u8>>, Option<Array<u8>>) {
         (bytes(count), Some(Array::zeros(1)))
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced_with(1, |builder| builder.capacity(512 << 20));
     for engine in [&*lab, &Engine::inline()] {
-        let too_many = [
-            engine.submit(bytes, (MAX + 1,)).wait().map(drop),
-            engine.submit(bytes, (70_000,)).wait().map(drop),
-            engine.submit(two, (MAX,)).wait().map(drop),
-        ];
-        for result in too_many {
-            let error = result.unwrap_err();
+        for (error, most) in [
+            (engine.error_of(one, (70 << 20,)), TEXT),
+            (engine.error_of(one, (TEXT + 1,)), TEXT),
+            (engine.error_of(both, (TEXT / 2 + 1,)), TEXT),
+            (engine.error_of(bytes, (ARRAYS + 1,)), ARRAYS),
+            (engine.error_of(bytes, (70_000,)), ARRAYS),
+            (engine.error_of(two, (ARRAYS,)), ARRAYS),
+        ] {
             let JobErrorKind::Returned(text) = error.kind() else {
                 panic!("{error}");
             };
-            assert!(text.text().contains("4096"), "{text}");
+            assert!(text.text().contains(&most.to_string()), "{text}");
         }
-        let list = engine.submit(bytes, (MAX,)).wait().unwrap();
-        assert_eq!(list, bytes(MAX));
-        assert_eq!(
-            engine.submit(two, (MAX - 1,)).wait().unwrap().0.len(),
-            MAX - 1
-        );
-    }
-    assert_eq!(lab.stats().workers[0].restarts, 0);
-    lab.assert_in_use(0);
-}
-
-/// The fault is the kernel's, and no reason to distrust its worker.
-fn a_text_that_is_too_long() {
-    const MAX: usize = 64 << 20;
-    fn one(len: usize) -> String {
-        "x".repeat(len)
-    }
-    fn shared(len: usize) -> Result<(String, Array<u8>, Option<String>), String> {
-        Ok((one(len), Array::zeros(3), Some(one(MAX - len))))
-    }
-    fn both(len: usize) -> (String, Option<Bytes>) {
-        (one(len), Some(one(len).into_bytes().into()))
-    }
-    let lab = Lab::with(1, |builder| builder.capacity(512 << 20));
-    for engine in [&*lab, &Engine::inline()] {
-        let too_long = [
-            engine.submit(one, (70 << 20,)).wait().map(drop),
-            engine.submit(one, (MAX + 1,)).wait().map(drop),
-            engine.submit(both, (MAX / 2 + 1,)).wait().map(drop),
-        ];
-        for result in too_long {
-            let error = result.unwrap_err();
-            let JobErrorKind::Returned(text) = error.kind() else {
-                panic!("{error}");
-            };
-            assert!(text.text().contains(&MAX.to_string()), "{text}");
-        }
-        assert_eq!(engine.submit(one, (MAX,)).wait().unwrap().len(), MAX);
-        let (first, _, second) = engine.submit(shared, (MAX / 3,)).wait().unwrap();
-        assert_eq!(first.len() + second.unwrap().len(), MAX);
+        assert_eq!(engine.value_of(one, (TEXT,)).len(), TEXT);
+        let (first, _, second) = engine.value_of(shared, (TEXT / 3,));
+        assert_eq!(first.len() + second.unwrap().len(), TEXT);
+        assert_eq!(engine.value_of(bytes, (ARRAYS,)), bytes(ARRAYS));
+        let (list, _) = engine.value_of(two, (ARRAYS - 1,));
+        assert_eq!(list.len(), ARRAYS - 1);
     }
     assert_eq!(lab.stats().restarts(), 0);
-    lab.assert_in_use(0);
-}
-
-fn options() {
-    fn half(n: u32) -> Option<u32> {
-        n.is_multiple_of(2).then_some(n / 2)
-    }
-    fn maybe(n: usize) -> Option<Array<u8>> {
-        (n > 0).then(|| Array::zeros(n))
-    }
-    let lab = Lab::new(1);
-    assert_eq!(lab.submit(half, (4,)).wait().unwrap(), Some(2));
-    assert_eq!(lab.submit(half, (5,)).wait().unwrap(), None);
-    assert!(lab.submit(maybe, (0,)).wait().unwrap().is_none());
-    assert_eq!(lab.submit(maybe, (9,)).wait().unwrap().unwrap().len(), 9);
-    lab.assert_in_use(0);
-}
-
-fn tuples() {
-    fn four(n: u8) -> (Array<u8>, String, Option<u8>, ArrayMut<u16>) {
-        (
-            Array::from_slice(&[n; 2]),
-            n.to_string(),
-            None,
-            ArrayMut::from_slice(&[n.into(); 3]),
-        )
-    }
-    let lab = Lab::new(1);
-    assert_eq!(lab.submit(|| (1u8,), ()).wait().unwrap(), (1,));
-    assert_eq!(lab.submit(|| (1u8, 2.5f32), ()).wait().unwrap(), (1, 2.5));
-    assert_eq!(
-        lab.submit(|| (1u8, 2.5f32, true), ()).wait().unwrap(),
-        (1, 2.5, true)
-    );
-    let (bytes, text, none, words) = lab.submit(four, (7,)).wait().unwrap();
-    assert_eq!(
-        (&bytes[..], &*text, none, &words[..]),
-        (&[7, 7][..], "7", None, &[7, 7, 7][..])
-    );
-    drop((bytes, words));
-    lab.assert_in_use(0);
 }
 
 fn results() {
@@ -781,9 +592,9 @@ fn results() {
             Ok(())
         }
     }
-    let lab = Lab::new(1);
-    assert_eq!(lab.submit(parse, ("-12",)).wait().unwrap(), -12);
-    let error = lab.failure_of(lab.submit(parse, ("twelve",)));
+    let lab = Lab::balanced(1);
+    assert_eq!(lab.value_of(parse, ("-12",)), -12);
+    let error = lab.error_of(parse, ("twelve",));
     assert_eq!(
         *error.kind(),
         JobErrorKind::Returned("invalid digit found in string".into())
@@ -796,8 +607,8 @@ fn results() {
         error.job().is_some() && error.to_string().contains("invalid digit"),
         "{error}"
     );
-    lab.submit(boxed, (0,)).wait().unwrap();
-    let error = lab.failure_of(lab.submit(boxed, (1000,)));
+    lab.value_of(boxed, (0,));
+    let error = lab.error_of(boxed, (1000,));
     let JobErrorKind::Returned(text) = error.kind() else {
         panic!("{error:?}")
     };
@@ -807,10 +618,8 @@ fn results() {
     );
     // The job failed, but its worker lives.
     assert_eq!(lab.stats().workers[0].restarts, 0);
-    lab.assert_in_use(0);
 }
 
-/// A `bool` of 2 is an error, not undefined behaviour.
 fn tuples_as_arguments() {
     fn area((width, height): (u32, u32), scale: f64) -> f64 {
         f64::from(width * height) * scale
@@ -829,23 +638,19 @@ fn tuples_as_arguments() {
             own,
         )
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     let array = lab.from_iter([1, 2, 3_u16]).unwrap();
     for engine in [&*lab, &Engine::inline()] {
         let job = engine.job(area, ((3, 4), 0.5)).retries(1).submit();
         assert_eq!(job.wait().unwrap(), 6.0);
         let own = engine.zeros(2).unwrap();
         let array = engine.import(&array).unwrap();
-        let (sum, text, own) = engine
-            .submit(all, ((&array, "a", ('b', true), own),))
-            .wait()
-            .unwrap();
+        let (sum, text, own) = engine.value_of(all, ((&array, "a", ('b', true), own),));
         assert_eq!((sum, text.as_str(), &own[..]), (6, "aB", &[9, 0][..]));
     }
-    drop(array);
-    lab.assert_in_use(0);
 }
 
+/// A `bool` of 2 is an error, not undefined behaviour.
 fn an_invalid_bit_pattern_is_refused() {
     #[derive(Clone, Copy, Debug, NoUninit, CheckedBitPattern)]
     #[repr(C)]
@@ -860,8 +665,8 @@ fn an_invalid_bit_pattern_is_refused() {
         flag
     }
     let lab = Lab::new(1);
-    assert!(lab.submit(wrong, (1,)).wait().unwrap().set);
-    let error = lab.failure_of(lab.submit(wrong, (2,)));
+    assert!(lab.value_of(wrong, (1,)).set);
+    let error = lab.error_of(wrong, (2,));
     assert_kind!(error, JobErrorKind::Lost(WorkerExit::Protocol(_)));
-    assert!(!lab.submit(wrong, (0,)).wait().unwrap().set);
+    assert!(!lab.value_of(wrong, (0,)).set);
 }

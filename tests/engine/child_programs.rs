@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
-use crate::harness::{ABORTED, Gate, Lab, late, pass, state_of, step, tests, wait_until};
+use crate::harness::{ABORTED, Calls, Gate, Lab, late, pass, state_of, step, tests, wait_until};
 
 tests![
     a_program_is_ended_by_signals_that_workers_ignore,
@@ -69,7 +69,7 @@ fn a_program_is_ended_by_signals_that_workers_ignore() {
     let lab = Lab::new(1);
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGPIPE] {
         step(format!("a program to end by signal {signal}"));
-        assert_eq!(lab.submit(end, (signal,)).wait().unwrap(), signal);
+        assert_eq!(lab.value_of(end, (signal,)), signal);
     }
     // The worker itself has ignored them, as before.
     let ignored = || {
@@ -82,7 +82,7 @@ fn a_program_is_ended_by_signals_that_workers_ignore() {
         .iter()
         .for_each(|&signal| nix::sys::signal::raise(signal).unwrap());
     };
-    lab.submit(ignored, ()).wait().unwrap();
+    lab.value_of(ignored, ());
     assert_eq!(lab.stats().restarts(), 0);
 }
 
@@ -145,7 +145,7 @@ fn a_job_that_loses_its_worker_ends_its_programs() {
 fn the_end_of_an_engine_ends_the_programs() {
     for ends in [|lab: Engine| drop(lab), |lab: Engine| lab.shutdown()] {
         let lab = Lab::new(1);
-        let program = lab.submit(start, ()).wait().unwrap();
+        let program = lab.value_of(start, ());
         assert!(state_of(program).is_some_and(|state| state != 'Z'));
         ends(lab.into_inner());
         await_end(program);
@@ -154,14 +154,14 @@ fn the_end_of_an_engine_ends_the_programs() {
 
 fn a_recycled_worker_leaves_no_program() {
     let lab = Lab::with(1, |builder| builder.recycle_after_jobs(1));
-    let program = lab.submit(start, ()).wait().unwrap();
+    let program = lab.value_of(start, ());
     await_end(program);
 }
 
 fn a_worker_may_be_inspected() {
     let lab = Lab::new(1);
     let dumpable = || nix::sys::prctl::get_dumpable().unwrap();
-    assert!(lab.submit(dumpable, ()).wait().unwrap());
+    assert!(lab.value_of(dumpable, ()));
     let core = || getrlimit(Resource::RLIMIT_CORE).unwrap().0;
-    assert!(lab.submit(core, ()).wait().unwrap() <= 1);
+    assert!(lab.value_of(core, ()) <= 1);
 }

@@ -8,30 +8,18 @@ use std::{ptr, thread};
 use arenite::engine::{Crash, CrashClass, CrashedAccess};
 use arenite::{Array, ArrayMut, JobError, JobErrorKind, WorkerExit};
 
-use crate::harness::{Lab, assert_kind, by_signal, tests};
+use crate::harness::{Calls, Lab, assert_kind, assert_says, by_signal, tests};
 
 tests![
-    a_null_read,
-    a_null_write_at_an_offset,
+    each_fault_is_described,
     a_null_call,
-    a_wild_write,
-    a_wild_address_that_cannot_exist,
-    a_write_to_a_constant,
     a_write_to_each_input,
     a_write_to_long_arguments,
     a_write_to_a_published_array,
     a_write_to_memory_of_the_arena_that_is_free,
     a_write_to_a_lent_array_after_its_job,
     a_stack_overflow,
-    a_use_of_unmapped_memory,
-    a_truncated_file,
-    an_illegal_instruction,
-    a_division_by_zero,
-    a_raised_signal,
-    an_abort,
-    a_trap,
     with_a_wrong_stack_pointer,
-    on_a_thread_of_the_kernel,
     in_c,
     on_one_of_several_lanes,
     each_attempt_has_its_own,
@@ -39,7 +27,6 @@ tests![
     a_handler_without_effect_does_not_keep_a_worker_failing,
     a_handler_that_was_removed_is_not_called,
     a_handler_that_repairs_its_faults_goes_on,
-    a_repaired_fault_is_no_crash,
     a_handler_that_jumps_out_of_its_fault_goes_on,
     nothing_for_ends_that_are_no_crash,
 ];
@@ -49,9 +36,9 @@ fn crash_of(lab: &Lab, error: &JobError, signal: i32) -> Crash {
     assert_eq!(*error.kind(), by_signal(signal), "{error}");
     let crash = error.crash().unwrap_or_else(|| panic!("{error}")).clone();
     assert_eq!(crash.signal(), signal);
-    assert!(error.to_string().contains(&crash.to_string()), "{error}");
+    assert_says(&error, &crash.to_string());
     assert!(crash.instruction() != 0 || crash.access() == Some(CrashedAccess::Execute));
-    assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
+    assert_eq!(lab.value_of(|x: u32| x + 1, (1,)), 2);
     crash
 }
 
@@ -106,31 +93,6 @@ fn assert_in(crash: &Crash, function: &str) {
     );
 }
 
-fn a_null_read() {
-    let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(read_at, (0,)));
-    let crash = crash_of(&lab, &error, libc::SIGSEGV);
-    assert_in(&crash, "read_at");
-    assert_class(&crash, CrashClass::Null, CrashedAccess::Read);
-    assert_eq!(crash.address(), Some(0));
-    let text = error.to_string();
-    assert!(
-        text.contains("SIGSEGV: a read of a null pointer (address 0x0)"),
-        "{text}"
-    );
-}
-
-fn a_null_write_at_an_offset() {
-    let lab = Lab::new(1);
-    let crash = crash_of(
-        &lab,
-        &lab.failure_of(lab.submit(write_at, (0x120,))),
-        libc::SIGSEGV,
-    );
-    assert_class(&crash, CrashClass::Null, CrashedAccess::Write);
-    assert_eq!(crash.address(), Some(0x120));
-}
-
 fn a_null_call() {
     fn call(address: usize) -> u8 {
         let code = ptr::with_exposed_provenance::<()>(address);
@@ -140,47 +102,13 @@ fn a_null_call() {
     }
     let lab = Lab::new(1);
     // The address 0 is no valid function, and the compiler knows.
-    let error = lab.failure_of(lab.submit(call, (8,)));
+    let error = lab.error_of(call, (8,));
     let crash = crash_of(&lab, &error, libc::SIGSEGV);
     assert_in(&crash, "a_null_call::call");
     assert_eq!(crash.frames()[0].address(), 8);
     assert_eq!(*crash.class(), CrashClass::Null);
     assert_eq!(crash.access(), Some(CrashedAccess::Execute), "{crash}");
     assert_eq!((crash.address(), crash.instruction()), (Some(8), 8));
-}
-
-fn a_wild_write() {
-    let lab = Lab::new(1);
-    let address = 0x10_0000_0000;
-    let error = lab.failure_of(lab.submit(write_at, (address,)));
-    let crash = crash_of(&lab, &error, libc::SIGSEGV);
-    assert_in(&crash, "write_at");
-    assert_class(&crash, CrashClass::Unmapped, CrashedAccess::Write);
-    assert_eq!(crash.address(), Some(address as u64));
-}
-
-fn a_wild_address_that_cannot_exist() {
-    let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(read_at, (0x4141_4141_4141_4141,)));
-    let crash = crash_of(&lab, &error, libc::SIGSEGV);
-    if cfg!(target_arch = "x86_64") {
-        assert_eq!(*crash.class(), CrashClass::Impossible);
-        assert_eq!(crash.address(), None);
-    }
-}
-
-fn a_write_to_a_constant() {
-    static CONSTANT: [u8; 4] = *b"abcd";
-    fn scribble() -> u8 {
-        write_at(black_box(&CONSTANT).as_ptr().expose_provenance())
-    }
-    let lab = Lab::new(1);
-    let crash = crash_of(
-        &lab,
-        &lab.failure_of(lab.submit(scribble, ())),
-        libc::SIGSEGV,
-    );
-    assert_class(&crash, CrashClass::Protected, CrashedAccess::Write);
 }
 
 fn a_write_to_each_input() {
@@ -195,7 +123,7 @@ fn a_write_to_each_input() {
     let one = lab.from_fn(100, |i| i as u8).unwrap();
     let two = lab.from_fn(300_000, |i| i as u32).unwrap();
     for (which, at, len) in [(1, 0, 100), (1, 99, 100), (2, 7, 1_200_000)] {
-        let error = lab.failure_of(lab.submit(vandal, (&one, which, &two, at)));
+        let error = lab.error_of(vandal, (&one, which, &two, at));
         let crash = crash_of(&lab, &error, libc::SIGSEGV);
         assert_in(&crash, "a_write_to_each_input::vandal");
         let class = CrashClass::Input {
@@ -205,7 +133,7 @@ fn a_write_to_each_input() {
         };
         assert_class(&crash, class, CrashedAccess::Write);
         let text = format!("a write to array {which} of its arguments (byte {at} of {len})");
-        assert!(error.to_string().contains(&text), "{error}");
+        assert_says(&error, &text);
     }
     assert!(one.iter().enumerate().all(|(i, &x)| x == i as u8));
 }
@@ -222,7 +150,7 @@ fn a_write_to_long_arguments() {
     }
     let lab = Lab::with(1, |builder| builder.backing(arenite::Backing::Memfd));
     let text = "x".repeat(1000);
-    let error = lab.failure_of(lab.submit(own_arguments, (&text,)));
+    let error = lab.error_of(own_arguments, (&text,));
     let crash = crash_of(&lab, &error, libc::SIGSEGV);
     assert_class(&crash, CrashClass::Arguments, CrashedAccess::Write);
 }
@@ -234,8 +162,8 @@ fn a_write_to_a_published_array() {
         (array, address)
     }
     let lab = Lab::new(1);
-    let (victim, address) = lab.submit(made, (1 << 20,)).wait().unwrap();
-    let error = lab.failure_of(lab.submit(write_at, (address + 5,)));
+    let (victim, address) = lab.value_of(made, (1 << 20,));
+    let error = lab.error_of(write_at, (address + 5,));
     let crash = crash_of(&lab, &error, libc::SIGSEGV);
     assert_in(&crash, "write_at");
     let CrashClass::Published { region: 1, .. } = crash.class() else {
@@ -246,7 +174,7 @@ fn a_write_to_a_published_array() {
     fn vandal(victim: &Array<u8>) -> u8 {
         write_at(victim.as_ptr().expose_provenance() + 6)
     }
-    let error = lab.failure_of(lab.submit(vandal, (&victim,)));
+    let error = lab.error_of(vandal, (&victim,));
     let class = CrashClass::Input {
         array: 1,
         offset: 6,
@@ -264,7 +192,7 @@ fn a_write_to_memory_of_the_arena_that_is_free() {
     }
     let lab = Lab::new(1);
     for by in [32 << 20, 200 << 20] {
-        let error = lab.failure_of(lab.submit(beyond, (by,)));
+        let error = lab.error_of(beyond, (by,));
         let JobErrorKind::Lost(WorkerExit::Signal(signal)) = *error.kind() else {
             panic!("{error}")
         };
@@ -276,7 +204,7 @@ fn a_write_to_memory_of_the_arena_that_is_free() {
     }
     // Free memory of the program cannot be read either.
     let far = |values: &Array<u8>| read_at(values.as_ptr().expose_provenance() + (100 << 20));
-    let error = lab.failure_of(lab.submit(far, (&lab.from_slice(&[1u8]).unwrap(),)));
+    let error = lab.error_of(far, (&lab.from_slice(&[1u8]).unwrap(),));
     assert_kind!(error, JobErrorKind::Lost(WorkerExit::Signal(7 | 11)));
 }
 
@@ -289,12 +217,12 @@ fn a_write_to_a_lent_array_after_its_job() {
     fn return_to_the_scene() -> u8 {
         write_at(PLACE.load(Relaxed))
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     for len in [100, 1 << 20] {
         let mut values = lab.zeros::<u8>(len).unwrap();
         lab.scope(|s| drop(s.submit(remember, (&mut values,))))
             .unwrap();
-        let error = lab.failure_of(lab.submit(return_to_the_scene, ()));
+        let error = lab.error_of(return_to_the_scene, ());
         let crash = crash_of(&lab, &error, libc::SIGSEGV);
         assert!(
             matches!(crash.class(), CrashClass::Published { region: 0, .. }),
@@ -302,7 +230,6 @@ fn a_write_to_a_lent_array_after_its_job() {
         );
         assert!(values.iter().all(|&x| x == 1));
     }
-    lab.assert_in_use(0);
 }
 
 #[allow(unconditional_recursion, reason = "it is what is tested")]
@@ -314,7 +241,7 @@ fn deeper(n: u64) -> u64 {
 
 fn a_stack_overflow() {
     for lab in [Lab::new(1), Lab::with(1, |builder| builder.lanes(2))] {
-        let error = lab.failure_of(lab.submit(deeper, (1,)));
+        let error = lab.error_of(deeper, (1,));
         let crash = crash_of(&lab, &error, libc::SIGSEGV);
         assert_in(&crash, "deeper");
         assert!(crash.omitted() > 100, "{}", crash.omitted());
@@ -323,156 +250,165 @@ fn a_stack_overflow() {
         };
         // The stack of a thread has 2 MiB, that of the first thread 8.
         assert!((1 << 20..1 << 30).contains(&depth), "{depth}");
-        assert!(error.to_string().contains("a stack overflow, "), "{error}");
+        assert_says(&error, "a stack overflow, ");
     }
 }
 
-fn a_use_of_unmapped_memory() {
-    fn after_unmapping() -> u8 {
-        // SAFETY: maps a page of memory and unmaps it.
-        let page = unsafe {
-            let page = libc::mmap(
-                ptr::null_mut(),
-                4096,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            );
-            libc::munmap(page, 4096);
-            page
-        };
-        read_at(page.expose_provenance() + 8)
-    }
-    let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(after_unmapping, ()));
-    let crash = crash_of(&lab, &error, libc::SIGSEGV);
-    assert_in(&crash, "after_unmapping");
-    assert_class(&crash, CrashClass::Unmapped, CrashedAccess::Read);
-}
-
-fn a_truncated_file() {
-    fn truncated() -> u8 {
-        // SAFETY: maps a file of memory that is truncated, on purpose.
-        let page = unsafe {
-            let file = libc::memfd_create(c"file".as_ptr(), 0);
-            libc::ftruncate(file, 4096);
-            let prot = libc::PROT_READ | libc::PROT_WRITE;
-            let page = libc::mmap(ptr::null_mut(), 4096, prot, libc::MAP_SHARED, file, 0);
-            libc::ftruncate(file, 0);
-            page
-        };
-        read_at(page.expose_provenance())
-    }
-    let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(truncated, ()));
-    let crash = crash_of(&lab, &error, libc::SIGBUS);
-    assert_in(&crash, "truncated");
-    assert_class(&crash, CrashClass::BeyondFile, CrashedAccess::Read);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(never)]
-fn illegal() -> u8 {
-    // SAFETY: ends the process, on purpose.
-    unsafe { std::arch::asm!("ud2") };
-    1
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-#[inline(never)]
-fn illegal() -> u8 {
-    // SAFETY: ends the process, on purpose.
-    unsafe { std::arch::asm!("udf #0") };
-    1
-}
-
-fn an_illegal_instruction() {
-    let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(illegal, ()));
-    let crash = crash_of(&lab, &error, libc::SIGILL);
-    assert_in(&crash, "illegal");
-    assert_eq!(*crash.class(), CrashClass::Instruction);
-    assert_eq!(crash.address(), None);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(never)]
-fn trapping() -> u8 {
-    // SAFETY: ends the process, on purpose.
-    unsafe { std::arch::asm!("int3") };
-    1
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-#[inline(never)]
-fn trapping() -> u8 {
-    // SAFETY: ends the process, on purpose.
-    unsafe { std::arch::asm!("brk #1") };
-    1
-}
-
-fn a_trap() {
-    let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(trapping, ()));
-    let crash = crash_of(&lab, &error, libc::SIGTRAP);
-    assert_in(&crash, "trapping");
-    assert_eq!(*crash.class(), CrashClass::Instruction);
-    assert!(
-        error.to_string().contains("SIGTRAP: a trap instruction"),
-        "{error}"
-    );
-}
-
-#[cfg(target_arch = "x86_64")]
-fn a_division_by_zero() {
-    /// As C code divides.
-    fn divide(by: u32) -> u32 {
-        let mut result = 100_u32;
-        // SAFETY: ends the process if the divisor is 0, on purpose.
-        unsafe {
-            std::arch::asm!("div {by:e}", by = in(reg) by, inout("eax") result, inout("edx") 0 => _)
-        };
-        result
-    }
-    let lab = Lab::new(1);
-    assert_eq!(lab.submit(divide, (5,)).wait().unwrap(), 20);
-    let error = lab.failure_of(lab.submit(divide, (0,)));
-    let crash = crash_of(&lab, &error, libc::SIGFPE);
-    assert_in(&crash, "divide");
-    assert_eq!(*crash.class(), CrashClass::Division);
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn a_division_by_zero() {}
-
-fn a_raised_signal() {
-    let raise = |signal: i32| {
-        // SAFETY: ends the process, on purpose.
-        unsafe { libc::raise(signal) };
-        1_u8
+fn after_unmapping() -> u8 {
+    // SAFETY: maps a page of memory and unmaps it.
+    let page = unsafe {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let page = libc::mmap(ptr::null_mut(), 4096, prot, anonymous, -1, 0);
+        libc::munmap(page, 4096);
+        page
     };
-    let lab = Lab::new(1);
-    for signal in [libc::SIGSEGV, libc::SIGFPE] {
-        let error = lab.failure_of(lab.submit(raise, (signal,)));
-        let crash = crash_of(&lab, &error, signal);
-        assert_eq!(*crash.class(), CrashClass::Raised);
-        assert_eq!(crash.address(), None);
-    }
+    read_at(page.expose_provenance() + 8)
 }
 
-fn an_abort() {
-    #[inline(never)]
-    fn gives_up() -> u8 {
-        std::process::abort()
+fn truncated() -> u8 {
+    // SAFETY: maps a file of memory that is truncated, on purpose.
+    let page = unsafe {
+        let file = libc::memfd_create(c"file".as_ptr(), 0);
+        libc::ftruncate(file, 4096);
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let page = libc::mmap(ptr::null_mut(), 4096, prot, libc::MAP_SHARED, file, 0);
+        libc::ftruncate(file, 0);
+        page
+    };
+    read_at(page.expose_provenance())
+}
+
+fn to_a_constant() -> u8 {
+    static CONSTANT: [u8; 4] = *b"abcd";
+    write_at(black_box(&CONSTANT).as_ptr().expose_provenance())
+}
+
+/// Instructions that end a process: an illegal one, and a trap.
+#[cfg(target_arch = "x86_64")]
+macro_rules! ending {
+    (illegal) => {
+        std::arch::asm!("ud2")
+    };
+    (trap) => {
+        std::arch::asm!("int3")
+    };
+}
+#[cfg(not(target_arch = "x86_64"))]
+macro_rules! ending {
+    (illegal) => {
+        std::arch::asm!("udf #0")
+    };
+    (trap) => {
+        std::arch::asm!("brk #1")
+    };
+}
+
+#[inline(never)]
+fn illegal() -> u8 {
+    // SAFETY: ends the process, on purpose.
+    unsafe { ending!(illegal) };
+    1
+}
+
+#[inline(never)]
+fn trapping() -> u8 {
+    // SAFETY: ends the process, on purpose.
+    unsafe { ending!(trap) };
+    1
+}
+
+/// As C code divides.
+#[cfg(target_arch = "x86_64")]
+fn divide(by: u32) -> u32 {
+    let mut result = 100_u32;
+    // SAFETY: ends the process if the divisor is 0, on purpose.
+    unsafe {
+        std::arch::asm!("div {by:e}", by = in(reg) by, inout("eax") result, inout("edx") 0 => _)
+    };
+    result
+}
+
+fn raise(signal: i32) -> u8 {
+    // SAFETY: ends the process, on purpose.
+    unsafe { libc::raise(signal) };
+    1
+}
+
+#[inline(never)]
+fn gives_up() -> u8 {
+    std::process::abort()
+}
+
+fn on_a_thread(address: usize) -> u8 {
+    thread::spawn(move || write_at(address)).join().unwrap()
+}
+
+/// The stack for signals of such a thread is small.
+fn overflow_on_a_thread() -> u64 {
+    thread::spawn(|| deeper(1)).join().unwrap()
+}
+
+/// Each row: the signal, the class, the access, the address unless it is any, a function among the frames, and the
+/// kernel.
+macro_rules! assert_described {
+    ($lab:ident: $(
+        $signal:ident, $class:expr, $access:expr, $address:expr, $function:literal =>
+            $kernel:ident($($argument:expr)?);
+    )+) => { $(
+        let error = $lab.error_of($kernel, ($($argument,)?));
+        let crash = crash_of(&$lab, &error, libc::$signal);
+        assert_eq!(*crash.class(), $class, "{crash}");
+        if cfg!(target_arch = "x86_64") {
+            assert_eq!(crash.access(), $access, "{crash}");
+        }
+        let address: Option<Option<u64>> = $address;
+        assert!(address.is_none_or(|address| crash.address() == address), "{crash}");
+        assert_in(&crash, $function);
+    )+ };
+}
+
+fn each_fault_is_described() {
+    use CrashClass::*;
+    let (read, write) = (Some(CrashedAccess::Read), Some(CrashedAccess::Write));
+    let at = |address: u64| Some(Some(address));
+    let (any, none) = (None, Some(None));
+    let lab = Lab::new(1);
+    assert_described!(lab:
+        SIGSEGV, Null, read, at(0), "read_at" => read_at(0);
+        SIGSEGV, Null, write, at(0x120), "write_at" => write_at(0x120);
+        SIGSEGV, Unmapped, write, at(0x10_0000_0000), "write_at" => write_at(0x10_0000_0000);
+        SIGSEGV, Unmapped, read, any, "after_unmapping" => after_unmapping();
+        SIGSEGV, Protected, write, any, "to_a_constant" => to_a_constant();
+        SIGBUS, BeyondFile, read, any, "truncated" => truncated();
+        SIGILL, Instruction, None, none, "illegal" => illegal();
+        SIGTRAP, Instruction, None, none, "trapping" => trapping();
+        SIGSEGV, Raised, None, none, "raise" => raise(libc::SIGSEGV);
+        SIGFPE, Raised, None, none, "raise" => raise(libc::SIGFPE);
+        SIGABRT, Abort, None, none, "gives_up" => gives_up();
+        SIGSEGV, Null, write, at(24), "on_a_thread" => on_a_thread(24);
+        SIGSEGV, StackOverflow { depth: None }, write, any, "deeper" => overflow_on_a_thread();
+    );
+    #[cfg(target_arch = "x86_64")]
+    {
+        assert_eq!(lab.value_of(divide, (5,)), 20);
+        assert_described!(lab:
+            SIGSEGV, Impossible, None, none, "read_at" => read_at(0x4141_4141_4141_4141);
+            SIGFPE, Division, None, none, "divide" => divide(0);
+        );
     }
-    let lab = Lab::with(2, |builder| builder.memory_limit(1 << 30));
-    for lab in [Lab::new(1), lab] {
-        let error = lab.failure_of(lab.submit(gives_up, ()));
-        let crash = crash_of(&lab, &error, libc::SIGABRT);
-        assert_in(&crash, "gives_up");
-        assert_eq!(*crash.class(), CrashClass::Abort);
-        assert!(error.to_string().contains("SIGABRT: an abort"), "{error}");
+    let limited = Lab::with(2, |builder| builder.memory_limit(1 << 30));
+    assert_described!(limited: SIGABRT, Abort, None, none, "gives_up" => gives_up(););
+    // As sentences.
+    for (error, text) in [
+        (
+            lab.error_of(read_at, (0,)),
+            "SIGSEGV: a read of a null pointer (address 0x0)",
+        ),
+        (lab.error_of(trapping, ()), "SIGTRAP: a trap instruction"),
+        (lab.error_of(gives_up, ()), "SIGABRT: an abort"),
+    ] {
+        assert_says(&error, text);
     }
 }
 
@@ -486,7 +422,7 @@ fn with_a_wrong_stack_pointer() {
         1
     }
     let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(lost, ()));
+    let error = lab.error_of(lost, ());
     let crash = crash_of(&lab, &error, libc::SIGILL);
     assert_eq!(*crash.class(), CrashClass::Instruction);
     assert!(crash.frames().len() < 5, "{:#?}", crash.frames());
@@ -495,23 +431,6 @@ fn with_a_wrong_stack_pointer() {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn with_a_wrong_stack_pointer() {}
-
-fn on_a_thread_of_the_kernel() {
-    fn nested(address: usize) -> u8 {
-        thread::spawn(move || write_at(address)).join().unwrap()
-    }
-    let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(nested, (24,)));
-    let crash = crash_of(&lab, &error, libc::SIGSEGV);
-    assert_in(&crash, "on_a_thread_of_the_kernel::nested");
-    assert_class(&crash, CrashClass::Null, CrashedAccess::Write);
-    // The stack for signals of such a thread is small.
-    let overflow = || thread::spawn(|| deeper(1)).join().unwrap();
-    let error = lab.failure_of(lab.submit(overflow, ()));
-    let crash = crash_of(&lab, &error, libc::SIGSEGV);
-    assert_eq!(*crash.class(), CrashClass::StackOverflow { depth: None });
-    assert_in(&crash, "deeper");
-}
 
 /// Compiles `crashing.c` to a library. Returns its path.
 fn compile_c(folder: &std::path::Path, text: &str) -> String {
@@ -572,7 +491,7 @@ fn in_c() {
         ("sorting", libc::SIGSEGV, "compare", 5),
         ("aborting", libc::SIGABRT, "aborting", 7),
     ] {
-        let error = lab.failure_of(lab.submit(call_c, (&*library, function)));
+        let error = lab.error_of(call_c, (&*library, function));
         let crash = crash_of(&lab, &error, signal);
         for name in [inner, function] {
             assert_in(&crash, name);
@@ -597,7 +516,7 @@ fn on_one_of_several_lanes() {
     let (other, held) = lab.hold();
     let input = lab.from_slice(&[1_u8; 50]).unwrap();
     let vandal = |input: &Array<u8>| -> u8 { write_at(input.as_ptr().expose_provenance() + 49) };
-    let error = lab.failure_of(lab.submit(vandal, (&input,)));
+    let error = lab.error_of(vandal, (&input,));
     let crash = crash_of(&lab, &error, libc::SIGSEGV);
     let class = CrashClass::Input {
         array: 1,
@@ -621,8 +540,16 @@ fn each_attempt_has_its_own() {
     for crash in [death.crash(), error.crash()] {
         assert_eq!(crash.and_then(Crash::address), Some(0x30));
     }
-    assert!(death.to_string().contains("SIGSEGV: a write to"), "{death}");
+    assert_says(&death, "SIGSEGV: a write to");
 }
+
+/// Installs an async-signal-safe handler of SIGSEGV.
+fn handle_with(handler: extern "C" fn(i32)) {
+    // SAFETY: the handler is async-signal-safe.
+    unsafe { libc::signal(libc::SIGSEGV, handler as libc::sighandler_t) };
+}
+
+extern "C" fn without_effect(_: i32) {}
 
 extern "C" fn own_handler(signal: i32) {
     let text = b"the program's own handler\n";
@@ -635,13 +562,10 @@ extern "C" fn own_handler(signal: i32) {
 
 /// One that `on_worker_start` has installed, as an interpreter does.
 fn a_handler_of_the_program_still_runs() {
-    fn start() {
-        let handler = own_handler as extern "C" fn(i32);
-        // SAFETY: the handler is async-signal-safe.
-        unsafe { libc::signal(libc::SIGSEGV, handler as libc::sighandler_t) };
-    }
-    let lab = Lab::with(1, |builder| builder.on_worker_start(start));
-    let error = lab.failure_of(lab.submit(read_at, (0x40,)));
+    let lab = Lab::with(1, |builder| {
+        builder.on_worker_start(|| handle_with(own_handler))
+    });
+    let error = lab.error_of(read_at, (0x40,));
     let crash = crash_of(&lab, &error, libc::SIGSEGV);
     assert_class(&crash, CrashClass::Null, CrashedAccess::Read);
     assert_eq!(error.last_words(), ["the program's own handler"]);
@@ -649,14 +573,10 @@ fn a_handler_of_the_program_still_runs() {
 
 /// Python's `faulthandler` is one while it is disabled.
 fn a_handler_without_effect_does_not_keep_a_worker_failing() {
-    extern "C" fn without_effect(_: i32) {}
-    fn start() {
-        let handler = without_effect as extern "C" fn(i32);
-        // SAFETY: the handler does nothing.
-        unsafe { libc::signal(libc::SIGSEGV, handler as libc::sighandler_t) };
-    }
-    let lab = Lab::with(1, |builder| builder.on_worker_start(start));
-    let error = lab.failure_of(lab.submit(read_at, (0x40,)));
+    let lab = Lab::with(1, |builder| {
+        builder.on_worker_start(|| handle_with(without_effect))
+    });
+    let error = lab.error_of(read_at, (0x40,));
     let crash = crash_of(&lab, &error, libc::SIGSEGV);
     assert_class(&crash, CrashClass::Null, CrashedAccess::Read);
 }
@@ -708,7 +628,6 @@ mod repaired {
 /// One that the program has replaced by the one that it had found, as `faulthandler.disable()` does.
 fn a_handler_that_was_removed_is_not_called() {
     static FOUND: OnceLock<libc::sigaction> = OnceLock::new();
-    extern "C" fn without_effect(_: i32) {}
     fn start() {
         // SAFETY: all zeros are a valid action; the handler does nothing.
         let found = unsafe {
@@ -729,28 +648,25 @@ fn a_handler_that_was_removed_is_not_called() {
         }
     }
     let lab = Lab::with(1, |builder| builder.on_worker_start(start));
-    let error = lab.failure_of(lab.submit(raise, ()));
+    let error = lab.error_of(raise, ());
     crash_of(&lab, &error, libc::SIGSEGV);
 }
 
+/// What a worker has noted of a repaired fault is not what it dies of later, noted or not.
 fn a_handler_that_repairs_its_faults_goes_on() {
-    let lab = Lab::with(1, |builder| builder.on_worker_start(repaired::start));
-    let worker = lab.pid(0);
-    for _ in 0..3 {
-        assert_eq!(lab.submit(repaired::touch, (40,)).wait().unwrap(), 40);
-    }
-    assert_eq!(lab.pid(0), worker);
-}
-
-/// What a worker has noted of it is not what it dies of later, noted or not.
-fn a_repaired_fault_is_no_crash() {
     fn touch_and_read(pages: u64, address: usize) -> u64 {
         repaired::touch(pages) + u64::from(read_at(address))
     }
     let lab = Lab::with(1, |builder| builder.on_worker_start(repaired::start));
+    let worker = lab.pid(0);
+    for _ in 0..3 {
+        assert_eq!(lab.value_of(repaired::touch, (40,)), 40);
+    }
+    assert_eq!(lab.pid(0), worker);
+    lab.replace(0);
     // After many of them the program's handler is called directly.
     for (pages, is_noted) in [(3, true), (40, false)] {
-        let error = lab.failure_of(lab.submit(touch_and_read, (pages, 0x50)));
+        let error = lab.error_of(touch_and_read, (pages, 0x50));
         let address = error.crash().map(Crash::address);
         assert_eq!(address, is_noted.then_some(Some(0x50)), "{error}");
     }
@@ -776,11 +692,6 @@ fn a_handler_that_jumps_out_of_its_fault_goes_on() {
             }
         }
     }
-    fn start() {
-        let handler = handler as extern "C" fn(i32);
-        // SAFETY: the handler is async-signal-safe.
-        unsafe { libc::signal(libc::SIGSEGV, handler as libc::sighandler_t) };
-    }
     fn survive_and_crash(library: &str, is_other_thread: bool) -> i32 {
         LEAVE.store(find_c(library, "leave").expose_provenance(), Relaxed);
         let survived = call_c(library, "survive");
@@ -793,9 +704,11 @@ fn a_handler_that_jumps_out_of_its_fault_goes_on() {
     }
     let folder = tempfile::tempdir().unwrap();
     let library = compile_c(folder.path(), SOURCE);
-    let lab = Lab::with(1, |builder| builder.on_worker_start(start));
+    let lab = Lab::with(1, |builder| {
+        builder.on_worker_start(|| handle_with(handler))
+    });
     for is_other_thread in [false, true] {
-        let error = lab.failure_of(lab.submit(survive_and_crash, (&*library, is_other_thread)));
+        let error = lab.error_of(survive_and_crash, (&*library, is_other_thread));
         let crash = crash_of(&lab, &error, libc::SIGSEGV);
         assert_eq!(crash.address(), Some(0x70), "{error}");
         assert_in(&crash, "read_at");
@@ -804,8 +717,8 @@ fn a_handler_that_jumps_out_of_its_fault_goes_on() {
 
 fn nothing_for_ends_that_are_no_crash() {
     let lab = Lab::new(1);
-    let exit = lab.failure_of(lab.submit(|| -> u8 { std::process::exit(3) }, ()));
-    let panic = lab.failure_of(lab.submit(|| -> u8 { panic!("on purpose") }, ()));
+    let exit = lab.error_of(|| -> u8 { std::process::exit(3) }, ());
+    let panic = lab.error_of(|| -> u8 { panic!("on purpose") }, ());
     for error in [exit, panic] {
         assert_eq!(error.crash(), None, "{error}");
     }

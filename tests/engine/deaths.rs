@@ -1,109 +1,37 @@
-//! Workers killed from outside, at every moment.
+//! Workers killed from outside while they run, start or stop. For random moments see `model::programs`; what is behind a
+//! job that dies is in `policies::deadlines`.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, JobErrorKind};
+use arenite::{Array, ArrayMut, JobError, JobErrorKind};
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    Diary, Env, Gate, KILLED, Lab, assert_kind, at_gates, by_signal, note, pass, send_signal, step,
-    tests, wait_until,
+    Calls, Env, Gate, KILLED, Lab, assert_kind, by_signal, pass, send_signal, step, tests,
+    wait_until,
 };
 
 tests![
-    while_idle,
     while_running,
-    with_jobs_queued_behind,
-    all_at_once,
     stopped_workers,
-    while_holding_arrays,
     while_starting,
     a_crash_loop_is_given_up,
     a_crash_loop_without_jobs_slows_down,
-    a_timed_wait_reports_a_death,
 ];
 
-fn while_idle() {
-    let lab = Lab::new(2);
-    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
-    for worker in [0, 1, 0, 1] {
-        let pid = lab.pid(worker);
-        lab.replace(worker);
-        assert_ne!(lab.pid(worker), pid);
-        assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
-    }
-    assert_eq!(lab.stats().restarts(), 4);
-    lab.assert_in_use(0);
-}
-
 fn while_running() {
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     for signal in [Signal::SIGKILL, Signal::SIGQUIT, Signal::SIGABRT] {
-        let (job, held) = lab.hold();
+        let (mut job, held) = lab.hold();
+        assert!(job.wait_timeout(Duration::from_millis(1)).is_none());
         send_signal(lab.pid(0), signal);
-        let error = lab.failure_of(job);
+        wait_until("the job has its answer", || job.is_done());
+        let error = job.wait_timeout(Duration::ZERO).unwrap().unwrap_err();
         drop(held);
         assert_eq!(*error.kind(), by_signal(signal as i32), "{error}");
-        assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+        assert_eq!(lab.value_of(|| 1u8, ()), 1);
     }
-    lab.assert_in_use(0);
-}
-
-/// Queued jobs are still answered, in order.
-fn with_jobs_queued_behind() {
-    fn noted(diary: &str, n: u32, _: &Array<u8>) -> Array<u32> {
-        note(diary, n);
-        Array::from_slice(&[n])
-    }
-    let lab = Lab::new(1);
-    for round in 0..5 {
-        let gate = Gate::new();
-        let diary = Diary::new();
-        let path = &*diary.path();
-        let input = lab.zeros::<u8>(100_000).unwrap().seal();
-        let first = lab.submit(noted, (path, 1000, &input));
-        let running = lab.submit(pass, (&gate.path(),));
-        // More than the slots of a link.
-        let behind: Vec<_> = (0..600u32)
-            .map(|n| lab.submit(noted, (path, n, &input)))
-            .collect();
-        let held = gate.meet();
-        send_signal(lab.pid(0), Signal::SIGKILL);
-        assert_eq!(*lab.failure_of(running).kind(), KILLED);
-        drop(held);
-        step("what was behind the job that died");
-        for (n, job) in (0..).zip(behind) {
-            assert_eq!(job.wait().unwrap()[..], [n]);
-        }
-        assert_eq!(
-            first.wait().unwrap()[..],
-            [1000],
-            "what had ended before is a result"
-        );
-        let order = diary.numbers();
-        let expected: Vec<u32> = std::iter::once(1000).chain(0..600).collect();
-        assert_eq!(order, expected, "each ran once, in order");
-        assert_eq!(lab.stats().workers[0].restarts, round * 2 + 1);
-        drop(input);
-        lab.assert_in_use(0);
-    }
-}
-
-fn all_at_once() {
-    let lab = Lab::new(4);
-    let (jobs, held) = at_gates(4, |gate| lab.submit(pass, (gate,)));
-    let behind: Vec<_> = (0..100u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
-    (0..4).for_each(|worker| send_signal(lab.pid(worker), Signal::SIGKILL));
-    for job in jobs {
-        assert_eq!(*lab.failure_of(job).kind(), KILLED);
-    }
-    drop(held);
-    step("the queue, after all workers died");
-    for (n, job) in (0..).zip(behind) {
-        assert_eq!(job.wait().unwrap(), n);
-    }
-    lab.assert_in_use(0);
 }
 
 /// A stopped worker blocks its own job and no other.
@@ -125,37 +53,6 @@ fn stopped_workers() {
     drop(lab);
 }
 
-fn while_holding_arrays() {
-    fn busy(gate: &str, len: usize) -> Array<u8> {
-        let arrays: Vec<_> = (0..10)
-            .map(|_| arenite::ArrayMut::<u8>::zeros(len))
-            .collect();
-        pass(gate);
-        arrays.into_iter().next().unwrap().seal()
-    }
-    let lab = Lab::new(1);
-    for len in [10, 10_000, 3_000_000] {
-        let kept = lab
-            .submit(|len: usize| Array::from_fn(len, |i| i as u8), (len,))
-            .wait()
-            .unwrap();
-        let gate = Gate::new();
-        let job = lab.submit(busy, (&gate.path(), len));
-        let held = gate.meet();
-        send_signal(lab.pid(0), Signal::SIGKILL);
-        assert_eq!(*lab.failure_of(job).kind(), KILLED);
-        drop(held);
-        // The next worker writes where the dead one did, but not where live results are.
-        let next = lab
-            .submit(|len: usize| Array::from_fn(len, |_| 7u8), (10 * len,))
-            .wait()
-            .unwrap();
-        assert!(next.iter().all(|&x| x == 7));
-        assert!(kept.iter().enumerate().all(|(i, &x)| x == i as u8));
-    }
-    lab.assert_in_use(0);
-}
-
 /// The start-up kernel stops at a gate once. The gate's name is in a variable, because it has no arguments.
 const GATE: &str = "ARENITE_TEST_START_GATE";
 
@@ -172,8 +69,8 @@ fn while_starting() {
     let away = gate.path() + ".away";
     std::fs::rename(gate.path(), &away).unwrap();
     let _env = Env::set(GATE, gate.path());
-    let lab = Lab::with(1, |builder| builder.on_worker_start(start));
-    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    let lab = Lab::balanced_with(1, |builder| builder.on_worker_start(start));
+    assert_eq!(lab.value_of(|| 1u8, ()), 1);
     std::fs::rename(&away, gate.path()).unwrap();
     send_signal(lab.pid(0), Signal::SIGKILL);
     let job = lab.submit(|| 2u8, ());
@@ -185,7 +82,6 @@ fn while_starting() {
     step("the job that waits for a worker");
     assert_eq!(job.wait().unwrap(), 2);
     drop(held);
-    lab.assert_in_use(0);
 }
 
 fn a_crash_loop_is_given_up() {
@@ -196,26 +92,40 @@ fn a_crash_loop_is_given_up() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("crash");
     let _env = Env::set("ARENITE_TEST_CRASH_LOOP", &path);
-    let lab = Lab::with(1, |builder| builder.on_worker_start(start_unless_told));
-    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
-    let gate = Gate::new();
-    let running = lab.submit(pass, (&gate.path(),));
+    let lab = Lab::with(1, |builder| {
+        let builder = builder.on_worker_start(start_unless_told);
+        builder.max_in_flight_bytes(1 << 20)
+    });
+    assert_eq!(lab.value_of(|| 1u8, ()), 1);
+    let (running, held) = lab.hold();
     let queued: Vec<_> = (0..10).map(|_| lab.submit(|| 1u8, ())).collect();
-    let held = gate.meet();
-    std::fs::write(&path, "").unwrap();
-    send_signal(lab.pid(0), Signal::SIGKILL);
-    assert_eq!(*lab.failure_of(running).kind(), KILLED);
-    drop(held);
-    step("the engine to give up");
-    for job in queued {
-        let error = lab.failure_of(job);
+    let is_the_reason = |error: JobError| {
         assert_kind!(
             error,
             JobErrorKind::NoWorkers(why)
                 if why.contains("the drive is gone") && why.starts_with("4 times in a row: ")
         );
-    }
-    let error = lab.failure_of(lab.submit(|| 1u8, ()));
+    };
+    thread::scope(|threads| {
+        let is_let_in = || {
+            let array = lab.zeros(2 << 20).unwrap();
+            lab.error_of(|_: ArrayMut<u8>| (), (array,))
+        };
+        let waiting = [(); 3].map(|()| threads.spawn(is_let_in));
+        wait_until("three more wait to be let in", || {
+            lab.stats().arena.in_use >= 6 << 20
+        });
+        std::fs::write(&path, "").unwrap();
+        send_signal(lab.pid(0), Signal::SIGKILL);
+        assert_eq!(*lab.failure_of(running).kind(), KILLED);
+        drop(held);
+        step("the engine to give up");
+        let waiting = waiting.map(|thread| thread.join().unwrap());
+        waiting.into_iter().for_each(is_the_reason);
+    });
+    let errors = queued.into_iter().map(|job| lab.failure_of(job));
+    errors.for_each(is_the_reason);
+    let error = lab.error_of(|| 1u8, ());
     assert_kind!(error, JobErrorKind::NoWorkers(_));
 }
 
@@ -252,24 +162,5 @@ fn a_crash_loop_without_jobs_slows_down() {
             "{absent:?} after {deaths} deaths"
         );
     }
-    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
-}
-
-fn a_timed_wait_reports_a_death() {
-    let lab = Lab::new(1);
-    let gate = Gate::new();
-    let mut job = lab.submit(pass, (&gate.path(),));
-    let held = gate.meet();
-    assert!(
-        job.wait_timeout(std::time::Duration::from_millis(1))
-            .is_none()
-    );
-    send_signal(lab.pid(0), Signal::SIGKILL);
-    wait_until("the job has its answer", || job.is_done());
-    let error = job
-        .wait_timeout(std::time::Duration::ZERO)
-        .unwrap()
-        .unwrap_err();
-    assert_eq!(*error.kind(), KILLED);
-    drop(held);
+    assert_eq!(lab.value_of(|| 1u8, ()), 1);
 }

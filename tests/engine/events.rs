@@ -10,7 +10,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber, debug, error, info, info_span, warn};
 
 use crate::harness::programs::Program;
-use crate::harness::{builder, tests};
+use crate::harness::{Calls, builder, tests};
 use crate::logs::{Said, flooded};
 
 tests![
@@ -74,7 +74,7 @@ fn an_event_is_among_the_last_words() {
         warn!("this will not end well");
         raise(Signal::SIGKILL).unwrap();
     };
-    let error = lab.failure_of(lab.submit(die, ()));
+    let error = lab.error_of(die, ());
     assert_eq!(error.last_words(), ["WARN this will not end well"]);
 }
 
@@ -98,7 +98,7 @@ fn a_subscriber_set_at_start_stays() {
         .on_worker_start(start)
         .on_log(move |line| keep.add(line));
     let engine = engine.build().unwrap();
-    engine.submit(|| warn!("mine"), ()).wait().unwrap();
+    engine.value_of(|| warn!("mine"), ());
     engine.shutdown();
     let lines = said.all();
     assert_eq!(lines[0].source, LogSource::Stdout, "{lines:?}");
@@ -133,7 +133,7 @@ pub fn program() {
         tracing::trace!("below it");
         error!("bad");
     };
-    engine.submit(talk, ()).wait().unwrap();
+    engine.value_of(talk, ());
     engine.shutdown();
 }
 

@@ -2,9 +2,9 @@
 
 use std::hint::black_box;
 
-use arenite::{Array, ArrayMut, JobError, JobErrorKind, JobLimit, WorkerExit};
+use arenite::{Array, ArrayMut, Engine, JobError, JobErrorKind, JobLimit, WorkerExit};
 
-use crate::harness::{Lab, assert_kind, by_signal, made, panicked, tests, vandal};
+use crate::harness::{Calls, Lab, assert_says, by_signal, made, panicked, tests, vandal};
 
 tests![
     a_panic_has_message_location_and_backtrace,
@@ -18,7 +18,6 @@ tests![
     a_write_to_a_published_array_changes_nothing,
     arena_full_keeps_its_numbers,
     a_kernel_may_handle_a_full_arena,
-    threads_of_a_kernel_that_panic,
     descriptors_closed_by_a_kernel,
     a_kernel_that_forks,
     a_process_that_a_kernel_forks_may_exit,
@@ -29,7 +28,7 @@ tests![
 fn assert_death(lab: &Lab, error: &JobError, expected: &JobErrorKind) {
     assert_eq!(error.kind(), expected, "{error}");
     assert_eq!((error.worker(), error.attempt()), (Some(0), 1));
-    assert_eq!(lab.submit(|x: u32| x + 1, (1,)).wait().unwrap(), 2);
+    assert_eq!(lab.value_of(|x: u32| x + 1, (1,)), 2);
     assert!(lab.stats().workers[0].restarts > 0);
 }
 
@@ -40,16 +39,14 @@ fn the_kernel_that_panics(n: u32) -> u32 {
 }
 
 fn a_panic_has_message_location_and_backtrace() {
-    let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(the_kernel_that_panics, (5,)));
+    let lab = Lab::balanced(1);
+    let error = lab.error_of(the_kernel_that_panics, (5,));
     let (message, location, backtrace) = panicked(error.kind());
     assert_eq!(message, "5 is not more than 100");
-    assert!(location.contains("faults.rs:"), "{location}");
-    assert!(backtrace.contains("the_kernel_that_panics"), "{backtrace}");
-    assert!(
-        error.to_string().contains("panicked at") && error.to_string().contains(message),
-        "{error}"
-    );
+    assert_says(&location, "faults.rs:");
+    assert_says(&backtrace, "the_kernel_that_panics");
+    assert_says(&error, "panicked at");
+    assert_says(&error, message);
     assert!(error.kernel().ends_with("the_kernel_that_panics"));
     // The worker lives.
     let pid = lab.pid(0);
@@ -61,25 +58,23 @@ fn a_panic_has_message_location_and_backtrace() {
     }
     assert_eq!((lab.pid(0), lab.stats().workers[0].restarts), (pid, 0));
     assert_eq!(lab.failures("the_kernel_that_panics"), 102);
-    lab.assert_in_use(0);
 }
 
 fn a_long_message_leaves_room_for_its_location() {
     fn says_much(of: u32) {
         panic!("{}\u{1e}", "\u{e4}".repeat(of as usize));
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     for of in [1, 4095, 4096, 100_000] {
-        let error = lab.failure_of(lab.submit(says_much, (of,)));
+        let error = lab.error_of(says_much, (of,));
         let (message, location, backtrace) = panicked(error.kind());
         let text = message.trim_start_matches('\u{e4}');
         assert_eq!((message.len() - text.len()) / 2, of.min(4096) as usize);
         assert_eq!(text.ends_with("bytes more"), of > 4095, "{text}");
-        assert!(location.contains("faults.rs:"), "{location}");
+        assert_says(&location, "faults.rs:");
         assert!(backtrace.contains("says_much"), "{of}: {backtrace}");
         assert!(!backtrace.contains('\u{1e}'), "{of}: {backtrace}");
     }
-    lab.assert_in_use(0);
 }
 
 fn panics_of_every_kind() {
@@ -96,26 +91,39 @@ fn panics_of_every_kind() {
         let _second = ArrayMut::<u8>::from_slice(&first);
         panic!("with arrays of {n} bytes in hand")
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     let message = |error: JobError| match error.kind() {
         JobErrorKind::Panicked { message, .. } => message.clone(),
         _ => panic!("{error:?}"),
     };
     let long = "x".repeat(100_000);
-    let text =
-        message(lab.failure_of(lab.submit(|text: &str| -> u8 { panic!("{text}") }, (&long,))));
+    let text = message(lab.error_of(|text: &str| -> u8 { panic!("{text}") }, (&long,)));
     assert!(
         text.strip_suffix(" … and 91808 bytes more") == Some(&long[..8192]),
         "a long message is cut, not lost: {}",
         text.len()
     );
-    message(lab.failure_of(lab.submit(|| -> u8 { std::panic::panic_any(5u8) }, ())));
-    message(lab.failure_of(lab.submit(|| -> u8 { std::panic::panic_any(Nasty) }, ())));
+    fn throw(n: u32) -> u32 {
+        match n {
+            1 => std::panic::panic_any(5u8),
+            2 => std::panic::panic_any(Nasty),
+            n => n,
+        }
+    }
+    for engine in [&*lab, &Engine::inline()] {
+        let thrown = engine.map(throw, (0..4).map(|n| (n,)));
+        for (n, result) in (0..).zip(thrown) {
+            match result {
+                Ok(value) => assert!(value == n && [0, 3].contains(&n)),
+                Err(error) => drop(message(error)),
+            }
+        }
+    }
     let unheard = || -> u8 { std::panic::resume_unwind(Box::new("unheard")) };
-    assert_eq!(message(lab.failure_of(lab.submit(unheard, ()))), "unheard");
+    assert_eq!(message(lab.error_of(unheard, ())), "unheard");
     for n in [10, 1 << 20] {
         assert_eq!(
-            message(lab.failure_of(lab.submit(with_output, (n,)))),
+            message(lab.error_of(with_output, (n,))),
             format!("with arrays of {n} bytes in hand")
         );
     }
@@ -132,54 +140,49 @@ fn panics_of_every_kind() {
             .join()
             .unwrap_or_else(|payload| std::panic::resume_unwind(payload))
     }
-    let error = lab.failure_of(lab.submit(handed_on, ()));
+    let error = lab.error_of(handed_on, ());
     assert!(
         error.to_string().ends_with(": panicked: thread 3"),
         "{error}"
     );
+    let careless = || -> u8 { std::thread::spawn(|| panic!("there")).join().unwrap() };
+    message(lab.error_of(careless, ()));
     assert_eq!(lab.stats().workers[0].restarts, 0);
-    lab.assert_in_use(0);
 }
 
 fn an_exit() {
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     for code in [0, 3, 70, 71] {
-        let error =
-            lab.failure_of(lab.submit(|code: i32| -> u8 { std::process::exit(code) }, (code,)));
+        let error = lab.error_of(|code: i32| -> u8 { std::process::exit(code) }, (code,));
         assert_death(
             &lab,
             &error,
             &JobErrorKind::Lost(WorkerExit::Code(Some(code))),
         );
-        assert!(
-            error.to_string().contains(&format!("code {code}")),
-            "{error}"
-        );
+        assert_says(&error, &format!("code {code}"));
     }
-    lab.assert_in_use(0);
 }
 
 fn signals() {
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     // SAFETY: sends a signal to this very process.
     let send = |signal: i32| unsafe { libc::raise(signal) };
     for signal in [libc::SIGKILL, libc::SIGQUIT, libc::SIGFPE, libc::SIGUSR1] {
-        let error = lab.failure_of(lab.submit(send, (signal,)));
+        let error = lab.error_of(send, (signal,));
         assert_death(&lab, &error, &by_signal(signal));
     }
     // Workers ignore what a terminal, a service manager or a closed pipe sends to the whole group.
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE] {
-        assert_eq!(lab.submit(send, (signal,)).wait().unwrap(), 0);
+        assert_eq!(lab.value_of(send, (signal,)), 0);
     }
-    lab.assert_in_use(0);
 }
 
 fn a_write_to_an_input_changes_nothing() {
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     for len in [1usize, 100, 64 * 1024, 3 << 20] {
         let victim = lab.from_fn(len, |i| i as u8).unwrap();
         for at in [0, len / 2, len - 1] {
-            let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
+            let error = lab.error_of(vandal, (&victim, at));
             assert_death(&lab, &error, &by_signal(11));
             assert!(
                 victim.iter().enumerate().all(|(i, &x)| x == i as u8),
@@ -187,7 +190,6 @@ fn a_write_to_an_input_changes_nothing() {
             );
         }
     }
-    lab.assert_in_use(0);
 }
 
 fn a_write_to_a_text_argument_is_private() {
@@ -198,51 +200,48 @@ fn a_write_to_a_text_argument_is_private() {
     }
     let lab = Lab::new(1);
     let text = String::from("untouched");
-    assert_eq!(lab.submit(scribble, (&text,)).wait().unwrap(), b'X');
+    assert_eq!(lab.value_of(scribble, (&text,)), b'X');
     assert_eq!(text, "untouched");
 }
 
 fn a_write_to_another_workers_array_changes_nothing() {
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     let (blocked, held) = lab.hold();
     // One worker is at the gate while the other makes the victim; then the other way round.
-    let victim = lab.submit(made, (1000,)).wait().unwrap();
+    let victim = lab.value_of(made, (1000,));
     let (blocked_two, held_two) = lab.hold();
     drop(held);
     blocked.wait().unwrap();
-    let error = lab.failure_of(lab.submit(vandal, (&victim, 10)));
+    let error = lab.error_of(vandal, (&victim, 10));
     assert_eq!(*error.kind(), by_signal(11));
     assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
     drop(held_two);
     blocked_two.wait().unwrap();
-    drop(victim);
-    lab.assert_in_use(0);
 }
 
 fn a_write_to_a_published_array_changes_nothing() {
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     for len in [64 * 1024, 64 * 1024 + 1, 1_000_000, 5 << 20] {
         // The first array of a worker, and one after others.
         for before in [0, 3] {
             let _others: Vec<_> = (0..before)
-                .map(|n| lab.submit(made, (n * 70_000 + 5,)).wait().unwrap())
+                .map(|n| lab.value_of(made, (n * 70_000 + 5,)))
                 .collect();
-            let victim = lab.submit(made, (len,)).wait().unwrap();
+            let victim = lab.value_of(made, (len,));
             for at in [0, len / 2, len - 1] {
                 let pid = lab.pid(0);
-                let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
+                let error = lab.error_of(vandal, (&victim, at));
                 assert_death(&lab, &error, &by_signal(11));
                 assert!(victim.iter().enumerate().all(|(i, &x)| x == i as u8));
                 assert_ne!(lab.pid(0), pid);
                 // The replacement did not make the array, and cannot write it either.
-                let error = lab.failure_of(lab.submit(vandal, (&victim, at)));
+                let error = lab.error_of(vandal, (&victim, at));
                 assert_eq!(*error.kind(), by_signal(11));
                 // One that makes its own array next to it.
-                lab.submit(made, (len,)).wait().unwrap();
+                lab.value_of(made, (len,));
             }
         }
     }
-    lab.assert_in_use(0);
 }
 
 fn arena_full_keeps_its_numbers() {
@@ -267,16 +266,16 @@ fn arena_full_keeps_its_numbers() {
     fn second(len: usize) -> (Array<u8>, Array<u8>) {
         (Array::zeros(1000), Array::zeros(len))
     }
-    let lab = Lab::with(1, |builder| builder.capacity(32 << 20));
+    let lab = Lab::balanced_with(1, |builder| builder.capacity(32 << 20));
     let len = 33 << 20;
     let failures = [
-        lab.failure_of(lab.submit(by_question_mark, (len,))),
-        lab.failure_of(lab.submit(boxed, (len,))),
-        lab.failure_of(lab.submit(described, (len,))),
-        lab.failure_of(lab.submit(unwrapped, (len,))),
-        lab.failure_of(lab.submit(constructor, (len,))),
-        lab.failure_of(lab.submit(second, (len,))),
-        lab.failure_of(lab.submit(|len: usize| "x".repeat(len), (len,))),
+        lab.error_of(by_question_mark, (len,)),
+        lab.error_of(boxed, (len,)),
+        lab.error_of(described, (len,)),
+        lab.error_of(unwrapped, (len,)),
+        lab.error_of(constructor, (len,)),
+        lab.error_of(second, (len,)),
+        lab.error_of(|len: usize| "x".repeat(len), (len,)),
     ];
     for error in &failures {
         let JobErrorKind::Limit(JobLimit::Arena(full)) = error.kind() else {
@@ -287,16 +286,12 @@ fn arena_full_keeps_its_numbers() {
             "{full:?}"
         );
         assert!(full.free < 32 << 20 && full.free > 30 << 20, "{full:?}");
-        assert!(error.to_string().contains("raise the capacity"), "{error}");
+        assert_says(&error, "raise the capacity");
     }
     // Nothing was lost, and the worker lives.
-    assert_eq!(lab.submit(constructor, (1000,)).wait().unwrap().len(), 1000);
-    assert_eq!(
-        lab.submit(constructor, (25 << 20,)).wait().unwrap().len(),
-        25 << 20
-    );
+    assert_eq!(lab.value_of(constructor, (1000,)).len(), 1000);
+    assert_eq!(lab.value_of(constructor, (25 << 20,)).len(), 25 << 20);
     assert_eq!(lab.stats().workers[0].restarts, 0);
-    lab.assert_in_use(0);
 }
 
 fn a_kernel_may_handle_a_full_arena() {
@@ -307,35 +302,13 @@ fn a_kernel_may_handle_a_full_arena() {
         let _ = ArrayMut::<u8>::try_zeros(len);
         Err("something else".into())
     }
-    let lab = Lab::with(1, |builder| builder.capacity(16 << 20));
-    assert_eq!(
-        lab.submit(modest, (17 << 20,)).wait().unwrap()[..],
-        *b"less"
-    );
-    let error = lab.failure_of(lab.submit(other_failure, (17 << 20,)));
+    let lab = Lab::balanced_with(1, |builder| builder.capacity(16 << 20));
+    assert_eq!(lab.value_of(modest, (17 << 20,))[..], *b"less");
+    let error = lab.error_of(other_failure, (17 << 20,));
     assert_eq!(
         *error.kind(),
         JobErrorKind::Returned("something else".into())
     );
-    lab.assert_in_use(0);
-}
-
-fn threads_of_a_kernel_that_panic() {
-    fn careful() -> bool {
-        std::thread::spawn(|| panic!("on a thread of the kernel"))
-            .join()
-            .is_err()
-    }
-    fn careless() -> u8 {
-        std::thread::spawn(|| -> u8 { panic!("on a thread of the kernel") })
-            .join()
-            .unwrap()
-    }
-    let lab = Lab::new(1);
-    assert!(lab.submit(careful, ()).wait().unwrap());
-    let error = lab.failure_of(lab.submit(careless, ()));
-    assert_kind!(error, JobErrorKind::Panicked { .. });
-    assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 
 /// A forked copy of a worker cannot answer: it ends when it returns from the kernel.
@@ -357,11 +330,11 @@ fn a_kernel_that_forks() {
     }
     let lab = Lab::new(1);
     let values = lab.from_slice(&[1u32, 2, 3]).unwrap();
-    let worker = lab.submit(std::process::id, ()).wait().unwrap();
+    let worker = lab.value_of(std::process::id, ());
     for _ in 0..3 {
-        let answer = lab.submit(split, (&values,)).wait().unwrap();
+        let answer = lab.value_of(split, (&values,));
         assert_eq!(answer, (4, libc::SIGSEGV));
-        assert_eq!(lab.submit(std::process::id, ()).wait().unwrap(), worker);
+        assert_eq!(lab.value_of(std::process::id, ()), worker);
     }
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
@@ -384,12 +357,12 @@ fn a_process_that_a_kernel_forks_may_exit() {
         status
     }
     let lab = Lab::with(1, |builder| builder.lanes(2).memory_limit(1 << 30));
-    let status = lab.submit(split, (0,)).wait().unwrap();
+    let status = lab.value_of(split, (0,));
     assert!(
         libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 3,
         "{status:#x}"
     );
-    let status = lab.submit(split, (1,)).wait().unwrap();
+    let status = lab.value_of(split, (1,));
     assert_eq!(libc::WTERMSIG(status), libc::SIGABRT, "{status:#x}");
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
@@ -401,15 +374,14 @@ fn descriptors_closed_by_a_kernel() {
         unsafe { libc::close_range(3, u32::MAX, 0) };
         Array::zeros(1000)
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     for _ in 0..3 {
         let job = lab.submit(close_all, ());
         // The job succeeds by luck or fails with a cause; the supervisor continues either way.
         let _ = job.wait();
         lab.replace(0);
-        assert_eq!(lab.submit(|| 5u8, ()).wait().unwrap(), 5);
+        assert_eq!(lab.value_of(|| 5u8, ()), 5);
     }
-    lab.assert_in_use(0);
 }
 
 fn what_a_dead_worker_wrote_is_in_no_zeros() {
@@ -420,15 +392,14 @@ fn what_a_dead_worker_wrote_is_in_no_zeros() {
         std::process::abort();
     }
     let zeros = |len: usize| Array::<u8>::zeros(len);
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     for len in [100, 5000, 1 << 16, 1 << 20, 5 << 20] {
         // Memory is granted ahead for what a kernel has made before.
-        drop(lab.submit(zeros, (len,)).wait().unwrap());
-        lab.failure_of(lab.submit(scribble, (len,)));
+        drop(lab.value_of(zeros, (len,)));
+        lab.error_of(scribble, (len,));
         for _ in 0..3 {
-            let values = lab.submit(zeros, (len,)).wait().unwrap();
+            let values = lab.value_of(zeros, (len,));
             assert!(values.iter().all(|&value| value == 0), "{len} bytes");
         }
     }
-    lab.assert_in_use(0);
 }

@@ -6,10 +6,11 @@ use std::process::Command;
 
 use arenite::Engine;
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 
-use crate::harness::programs::{Program, Scenario, own_shm, say, scenario_name};
-use crate::harness::{Lab, tests};
+use crate::harness::programs::{
+    Program, Scenario, is_permitted, own_mounts, own_shm, say, scenario_name,
+};
+use crate::harness::{Calls, Lab, assert_says, builder, tests};
 
 tests![
     replaced_workers_start_where_the_engine_was_built,
@@ -82,26 +83,15 @@ pub fn without_proc() {
             .build()
             .unwrap_err()
             .to_string();
-        assert!(error.contains("/proc is not mounted"), "{error}");
+        assert_says(&error, "/proc is not mounted");
         say("done");
         std::process::exit(0);
     }
 }
 
-/// Gives this process mounts of its own. Makes system calls only.
-fn own_mounts() -> io::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    let none = None::<&CStr>;
-    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-    Ok(mount(none, c"/", none, private, none)?)
-}
-
 /// Whether a namespace with read-only mounts is permitted.
 fn may_mount() -> bool {
-    let mut command = Command::new("true");
-    // SAFETY: the function makes system calls only.
-    unsafe { std::os::unix::process::CommandExt::pre_exec(&mut command, read_only()) };
-    command.status().is_ok_and(|status| status.success())
+    is_permitted(read_only())
 }
 
 /// Returns a `pre_exec` function after which all mounts but a private `/dev/shm` are read-only.
@@ -162,23 +152,20 @@ fn moves() {
             .to_string_lossy()
             .ends_with("renamed (deleted)")
     );
-    assert_eq!(lab.submit(|| 7u8, ()).wait().unwrap(), 7);
+    assert_eq!(lab.value_of(|| 7u8, ()), 7);
 }
 
 /// First workers, and one that replaces another.
 fn starts_anywhere() {
     for _ in 0..2 {
-        let builder = Engine::builder().workers(2).capacity(64 << 20);
+        let builder = builder(2, 64 << 20);
         let engine = builder.build().unwrap();
         let squares = |engine: &Engine| {
             let squares = engine.map(|n: u64| n * n, (0..100u64).map(|n| (n,)));
             assert!(squares.map(Result::unwrap).eq((0..100).map(|n| n * n)));
         };
         squares(&engine);
-        engine
-            .submit(|| -> u8 { std::process::abort() }, ())
-            .wait()
-            .unwrap_err();
+        engine.error_of(|| -> u8 { std::process::abort() }, ());
         squares(&engine);
         engine.shutdown();
     }

@@ -10,7 +10,7 @@ use std::sync::{LazyLock, Mutex};
 
 use arenite::{Array, ArrayMut, Backing, Engine, Job, JobErrorKind, TileMut};
 
-use crate::harness::{Gate, Lab, pass, step, tests};
+use crate::harness::{Calls, Gate, Lab, pass, step, tests};
 use crate::logs::Said;
 
 tests![
@@ -91,17 +91,17 @@ fn returns_and_writes_later(gate: &str) -> (ArrayMut<u32>, i32) {
 }
 
 fn forked_copies_change_no_array() {
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     let zeros = |len: usize| ArrayMut::<u32>::zeros(len);
     let ends = |array: &ArrayMut<u32>, gate: &Gate, copy: i32| {
         gate.open();
         step("the copy of the worker to end");
-        let status = lab.submit(status_of, (copy,)).wait().unwrap();
+        let status = lab.value_of(status_of, (copy,));
         assert!(array.iter().all(|&x| x == 0), "a copy has changed it");
         assert!(libc::WIFSIGNALED(status), "{status:#x}");
         assert_eq!(libc::WTERMSIG(status), libc::SIGSEGV);
     };
-    let of_worker = lab.submit(zeros, (10_000,)).wait().unwrap();
+    let of_worker = lab.value_of(zeros, (10_000,));
     for mut array in [lab.zeros(10_000).unwrap(), of_worker] {
         let gate = Gate::new();
         let path = gate.path();
@@ -117,7 +117,6 @@ fn forked_copies_change_no_array() {
     ends(&array, &gate, copy);
     drop(array);
     assert_eq!(lab.stats().restarts(), 0);
-    lab.assert_in_use(0);
 }
 
 /// Whatever process made the array; the copy cannot change it.
@@ -133,7 +132,7 @@ fn forked_copies_can_read_the_workers_inputs() {
     let lab = Lab::new(1);
     let fives = || Array::from_slice(&[5u8; 10_000]);
     let given = lab.from_slice(&[1u8; 10_000]).unwrap();
-    let made = lab.submit(fives, ()).wait().unwrap();
+    let made = lab.value_of(fives, ());
     let mut lent = lab
         .from_slice(&[10u8; 10_000])
         .unwrap()
@@ -158,19 +157,17 @@ fn payloads_of_panics_are_dropped() {
         panic_any(values.clone());
     }
     // All the texts together exceed a worker's memory limit.
-    let lab = Lab::with(1, |builder| builder.memory_limit(96 * MIB as u64));
+    let lab = Lab::balanced_with(1, |builder| builder.memory_limit(96 * MIB as u64));
     for round in 0..200 {
-        let error = lab.failure_of(lab.submit(text, (MIB,)));
+        let error = lab.error_of(text, (MIB,));
         let panicked = matches!(error.kind(), JobErrorKind::Panicked { .. });
         assert!(panicked, "round {round}: {:?}", error.kind());
     }
     let values = lab.from_slice(&[1u8, 2, 3]).unwrap();
-    let error = lab.failure_of(lab.submit(with_array, (&values,)));
+    let error = lab.error_of(with_array, (&values,));
     let panicked = matches!(error.kind(), JobErrorKind::Panicked { .. });
     assert!(panicked, "{error}");
     assert_eq!(lab.stats().restarts(), 0);
-    drop(values);
-    lab.assert_in_use(0);
 }
 
 fn payloads_of_panics_are_dropped_in_the_program_too() {
@@ -187,7 +184,7 @@ fn payloads_of_panics_are_dropped_in_the_program_too() {
     let engine = Engine::inline();
     let before = DROPPED.load(SeqCst);
     for dropped in 1..=3 {
-        let error = engine.submit(throw, ()).wait().unwrap_err();
+        let error = engine.error_of(throw, ());
         let panicked = matches!(error.kind(), JobErrorKind::Panicked { .. });
         assert!(panicked, "{error}");
         assert_eq!(DROPPED.load(SeqCst), before + dropped);
@@ -227,7 +224,7 @@ fn returns_it() -> (Array<u32>, Array<u32>) {
 }
 
 fn arrays_passed_between_lanes() {
-    let lab = Lab::with(1, |builder| builder.lanes(2));
+    let lab = Lab::balanced_with(1, |builder| builder.lanes(2));
     for _ in 0..5 {
         let gate = Gate::new();
         // Two in one worker: the first it ever made, possibly in the other lane's grant.
@@ -244,7 +241,6 @@ fn arrays_passed_between_lanes() {
         assert_eq!(same, own);
     }
     assert_eq!(lab.stats().restarts(), 0);
-    lab.assert_in_use(0);
 }
 
 // ---- the end ------------------------------------------------------------------------------------------------
@@ -256,7 +252,7 @@ fn c_streams_are_flushed_at_the_end() {
     }
     let said = Said::default();
     let lab = said.lab(1);
-    lab.submit(print, ()).wait().unwrap();
+    lab.value_of(print, ());
     assert!(said.all().is_empty(), "{:?}", said.all());
     lab.into_inner().shutdown();
     let all = said.all();
@@ -289,7 +285,7 @@ fn a_locked_c_stream_does_not_keep_a_worker_alive() {
     let mut workers: Vec<u32> = (0..2)
         .map(|_| {
             step("a worker that ends although a stream is held");
-            lab.submit(hold, ()).wait().unwrap()
+            lab.value_of(hold, ())
         })
         .collect();
     workers.dedup();

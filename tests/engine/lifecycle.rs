@@ -14,8 +14,8 @@ use rand::Rng;
 
 use crate::harness::programs::{Ended, Program, Scenario, say, scenario_name, stay};
 use crate::harness::{
-    Env, Gate, Lab, assert_kind, at_gates, builder, children, pass, send_signal,
-    shared_memory_named, step, tests, wait_until,
+    Calls, Env, Gate, Lab, assert_kind, assert_says, at_gates, builder, children, pass,
+    send_signal, shared_memory_named, step, tests,
 };
 
 tests![
@@ -28,14 +28,10 @@ tests![
     a_limit_ends_a_shutdown_without_one,
     dropping_answers_submitted_jobs,
     dropping_while_others_wait,
-    jobs_may_outlive_their_engine,
     a_forked_copy_does_not_touch_the_engine,
     forked_copies_draw_different_random_numbers,
-    two_engines_in_one_process,
     many_engines_at_once,
-    a_program_killed_while_busy,
-    a_program_killed_while_idle,
-    a_program_killed_while_its_workers_are_stopped,
+    a_program_killed_while_busy_or_idle,
     a_program_killed_while_its_workers_start,
     a_program_that_exits_without_ending_its_engine,
     a_program_that_is_interrupted,
@@ -87,7 +83,7 @@ fn shutdown_timeout_finishes_jobs_that_end_in_time() {
     step("one that has nothing to do");
     for _ in 0..20 {
         let idle = Lab::new(1);
-        idle.submit(|| (), ()).wait().unwrap();
+        idle.value_of(|| (), ());
         assert!(idle.into_inner().shutdown_timeout(Duration::ZERO));
     }
 }
@@ -151,7 +147,7 @@ fn several_clones_are_shut_down() {
     engine.clone().shutdown();
     engine.flush_logs();
     let refused = |error: &arenite::JobError| *error.kind() == JobErrorKind::ShutDown;
-    assert!(refused(&engine.submit(|| (), ()).wait().unwrap_err()));
+    assert!(refused(&engine.error_of(|| (), ())));
     let mut map = engine.map(|n: u32| n, (0..3u32).map(|n| (n,)));
     assert!(map.all(|result| refused(&result.unwrap_err())));
     let scope = engine.scope(|scope| {
@@ -181,7 +177,7 @@ fn the_last_clone_ends_the_engine() {
     let clones = [engine.clone(), engine.clone()];
     drop(engine);
     for clone in clones {
-        assert_eq!(clone.submit(|| 1u8, ()).wait().unwrap(), 1);
+        assert_eq!(clone.value_of(|| 1u8, ()), 1);
     }
     assert_eq!(children(), [0_i32; 0]);
 }
@@ -240,20 +236,6 @@ fn dropping_while_others_wait() {
         );
     });
     drop(held);
-}
-
-fn jobs_may_outlive_their_engine() {
-    let lab = Lab::new(1);
-    let done = lab.submit(|| Array::from_slice(&[1u8, 2]), ());
-    wait_until("the job is done", || done.is_done());
-    let mut map = lab.map(|n: u32| n, (0..).map(|n| (n,)));
-    assert_eq!(map.next().unwrap().unwrap(), 0);
-    drop(lab);
-    assert_eq!(done.wait().unwrap()[..], [1, 2]);
-    let error = std::iter::from_fn(|| map.next())
-        .find_map(Result::err)
-        .unwrap();
-    assert_kind!(error, JobErrorKind::ShutDown | JobErrorKind::NoWorkers(_));
 }
 
 /// A program that forks, like an old-style daemon or server, and whose copy runs destructors.
@@ -346,33 +328,6 @@ fn forked_copies_draw_different_random_numbers() {
     }
 }
 
-fn two_engines_in_one_process() {
-    fn sum(values: &[u32]) -> u32 {
-        values.iter().sum()
-    }
-    let (one, two) = (Lab::new(2), Lab::new(1));
-    let a = one.from_slice(&[1u32, 2]).unwrap();
-    let b = two.from_slice(&[10u32, 20]).unwrap();
-    thread::scope(|threads| {
-        for (lab, array, expected) in [(&one, &a, 3), (&two, &b, 30)] {
-            threads.spawn(move || {
-                assert!(
-                    lab.map(sum, (0..3000).map(|_| (array,)))
-                        .all(|sum| sum.unwrap() == expected)
-                );
-            });
-        }
-    });
-    // The death of one does not affect the other.
-    let pid = two.pid(0);
-    drop(one);
-    assert_eq!(two.submit(sum, (&b,)).wait().unwrap(), 30);
-    assert_eq!(two.pid(0), pid);
-    assert_eq!(a[..], [1, 2]);
-    drop(b);
-    two.assert_in_use(0);
-}
-
 fn many_engines_at_once() {
     thread::scope(|threads| {
         for n in 0..6u64 {
@@ -423,26 +378,22 @@ fn kill_all_of(program: Program) {
     program.end().assert_killed();
 }
 
-fn a_program_killed_while_busy() {
-    let mut program = start("busy");
-    program.expect("busy");
-    assert_eq!(program.processes().len(), 4, "itself and three workers");
-    kill_all_of(program);
-}
-
-fn a_program_killed_while_idle() {
-    let mut program = start("idle");
-    program.expect("idle");
-    assert_eq!(program.processes().len(), 4);
-    kill_all_of(program);
-}
-
-fn a_program_killed_while_its_workers_are_stopped() {
-    for scenario in ["busy", "idle"] {
+fn a_program_killed_while_busy_or_idle() {
+    for (scenario, is_stopped) in [
+        ("busy", false),
+        ("busy", true),
+        ("idle", false),
+        ("idle", true),
+    ] {
         let mut program = start(scenario);
         program.expect(scenario);
+        let processes = program.processes();
+        assert_eq!(processes.len(), 4, "itself and three workers");
         let own = program.pid();
-        for worker in program.processes().into_iter().filter(|&pid| pid != own) {
+        for worker in processes
+            .into_iter()
+            .filter(|&pid| is_stopped && pid != own)
+        {
             send_signal(worker, Signal::SIGSTOP);
         }
         kill_all_of(program);
@@ -515,7 +466,7 @@ fn a_program_killed_leaves_its_name_to_the_next() {
     assert!(taken.is_err(), "while it lives the name is its own");
     kill_all_of(program);
     let lab = Lab::with(1, |builder| builder.name(&name));
-    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    assert_eq!(lab.value_of(|| 1u8, ()), 1);
 }
 
 fn a_program_that_forgot_init() {
@@ -529,11 +480,8 @@ fn a_program_that_reaps_children_itself() {
 fn building_an_engine_in_a_kernel_is_an_error() {
     let lab = Lab::new(1);
     let build = || Engine::builder().build().unwrap_err().to_string();
-    let why = lab.submit(build, ()).wait().unwrap();
-    assert!(
-        why.contains("a worker cannot build an engine of its own"),
-        "{why}"
-    );
+    let why = lab.value_of(build, ());
+    assert_says(&why, "a worker cannot build an engine of its own");
     // The environment says nothing about a process that has become a worker.
     let marked = || {
         let _env = Env::set("ARENITE_WORKER", "1:3:9");
@@ -542,17 +490,16 @@ fn building_an_engine_in_a_kernel_is_an_error() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(lab.submit(marked, ()).wait().unwrap(), 1);
+    assert_eq!(lab.value_of(marked, ()), 1);
 }
 
 fn two_programs_at_once() {
     let programs: Vec<_> = (0..2).map(|_| start("compute")).collect();
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     compute(&lab);
     for program in programs {
         assert_silent(&program.end());
     }
-    lab.assert_in_use(0);
 }
 
 // ---- what those programs do ---------------------------------------------------------------------------------
@@ -588,10 +535,9 @@ pub fn before_init() {
     let text = error.to_string();
     // The output of a `main` that returns the error.
     assert_eq!(format!("{error:?}"), text);
-    assert!(
-        text.contains("arenite::init()") && text.contains("main") && text.contains("test_workers"),
-        "{text}"
-    );
+    assert_says(&text, "arenite::init()");
+    assert_says(&text, "main");
+    assert_says(&text, "test_workers");
     assert_eq!(children(), [0_i32; 0], "no process was started");
     say("done");
     std::process::exit(0);
@@ -725,10 +671,7 @@ fn reaps() {
         .unwrap();
     let engine = build();
     for _ in 0..3 {
-        let error = engine
-            .submit(|| -> u8 { std::process::exit(3) }, ())
-            .wait()
-            .unwrap_err();
+        let error = engine.error_of(|| -> u8 { std::process::exit(3) }, ());
         assert_kind!(error, JobErrorKind::Lost(WorkerExit::Code(None | Some(3))));
         compute(&engine);
     }

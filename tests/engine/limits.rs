@@ -14,8 +14,8 @@ use nix::sys::signal::Signal;
 
 use crate::harness::programs::{Ended, Program, Scenario};
 use crate::harness::{
-    ABORTED, Gate, Invariant, KILLED, Lab, assert_kind, builder, pass, private_bytes, send_signal,
-    trial,
+    ABORTED, Calls, Gate, Invariant, KILLED, Lab, assert_says, builder, pass, private_bytes,
+    send_signal, trial,
 };
 
 pub fn tests() -> Vec<Trial> {
@@ -38,9 +38,7 @@ mod always {
     crate::harness::tests![
         a_memory_bomb_costs_one_job,
         a_program_that_a_kernel_starts_has_the_same_ceiling,
-        a_c_library_that_runs_out_of_memory,
-        one_large_allocation,
-        a_thread_of_a_kernel_that_runs_out_of_memory,
+        memory_that_does_not_fit_is_named,
         an_abort_below_the_ceiling_is_an_abort,
         a_kill_from_outside_is_a_kill,
         freed_memory_is_reused_by_the_next_job,
@@ -51,7 +49,7 @@ const MIB: u64 = 1 << 20;
 const CEILING: u64 = 96 * MIB;
 
 fn limited(workers: usize) -> Lab {
-    Lab::with(workers, |builder| builder.memory_limit(CEILING))
+    Lab::balanced_with(workers, |builder| builder.memory_limit(CEILING))
 }
 
 /// Allocates private memory MiB by MiB, and reports how far it got.
@@ -88,23 +86,21 @@ fn a_memory_bomb_costs_one_job() {
             hint: None,
         });
         assert_eq!(*error.kind(), full, "round {round}: {error}");
-        assert!(error.to_string().contains("memory limit"), "{error}");
+        assert_says(&error, "memory limit");
         let reached = taken[0] * MIB;
         assert!(
             (CEILING / 2..CEILING).contains(&reached),
             "it got {reached} bytes of {CEILING}"
         );
         // Other jobs are not affected, and the arena does not count.
-        assert_eq!(lab.submit(sum, (&bystander,)).wait().unwrap(), expected);
+        assert_eq!(lab.value_of(sum, (&bystander,)), expected);
         if round <= 3 {
             let len = 2 * CEILING as usize;
-            assert_eq!(lab.submit(arena, (len,)).wait().unwrap().len(), len);
+            assert_eq!(lab.value_of(arena, (len,)).len(), len);
         }
         let restarts = || lab.stats().restarts();
         assert_eq!(restarts(), round);
     }
-    drop(bystander);
-    lab.assert_in_use(0);
 }
 
 fn a_program_that_a_kernel_starts_has_the_same_ceiling() {
@@ -119,31 +115,57 @@ fn a_program_that_a_kernel_starts_has_the_same_ceiling() {
     assert_eq!(Lab::new(1).submit(ceiling, ()).wait().unwrap(), ceiling());
 }
 
-fn a_c_library_that_runs_out_of_memory() {
-    /// As many C libraries do.
-    fn library(piece: usize) -> u64 {
-        loop {
-            // SAFETY: malloc takes a number; its result is written within its length, and leaked on purpose.
-            unsafe {
-                let memory = libc::malloc(piece);
-                if memory.is_null() {
-                    libc::abort();
-                }
-                black_box(libc::memset(memory, 1, piece));
+/// As many C libraries do.
+fn library(piece: usize) -> u64 {
+    loop {
+        // SAFETY: malloc takes a number; its result is written within its length, and leaked on purpose.
+        unsafe {
+            let memory = libc::malloc(piece);
+            if memory.is_null() {
+                libc::abort();
             }
+            black_box(libc::memset(memory, 1, piece));
         }
     }
+}
+
+fn large(bytes: usize) -> usize {
+    black_box(vec![1_u8; bytes]).len()
+}
+
+fn on_a_thread() -> usize {
+    let hoard = || {
+        let mut heap = Vec::new();
+        loop {
+            heap.push(black_box(vec![1_u8; MIB as usize]));
+        }
+    };
+    std::thread::spawn(hoard).join().unwrap()
+}
+
+/// With the size of the allocation, unless a C library has asked for it.
+fn memory_that_does_not_fit_is_named() {
     let lab = limited(1);
-    for piece in [100, 100_000, 10_000_000, 1_000_000_000] {
-        let error = lab.failure_of(lab.submit(library, (piece,)));
+    let fits = CEILING as usize / 2;
+    assert_eq!(lab.value_of(large, (fits,)), fits);
+    for (error, requested) in [
+        (lab.error_of(large, (CEILING as usize,)), Some(CEILING)),
+        (lab.error_of(large, (1 << 40,)), Some(1 << 40)),
+        (lab.error_of(on_a_thread, ()), Some(MIB)),
+        (lab.error_of(library, (100,)), None),
+        (lab.error_of(library, (100_000,)), None),
+        (lab.error_of(library, (10_000_000,)), None),
+        (lab.error_of(library, (1_000_000_000,)), None),
+    ] {
         let expected = JobErrorKind::Limit(JobLimit::Memory {
             limit: CEILING,
-            requested: None,
+            requested,
             hint: None,
         });
-        assert_eq!(*error.kind(), expected, "in pieces of {piece}: {error}");
+        assert_eq!(*error.kind(), expected, "{error}");
+        let bytes = requested.map_or(String::new(), |bytes| bytes.to_string());
+        assert_says(&error, bytes);
     }
-    lab.assert_in_use(0);
 }
 
 fn freed_memory_is_reused_by_the_next_job() {
@@ -163,59 +185,19 @@ fn freed_memory_is_reused_by_the_next_job() {
     // Only glibc's allocator is configured.
     if cfg!(target_env = "gnu") {
         let lab = Lab::new(1);
-        lab.submit(work, (12,)).wait().unwrap();
-        let (faults, _) = lab.submit(work, (12,)).wait().unwrap();
+        lab.value_of(work, (12,));
+        let (faults, _) = lab.value_of(work, (12,));
         assert!(faults < 256, "{faults} of the 3072 pages were taken again");
     }
     let marked = |builder: Builder| builder.recycle_above_bytes(16 * MIB);
     let limited = |builder: Builder| builder.memory_limit(32 * MIB);
     for few in [Lab::with(1, marked), Lab::with(1, limited)] {
-        let (_, kept) = few.submit(work, (12,)).wait().unwrap();
+        let (_, kept) = few.value_of(work, (12,));
         assert!(
             kept < 12 * MIB,
             "{kept} bytes are kept where a few are allowed"
         );
     }
-}
-
-/// A single allocation that never fits: reported with its size, with or without a backtrace after the message.
-fn one_large_allocation() {
-    fn large(bytes: usize) -> usize {
-        black_box(vec![1_u8; bytes]).len()
-    }
-    let lab = limited(1);
-    let fits = CEILING as usize / 2;
-    assert_eq!(lab.submit(large, (fits,)).wait().unwrap(), fits);
-    for bytes in [CEILING, 1 << 40] {
-        let error = lab.failure_of(lab.submit(large, (bytes as usize,)));
-        let expected = JobErrorKind::Limit(JobLimit::Memory {
-            limit: CEILING,
-            requested: Some(bytes),
-            hint: None,
-        });
-        assert_eq!(*error.kind(), expected, "{error}");
-        assert!(error.to_string().contains(&bytes.to_string()), "{error}");
-    }
-    lab.assert_in_use(0);
-}
-
-fn a_thread_of_a_kernel_that_runs_out_of_memory() {
-    fn careless() -> usize {
-        let hoard = || {
-            let mut heap = Vec::new();
-            loop {
-                heap.push(black_box(vec![1_u8; MIB as usize]));
-            }
-        };
-        std::thread::spawn(hoard).join().unwrap()
-    }
-    let lab = limited(1);
-    let error = lab.failure_of(lab.submit(careless, ()));
-    assert_kind!(
-        error,
-        JobErrorKind::Limit(JobLimit::Memory { limit: CEILING, .. })
-    );
-    lab.assert_in_use(0);
 }
 
 fn an_abort_below_the_ceiling_is_an_abort() {
@@ -227,12 +209,9 @@ fn an_abort_below_the_ceiling_is_an_abort() {
     }
     let lab = limited(1);
     for _ in 0..3 {
-        assert!(
-            lab.submit(modest, ()).wait().unwrap(),
-            "more than the ceiling"
-        );
+        assert!(lab.value_of(modest, ()), "more than the ceiling");
         let pid = lab.pid(0);
-        let error = lab.failure_of(lab.submit(|| -> u8 { std::process::abort() }, ()));
+        let error = lab.error_of(|| -> u8 { std::process::abort() }, ());
         assert_eq!(*error.kind(), ABORTED, "{error}");
         lab.await_restart(0, 1);
         assert_ne!(lab.pid(0), pid);
@@ -258,7 +237,6 @@ fn an_abort_below_the_ceiling_is_an_abort() {
     let error = lab.failure_of(job);
     drop(held);
     assert_eq!(*error.kind(), ABORTED, "{error}");
-    lab.assert_in_use(0);
 }
 
 fn a_kill_from_outside_is_a_kill() {
@@ -354,14 +332,7 @@ fn crowded() {
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
         unreachable!("it has been killed")
     };
-    println!(
-        "{:?}",
-        engine
-            .submit(die, (pid() as u32,))
-            .wait()
-            .unwrap_err()
-            .kind()
-    );
+    println!("{:?}", engine.error_of(die, (pid() as u32,)).kind());
     engine.shutdown();
 }
 

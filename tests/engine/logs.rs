@@ -8,14 +8,15 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use arenite::engine::{LogLine, LogSource};
-use arenite::{Engine, Job, JobErrorKind};
+use arenite::engine::{Builder, LogLine, LogSource};
+use arenite::{Engine, Job, JobErrorKind, Sandbox};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::programs::{self, Program, Scenario};
 use crate::harness::{
-    ABORTED, Gate, KILLED, Lab, assert_kind, pass, send_signal, step, tests, wait_until,
+    ABORTED, Calls, Gate, KILLED, Lab, assert_kind, assert_says, builder, pass, send_signal, step,
+    tests, wait_until,
 };
 
 tests![
@@ -27,8 +28,6 @@ tests![
     the_last_words_of_a_killed_job,
     terminal_escapes_are_spelled_out,
     a_flood_is_dropped_and_counted,
-    a_flood_of_errors_is_dropped_and_counted,
-    a_line_without_end_is_cut_and_counted,
     lines_arrive_while_the_job_runs_or_is_stopped,
     a_sink_that_blocks_or_panics,
     a_slow_sink_receives_all_lines,
@@ -49,9 +48,14 @@ pub struct Said(Arc<Mutex<Vec<LogLine>>>);
 
 impl Said {
     pub fn lab(&self, workers: usize) -> Lab {
-        let said = Arc::clone(&self.0);
-        let keep = move |line: &LogLine| said.lock().unwrap().push(line.clone());
-        Lab::with(workers, |builder| builder.on_log(keep))
+        self.lab_with(workers, |builder| builder)
+    }
+
+    fn lab_with(&self, workers: usize, change: impl FnOnce(Builder) -> Builder) -> Lab {
+        let said = self.clone();
+        Lab::with(workers, |builder| {
+            change(builder).on_log(move |line| said.add(line))
+        })
     }
 
     pub fn all(&self) -> Vec<LogLine> {
@@ -98,8 +102,8 @@ extern "C" fn cannot_unwind(what: u32) {
 }
 
 fn a_panic_that_ends_the_process_is_reported() {
-    let lab = Lab::new(1);
-    let error = lab.failure_of(lab.submit(|| cannot_unwind(0xcafe), ()));
+    let lab = Lab::balanced(1);
+    let error = lab.error_of(|| cannot_unwind(0xcafe), ());
     assert_eq!(*error.kind(), ABORTED, "{error}");
     let words = error.last_words();
     let said = |what: &str| words.iter().any(|line| line.contains(what));
@@ -108,16 +112,15 @@ fn a_panic_that_ends_the_process_is_reported() {
         "{words:?}"
     );
     assert!(said("  nor back") && said("1 is no job"), "{words:?}");
-    assert!(error.to_string().contains("last words"), "{error}");
-    lab.assert_in_use(0);
+    assert_says(&error, "last words");
 }
 
 /// A reported panic, output of an earlier job, and output of an earlier worker are not the last words of a later job,
 /// even if one follows the other at once.
 fn a_silent_death_has_no_last_words() {
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     for _ in 0..2 {
-        let caught = lab.failure_of(lab.submit(|| -> u8 { panic!("caught") }, ()));
+        let caught = lab.error_of(|| -> u8 { panic!("caught") }, ());
         assert_kind!(caught, JobErrorKind::Panicked { .. });
         assert!(caught.last_words().is_empty(), "{caught:?}");
         let gate = Gate::new();
@@ -145,11 +148,10 @@ fn a_silent_death_has_no_last_words() {
     drop(held);
     assert_eq!((error.attempt(), error.deaths().len()), (2, 1));
     assert!(error.last_words().is_empty(), "{error:?}");
-    lab.assert_in_use(0);
 }
 
-/// Thousands of jobs on several workers, a third of them silent. Each line is attributed to its job, and the lines of a
-/// job are in order.
+/// Thousands of jobs on several workers, also in a sandbox, a third of them silent. Each line is attributed to its job,
+/// and the lines of a job are in order.
 fn lines_arrive_in_order_with_their_jobs() {
     fn talk(n: u64) -> u64 {
         if !n.is_multiple_of(3) {
@@ -161,36 +163,35 @@ fn lines_arrive_in_order_with_their_jobs() {
         n
     }
     const JOBS: u64 = 2000;
-    let said = Said::default();
-    let lab = said.lab(3);
-    let jobs: Vec<_> = (1..=JOBS).map(|n| lab.submit(talk, (n,))).collect();
-    for (n, job) in (1..).zip(jobs) {
-        assert_eq!(job.wait().unwrap(), n);
+    for is_sandboxed in [false, true] {
+        let said = Said::default();
+        let lab = said.lab_with(3, |builder| match is_sandboxed {
+            true => builder.sandbox(Sandbox::Strict),
+            false => builder,
+        });
+        let jobs: Vec<_> = (1..=JOBS).map(|n| lab.submit(talk, (n,))).collect();
+        for (n, job) in (1..).zip(jobs) {
+            assert_eq!(job.wait().unwrap(), n);
+        }
+        lab.assert_in_use(0);
+        lab.into_inner().shutdown();
+        let mut next: BTreeMap<(u64, &str), u32> = BTreeMap::new();
+        for line in said.all() {
+            let word = match line.source {
+                LogSource::Stdout => "out",
+                LogSource::Stderr => "err",
+                other => panic!("{other:?}: {line}"),
+            };
+            let job = line
+                .job
+                .unwrap_or_else(|| panic!("a line without its job: {line:?}"));
+            let count = next.entry((job, word)).or_default();
+            assert_eq!(line.text, format!("{job} {word} {count}"), "{line:?}");
+            *count += 1;
+        }
+        assert_eq!(next.len() as u64, 2 * (JOBS - JOBS / 3));
+        assert!(next.values().all(|&count| count == 2));
     }
-    lab.assert_in_use(0);
-    lab.into_inner().shutdown();
-    let mut next: BTreeMap<(u64, Stream), u32> = BTreeMap::new();
-    for line in said.all() {
-        let (source, word) = match line.source {
-            LogSource::Stdout => (Stream::Out, "out"),
-            LogSource::Stderr => (Stream::Err, "err"),
-            other => panic!("{other:?}: {line}"),
-        };
-        let job = line
-            .job
-            .unwrap_or_else(|| panic!("a line without its job: {line:?}"));
-        let count = next.entry((job, source)).or_default();
-        assert_eq!(line.text, format!("{job} {word} {count}"), "{line:?}");
-        *count += 1;
-    }
-    assert_eq!(next.len() as u64, 2 * (JOBS - JOBS / 3));
-    assert!(next.values().all(|&count| count == 2));
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stream {
-    Out,
-    Err,
 }
 
 /// Lines are attributed without observing the worker first, including those of the first job that prints.
@@ -233,8 +234,8 @@ fn a_line_ends_with_its_job() {
     first.open();
     // The job at the gate has printed.
     second.open();
-    lab.submit(|| say("a line\nand more"), ()).wait().unwrap();
-    lab.submit(|| say("\n"), ()).wait().unwrap();
+    lab.value_of(|| say("a line\nand more"), ());
+    lab.value_of(|| say("\n"), ());
     lab.into_inner().shutdown();
     let mut expected = expect(&[
         (1, "half"),
@@ -265,9 +266,7 @@ fn the_last_words_of_a_killed_job() {
     // Few lines leave room for those of the job before.
     for (how, lines) in [(0, 100), (1, 100), (2, 100), (0, 3), (1, 3), (2, 3)] {
         let gate = Gate::new();
-        lab.submit(|| println!("of an earlier job"), ())
-            .wait()
-            .unwrap();
+        lab.value_of(|| println!("of an earlier job"), ());
         let job = lab.submit(last, (&gate.path(), how, lines));
         if how == 0 {
             let held = gate.meet();
@@ -287,7 +286,7 @@ fn the_last_words_of_a_killed_job() {
             !words.iter().any(|line| line.contains("earlier")),
             "{words:?}"
         );
-        assert!(error.to_string().contains("last words"), "{error}");
+        assert_says(&error, "last words");
         let of_this = |line: &LogLine| line.job == error.job();
         wait_until("all its lines have come", || {
             said.all().into_iter().filter(of_this).count() == lines + 1
@@ -304,16 +303,11 @@ fn terminal_escapes_are_spelled_out() {
     }
     let said = Said::default();
     let lab = said.lab(1);
-    lab.submit(rude, ()).wait().unwrap();
-    let error = lab.failure_of(lab.submit(|| -> u8 { panic!("red \x1b[31m\x07 text\nmore") }, ()));
-    assert!(
-        error
-            .to_string()
-            .contains("red \\u{1b}[31m\\u{7} text\nmore"),
-        "{error}"
-    );
-    let error = lab.failure_of(lab.submit(|| Err::<u8, _>("oh \x1b[2J".to_owned()), ()));
-    assert!(error.to_string().contains("oh \\u{1b}[2J"), "{error}");
+    lab.value_of(rude, ());
+    let error = lab.error_of(|| -> u8 { panic!("red \x1b[31m\x07 text\nmore") }, ());
+    assert_says(&error, "red \\u{1b}[31m\\u{7} text\nmore");
+    let error = lab.error_of(|| Err::<u8, _>("oh \x1b[2J".to_owned()), ());
+    assert_says(&error, "oh \\u{1b}[2J");
     lab.into_inner().shutdown();
     let long = format!("{}… (5904 more bytes)", "x".repeat(4096));
     assert_eq!(
@@ -329,62 +323,23 @@ fn terminal_escapes_are_spelled_out() {
     );
 }
 
-/// A gigabyte of lines: the excess is dropped and counted, none of it is retained, and other jobs run.
+/// A gigabyte of lines: the excess is dropped and counted, none of it is retained, and other jobs run. Stderr is searched
+/// for messages of failed allocations.
 fn a_flood_is_dropped_and_counted() {
     const BYTES: u64 = 256 << 20;
-    fn flood() {
-        let lines = [&[b'f'; 1023][..], b"\n"].concat().repeat(512);
-        for _ in 0..BYTES / lines.len() as u64 {
-            std::io::stdout().write_all(&lines).unwrap();
-        }
-    }
-    let came = flooded(LogSource::Stdout, |lab| lab.submit(flood, ()));
-    assert_eq!(came.passed + came.dropped, BYTES / 1024);
-    assert!(came.dropped > came.passed, "{came:?}");
-    assert!(came.passed > 500, "{came:?}");
-}
-
-/// The same on stderr, which is searched for messages of failed allocations.
-fn a_flood_of_errors_is_dropped_and_counted() {
-    const BYTES: u64 = 256 << 20;
-    fn flood() {
-        let lines = [&[b'm'; 1023][..], b"\n"].concat().repeat(512);
-        for _ in 0..BYTES / lines.len() as u64 {
-            std::io::stderr().write_all(&lines).unwrap();
-        }
-    }
-    let came = flooded(LogSource::Stderr, |lab| lab.submit(flood, ()));
-    assert_eq!(came.passed + came.dropped, BYTES / 1024);
-    assert!(came.dropped > 0, "{came:?}");
-    assert!(came.passed > 500, "{came:?}");
-}
-
-/// One endless line on either stream: its start passes, and nothing beyond that is retained.
-fn a_line_without_end_is_cut_and_counted() {
-    fn flood(errors: bool, mebibytes: usize) {
+    fn flood(errors: bool) {
         let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
         let stream: &mut dyn Write = if errors { &mut err } else { &mut out };
-        let piece = vec![b'e'; 1 << 20];
-        for _ in 0..mebibytes {
-            stream.write_all(&piece).unwrap();
+        let lines = [&[b'f'; 1023][..], b"\n"].concat().repeat(512);
+        for _ in 0..BYTES / lines.len() as u64 {
+            stream.write_all(&lines).unwrap();
         }
-        stream.flush().unwrap();
     }
-    let text = |mebibytes: usize| {
-        let more = (mebibytes << 20) - 4096;
-        format!("{}… ({more} more bytes)", "e".repeat(4096))
-    };
     for (source, errors) in [(LogSource::Stdout, false), (LogSource::Stderr, true)] {
-        let came = flooded(source, |lab| lab.submit(flood, (errors, 256)));
-        assert_eq!((came.passed, came.dropped), (1, 0), "{came:?}");
-        assert!(came.last == text(256), "{}", came.last.len());
-        // Not much, but more than may pass at once.
-        let said = Said::default();
-        let lab = said.lab(1);
-        lab.submit(flood, (errors, 2)).wait().unwrap();
-        lab.into_inner().shutdown();
-        let all = said.texts();
-        assert!(all == expect(&[(1, &text(2))]), "{} lines", all.len());
+        let came = flooded(source, |lab| lab.submit(flood, (errors,)));
+        assert_eq!(came.passed + came.dropped, BYTES / 1024);
+        let least = if errors { 0 } else { came.passed };
+        assert!(came.dropped > least && came.passed > 500, "{came:?}");
     }
 }
 
@@ -393,10 +348,6 @@ fn a_line_without_end_is_cut_and_counted() {
 pub struct Flooded {
     pub passed: u64,
     pub dropped: u64,
-    /// The last line that passed.
-    last: String,
-    /// What the engine reported about the others.
-    notices: Vec<String>,
 }
 
 /// A worker may print any amount: the memory of this process is bounded, and other jobs run.
@@ -410,10 +361,7 @@ pub fn flooded(source: LogSource, flood: impl FnOnce(&Lab) -> Job<()>) -> Floode
     let (mut most, mut others) = (0, 0u64);
     step("a flood to be over");
     while !flood.is_done() {
-        assert_eq!(
-            lab.submit(|x: u64| x + 1, (others,)).wait().unwrap(),
-            others + 1
-        );
+        assert_eq!(lab.value_of(|x: u64| x + 1, (others,)), others + 1);
         others += 1;
         most = most.max(resident());
     }
@@ -424,11 +372,9 @@ pub fn flooded(source: LogSource, flood: impl FnOnce(&Lab) -> Job<()>) -> Floode
     for (of, text) in count.iter() {
         if of == LogSource::Notice {
             came.dropped += text.split(' ').next().unwrap().parse::<u64>().unwrap();
-            came.notices.push(text);
         } else {
             assert_eq!(of, source, "{text}");
             came.passed += 1;
-            came.last = text;
         }
     }
     let (passed, dropped) = (came.passed, came.dropped);
@@ -484,7 +430,7 @@ fn a_sink_that_blocks_or_panics() {
             sender.send(line.text.clone()).unwrap();
         })
     });
-    lab.submit(|| println!("panic\nblock"), ()).wait().unwrap();
+    lab.value_of(|| println!("panic\nblock"), ());
     let held = gate.meet();
     // Far more than pipes and queues hold.
     for n in 0..2000u32 {
@@ -492,7 +438,7 @@ fn a_sink_that_blocks_or_panics() {
             println!("{}", "y".repeat(2000));
             n
         };
-        assert_eq!(lab.submit(talk, (n,)).wait().unwrap(), n);
+        assert_eq!(lab.value_of(talk, (n,)), n);
     }
     lab.replace(0);
     drop(held);
@@ -517,7 +463,7 @@ fn a_slow_sink_receives_all_lines() {
         })
     });
     let print = |count: u64| (0..count).for_each(|n| println!("{n}"));
-    lab.submit(print, (LINES as u64,)).wait().unwrap();
+    lab.value_of(print, (LINES as u64,));
     lab.into_inner().shutdown();
     let arrived: Vec<String> = lines.try_iter().collect();
     let expected: Vec<String> = (0..LINES).map(|n| n.to_string()).collect();
@@ -534,10 +480,10 @@ fn a_sink_that_drops_the_engine() {
         let ended = engine.map(Engine::shutdown).is_some();
         sender.send(ended).unwrap();
     };
-    let engine = Engine::builder().workers(1).capacity(64 << 20).on_log(sink);
+    let engine = builder(1, 64 << 20).on_log(sink);
     let mut slot = slot.lock().unwrap();
     let engine = slot.insert(engine.build().unwrap());
-    engine.submit(|| println!("enough"), ()).wait().unwrap();
+    engine.value_of(|| println!("enough"), ());
     drop(slot);
     step("the sink to end the engine");
     assert!(ended.recv().unwrap());
@@ -555,11 +501,11 @@ fn a_grandchild_that_keeps_the_pipe() {
     }
     let said = Said::default();
     let lab = said.lab(2);
-    let pid = lab.submit(start, ()).wait().unwrap();
+    let pid = lab.value_of(start, ());
     said.await_text("noise");
     let worker = said.all()[0].worker as usize;
     lab.replace(worker);
-    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    assert_eq!(lab.value_of(|| 1u8, ()), 1);
     // Its output has no reader any more, which ends it.
     wait_until("the program has ended", || {
         kill(Pid::from_raw(pid as i32), None).is_err()
@@ -573,7 +519,7 @@ fn stdin_is_empty() {
         std::io::stdin().read_to_string(&mut text).unwrap() as u64
     }
     let lab = Lab::new(1);
-    assert_eq!(lab.submit(read, ()).wait().unwrap(), 0);
+    assert_eq!(lab.value_of(read, ()), 0);
 }
 
 /// A kernel may replace its stdout by a file, into which the engine then writes nothing. It may also close it.
@@ -594,20 +540,18 @@ fn a_kernel_that_redirects_or_closes_its_streams() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let said = Said::default();
     let lab = said.lab(1);
-    lab.submit(redirect, (file.path().to_str().unwrap(),))
-        .wait()
-        .unwrap();
-    lab.submit(|| eprintln!("another"), ()).wait().unwrap();
+    lab.value_of(redirect, (file.path().to_str().unwrap(),));
+    lab.value_of(|| eprintln!("another"), ());
     assert_eq!(said.await_text("still heard").job, Some(1));
     assert_eq!(said.await_text("another").job, Some(2));
     assert_eq!(
         std::fs::read_to_string(file.path()).unwrap(),
         "into the file\n"
     );
-    lab.submit(close, ()).wait().unwrap();
-    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+    lab.value_of(close, ());
+    assert_eq!(lab.value_of(|| 1u8, ()), 1);
     lab.replace(0);
-    lab.submit(|| println!("a new one"), ()).wait().unwrap();
+    lab.value_of(|| println!("a new one"), ());
     assert_eq!(said.await_text("a new one").job, Some(5));
     lab.assert_in_use(0);
 }
@@ -644,7 +588,7 @@ fn output_of_ended_jobs_is_there_when_the_program_exits() {
 /// The static engine is not dropped when the program ends.
 fn never_ended() {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    let builder = Engine::builder().workers(2).capacity(64 << 20);
+    let builder = builder(2, 64 << 20);
     let builder = builder.on_log(|line| eprintln!("{}", line.text));
     let engine = ENGINE.get_or_init(|| builder.build().unwrap());
     let say = |n: u32| println!("line {n}");
@@ -678,9 +622,7 @@ fn flushing_hands_over_what_ended_jobs_have_printed() {
         let flooding = lab.submit(flood, (&gate.path(),));
         gate.open();
         for n in 0..50 {
-            lab.submit(|n: u32| eprintln!("job {n}"), (n,))
-                .wait()
-                .unwrap();
+            lab.value_of(|n: u32| eprintln!("job {n}"), (n,));
             lab.flush_logs();
             let last = said.all().pop().map(|line| line.text);
             assert_eq!(last, Some(format!("job {n}")));
@@ -699,7 +641,7 @@ fn flushing_gives_up_on_a_sink_that_blocks() {
         let _ = released.lock().unwrap().recv();
     };
     let lab = Lab::with(1, |builder| builder.on_log(block));
-    lab.submit(|| println!("not taken"), ()).wait().unwrap();
+    lab.value_of(|| println!("not taken"), ());
     step("a flush that does not wait for the sink");
     lab.flush_logs();
     drop(release);
@@ -714,16 +656,13 @@ fn a_sink_that_flushes_or_exits() {
 
 fn exits_in_sink() {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
-    let builder = Engine::builder().workers(1).capacity(64 << 20);
+    let builder = builder(1, 64 << 20);
     let builder = builder.on_log(|_| {
         ENGINE.get().unwrap().flush_logs();
         std::process::exit(5);
     });
     let engine = ENGINE.get_or_init(|| builder.build().unwrap());
-    engine
-        .submit(|| println!("the last line"), ())
-        .wait()
-        .unwrap();
+    engine.value_of(|| println!("the last line"), ());
     // Its input is closed already: the sink ends it.
     loop {
         std::thread::park();
@@ -736,8 +675,8 @@ fn plain() {
         .label("shop")
         .capacity(64 << 20);
     let engine = engine.build().unwrap();
-    engine.submit(|| println!("hello"), ()).wait().unwrap();
-    engine.submit(|| eprintln!("again"), ()).wait().unwrap();
+    engine.value_of(|| println!("hello"), ());
+    engine.value_of(|| eprintln!("again"), ());
     engine.shutdown();
 }
 
@@ -749,19 +688,16 @@ fn closed() {
     plain();
     // As much as from the start of a segment into the links of all workers; a replaced worker finds everything
     // unchanged.
-    let builder = Engine::builder().workers(2).capacity(64 << 20);
+    let builder = builder(2, 64 << 20);
     let engine = builder.build().unwrap();
     // Failures below are reported by the exit code.
     programs::say("done");
     // SAFETY: as above.
     unsafe { libc::close(1) };
     let flood = || (0..8000).for_each(|line| println!("{line:060}"));
-    engine.submit(flood, ()).wait().unwrap();
+    engine.value_of(flood, ());
     for _ in 0..4 {
-        engine
-            .submit(|| -> () { std::process::abort() }, ())
-            .wait()
-            .unwrap_err();
+        engine.error_of(|| -> () { std::process::abort() }, ());
         let squares = engine.map(|x: u64| x * x, (0..1000u64).map(|x| (x,)));
         let squares: Vec<u64> = squares.map(Result::unwrap).collect();
         assert!(squares.into_iter().eq((0..1000).map(|x| x * x)));

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use arenite::{Array, ArrayMut, OnFailure, Rejection};
+use arenite::{Array, OnFailure, Rejection};
 
-use crate::harness::{Gate, Lab, pass, rejected, step, tests, through, wait_until};
+use crate::harness::{Calls, Gate, Lab, pass, rejected, step, tests, through, wait_until};
 
 tests![
     nothing_runs_before_the_map_is_iterated,
@@ -18,12 +18,9 @@ tests![
     large_results_do_not_accumulate_behind_a_slow_item,
     items_of_tiny_jobs_leave_room_in_the_arena,
     a_foreign_array_fails_its_item,
-    an_endless_map_may_be_dropped,
     a_panicking_iterator_leaves_the_engine_usable,
-    maps_of_maps,
     size_hint_is_that_of_the_items,
     size_hint_of_a_map_that_stops_at_failures,
-    a_stopped_map_holds_no_memory,
 ];
 
 /// Maximum number of items in flight and pulled ahead, however short their jobs: twice the slots of a link.
@@ -135,7 +132,7 @@ fn with_gates(lab: &Lab, gates: [(usize, String); 2]) -> impl Iterator<Item = (S
 
 /// Two jobs of a millisecond per worker keep it busy, but more are needed where results wait for an earlier one.
 fn more_jobs_are_in_flight_behind_a_slow_item() {
-    let lab = Lab::with(2, |builder| builder.capacity(1 << 30));
+    let lab = Lab::balanced_with(2, |builder| builder.capacity(1 << 30));
     learn(&lab);
     let (first, other) = (Gate::new(), Gate::new());
     let items = with_gates(&lab, [(0, first.path()), (5, other.path())]);
@@ -147,12 +144,11 @@ fn more_jobs_are_in_flight_behind_a_slow_item() {
         drop(held);
         assert_eq!(map.join().unwrap(), 40 << 20);
     });
-    lab.assert_in_use(0);
 }
 
 /// If the arena has no room for more, no more are sent.
 fn large_results_do_not_accumulate_behind_a_slow_item() {
-    let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
+    let lab = Lab::balanced_with(2, |builder| builder.capacity(64 << 20));
     learn(&lab);
     let gate = Gate::new();
     let pulled = AtomicUsize::new(0);
@@ -171,7 +167,6 @@ fn large_results_do_not_accumulate_behind_a_slow_item() {
         drop(held);
         assert_eq!(map.join().unwrap(), 40 << 20);
     });
-    lab.assert_in_use(0);
 }
 
 /// Many tiny jobs are in flight, unless their arrays would fill the arena.
@@ -182,7 +177,7 @@ fn items_of_tiny_jobs_leave_room_in_the_arena() {
         }
         bytes.len() as u64
     }
-    let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
+    let lab = Lab::balanced_with(2, |builder| builder.capacity(64 << 20));
     let nothing = lab.zeros::<u8>(0).unwrap().seal();
     let lens = lab.map(quick, (0..2000).map(|_| (String::new(), nothing.clone())));
     assert!(lens.map(Result::unwrap).all(|len| len == 0));
@@ -214,7 +209,6 @@ fn items_of_tiny_jobs_leave_room_in_the_arena() {
             assert_eq!(map.join().unwrap(), 200 << 20);
         });
     }
-    lab.assert_in_use(0);
 }
 
 /// An argument that cannot be sent is one failing item.
@@ -222,7 +216,7 @@ fn a_foreign_array_fails_its_item() {
     fn len(values: &[u8]) -> usize {
         values.len()
     }
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     let arrays = [
         lab.from_slice(&[1u8]).unwrap(),
         Array::from_slice(&[1, 2]),
@@ -234,23 +228,13 @@ fn a_foreign_array_fails_its_item() {
         *lengths[1].as_ref().unwrap_err().kind(),
         rejected(Rejection::ForeignArray)
     );
-    lab.assert_in_use(0);
-}
-
-fn an_endless_map_may_be_dropped() {
-    let lab = Lab::new(2);
-    for round in 0..100u64 {
-        let mut map = lab.map(square, (round..).map(|n| (n,)));
-        assert_eq!(map.next().unwrap().unwrap(), round * round);
-    }
-    lab.assert_in_use(0);
 }
 
 fn a_panicking_iterator_leaves_the_engine_usable() {
     fn len(values: &[u8]) -> usize {
         values.len()
     }
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     let items = (1..100usize).map(|n| {
         assert!(n < 50, "no more");
         (lab.zeros::<u8>(n).unwrap().seal(),)
@@ -270,19 +254,7 @@ fn a_panicking_iterator_leaves_the_engine_usable() {
             .is_some_and(|text| *text == "no more")
     );
     drop(map);
-    assert_eq!(lab.submit(|| 5u8, ()).wait().unwrap(), 5);
-    lab.assert_in_use(0);
-}
-
-fn maps_of_maps() {
-    fn root(n: u64) -> u64 {
-        n.isqrt()
-    }
-    let lab = Lab::new(2);
-    let squares = lab.map(square, (0..5000).map(|n| (n,)));
-    let roots = lab.map(root, squares.map(|n| (n.unwrap(),)));
-    assert!(roots.map(Result::unwrap).eq(0..5000));
-    lab.assert_idle();
+    assert_eq!(lab.value_of(|| 5u8, ()), 5);
 }
 
 fn size_hint_is_that_of_the_items() {
@@ -314,18 +286,4 @@ fn size_hint_of_a_map_that_stops_at_failures() {
         assert_eq!(map.size_hint(), (0, Some(0)));
         assert!(map.next().is_none());
     }
-}
-
-/// Neither in jobs it has sent, nor in calls it has written but not sent.
-fn a_stopped_map_holds_no_memory() {
-    const LEN: usize = 1 << 20;
-    fn refuse(_: ArrayMut<u8>) -> Result<(), String> {
-        Err("no".into())
-    }
-    let lab = Lab::with(1, |builder| builder.max_in_flight_bytes(2 * LEN as u64));
-    let items = (0..100).map(|_| (lab.zeros(LEN).unwrap(),));
-    let mut map = lab.map(refuse, items).on_failure(OnFailure::Stop);
-    assert!(map.next().unwrap().is_err());
-    lab.assert_in_use(0);
-    assert!(map.next().is_none());
 }

@@ -4,22 +4,20 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use arenite::engine::BuildError;
-use arenite::{Array, ArrayMut, Engine, JobErrorKind, JobLimit};
+use arenite::{Array, ArrayMut, JobErrorKind, JobLimit};
 
-use crate::harness::{Lab, are_all, assert_kind, at_gates, filled, pass, step, tests, wait_until};
+use crate::harness::{
+    Calls, Lab, are_all, assert_says, at_gates, builder, filled, pass, step, tests, wait_until,
+};
 
 tests![
     a_full_arena_at_submit,
-    a_full_arena_recovers_when_freed,
     jobs_that_take_all_they_get_leave_others_a_share,
     a_worker_reaches_its_limit_in_the_arena,
     one_job_takes_the_whole_arena,
-    a_gibibyte,
-    empty_arrays,
     a_hundred_thousand_live_arrays,
     ten_thousand_arrays_again_and_again,
     results_again_and_again,
-    results_of_changing_size,
     a_job_that_makes_and_drops_arrays_for_long,
     trim_returns_memory_to_the_system,
     memory_without_use_returns_to_the_system,
@@ -30,7 +28,7 @@ fn a_full_arena_at_submit() {
     fn len(text: &str) -> usize {
         text.len()
     }
-    let lab = Lab::with(1, |builder| builder.capacity(16 << 20));
+    let lab = Lab::balanced_with(1, |builder| builder.capacity(16 << 20));
     // Everything, to the last page.
     let mut all = Vec::new();
     for size in [1 << 20, 4096] {
@@ -39,40 +37,15 @@ fn a_full_arena_at_submit() {
         }
     }
     let long = "x".repeat(10_000);
-    let error = lab.failure_of(lab.submit(len, (&long,)));
+    let error = lab.error_of(len, (&long,));
     let JobErrorKind::Limit(JobLimit::Arena(full)) = error.kind() else {
         panic!("{error}")
     };
     assert!(full.requested >= 10_000 && full.free < 10_000, "{full:?}");
     // What fits into a slot needs no arena memory.
-    assert_eq!(lab.submit(len, ("short",)).wait().unwrap(), 5);
+    assert_eq!(lab.value_of(len, ("short",)), 5);
     all.clear();
-    assert_eq!(lab.submit(len, (&long,)).wait().unwrap(), 10_000);
-    lab.assert_in_use(0);
-}
-
-fn a_full_arena_recovers_when_freed() {
-    fn zeros(len: usize) -> Array<u8> {
-        Array::zeros(len)
-    }
-    let lab = Lab::with(2, |builder| builder.capacity(32 << 20));
-    for _ in 0..5 {
-        let mut all = Vec::new();
-        let error = loop {
-            match lab.submit(zeros, (3 << 20,)).wait() {
-                Ok(array) => all.push(array),
-                Err(error) => break error,
-            }
-        };
-        assert_kind!(error, JobErrorKind::Limit(JobLimit::Arena(_)));
-        assert!(
-            all.len() >= 7,
-            "{} arrays of 3 MiB fit into 32 MiB",
-            all.len()
-        );
-        assert!(all.iter().all(|array| array.iter().all(|&x| x == 0)));
-    }
-    lab.assert_in_use(0);
+    assert_eq!(lab.value_of(len, (&long,)), 10_000);
 }
 
 /// Takes arena memory in pieces until it gets no more, then waits. Returns how much it had.
@@ -94,14 +67,14 @@ fn jobs_that_take_all_they_get_leave_others_a_share() {
     const CAPACITY: usize = 64 << 20;
     for (workers, lanes, hogs) in [(2, 1, 1), (4, 1, 1), (4, 1, 3), (2, 2, 1)] {
         step(format!("{hogs} jobs of {workers} workers"));
-        let lab = Lab::with(workers, |builder| {
+        let lab = Lab::balanced_with(workers, |builder| {
             builder.capacity(CAPACITY as u64).lanes(lanes)
         });
         let (jobs, held) = at_gates(hogs, |gate| lab.submit(hog, (gate, 256 << 10)));
         // On the worker, or lane, that is left.
         let share = CAPACITY / 4 / workers;
         for len in [400_000, share / 2] {
-            assert_eq!(lab.submit(made, (len,)).wait().unwrap().len(), len);
+            assert_eq!(lab.value_of(made, (len,)).len(), len);
         }
         drop(held);
         let taken: u64 = jobs.into_iter().map(|job| job.wait().unwrap()).sum();
@@ -111,7 +84,6 @@ fn jobs_that_take_all_they_get_leave_others_a_share() {
             (least..(CAPACITY - share / 2) as u64).contains(&taken),
             "{taken} of {CAPACITY} bytes"
         );
-        lab.assert_in_use(0);
     }
 }
 
@@ -119,13 +91,13 @@ fn jobs_that_take_all_they_get_leave_others_a_share() {
 fn a_worker_reaches_its_limit_in_the_arena() {
     const LIMIT: u64 = 8 << 20;
     for lanes in [1, 2] {
-        let lab = Lab::with(2, |builder| {
+        let lab = Lab::balanced_with(2, |builder| {
             builder
                 .capacity(64 << 20)
                 .lanes(lanes)
                 .max_arena_per_worker(LIMIT)
         });
-        let error = lab.failure_of(lab.submit(made, (9 << 20,)));
+        let error = lab.error_of(made, (9 << 20,));
         let JobErrorKind::Limit(JobLimit::ArenaShare(full)) = error.kind() else {
             panic!("{error}")
         };
@@ -135,7 +107,7 @@ fn a_worker_reaches_its_limit_in_the_arena() {
         );
         let text = error.to_string();
         for part in ["8388608", "9437184", "max_arena_per_worker"] {
-            assert!(text.contains(part), "{text}");
+            assert_says(&text, part);
         }
         let (jobs, held) = at_gates(2 * lanes, |gate| lab.submit(hog, (gate, 64 << 10)));
         drop(held);
@@ -144,15 +116,11 @@ fn a_worker_reaches_its_limit_in_the_arena() {
             (LIMIT..=2 * LIMIT).contains(&taken),
             "{taken} bytes of two workers"
         );
-        let all: Vec<_> = (0..8)
-            .map(|_| lab.submit(made, (6 << 20,)).wait().unwrap())
-            .collect();
+        let all: Vec<_> = (0..8).map(|_| lab.value_of(made, (6 << 20,))).collect();
         assert!(all.iter().all(|array| array.len() == 6 << 20));
-        drop(all);
-        lab.assert_in_use(0);
     }
     for fraction in [0.0, -1.0, 1e-9, 1.1, f64::NAN] {
-        let builder = Engine::builder().workers(1).capacity(64 << 20);
+        let builder = builder(1, 64 << 20);
         let error = builder
             .max_arena_fraction_per_worker(fraction)
             .build()
@@ -175,87 +143,22 @@ fn one_job_takes_the_whole_arena() {
     const CAPACITY: u64 = 64 << 20;
     let most = (CAPACITY - (4 << 20)) as usize;
     let lab = Lab::with(1, |builder| builder.capacity(CAPACITY));
-    assert_eq!(lab.submit(made, (most,)).wait().unwrap().len(), most);
+    assert_eq!(lab.value_of(made, (most,)).len(), most);
     let lab = Lab::with(2, |builder| builder.capacity(CAPACITY));
-    assert_eq!(
-        lab.submit(made, (most / 8 * 7,)).wait().unwrap().len(),
-        most / 8 * 7
-    );
+    assert_eq!(lab.value_of(made, (most / 8 * 7,)).len(), most / 8 * 7);
     for whole in [CAPACITY, u64::MAX] {
         let lab = Lab::with(2, |builder| {
             builder.capacity(CAPACITY).max_arena_per_worker(whole)
         });
-        assert_eq!(lab.submit(made, (most,)).wait().unwrap().len(), most);
+        assert_eq!(lab.value_of(made, (most,)).len(), most);
     }
-}
-
-fn a_gibibyte() {
-    fn count(values: &Array<u64>) -> u64 {
-        values.iter().filter(|&&x| x != 0).count() as u64
-    }
-    fn make(len: usize) -> ArrayMut<u64> {
-        let mut values = ArrayMut::zeros(len);
-        values[len - 1] = 5;
-        values
-    }
-    const LEN: usize = 1 << 27;
-    let lab = Lab::with(1, |builder| builder.capacity(5 << 29));
-    let mut values = lab.zeros::<u64>([LEN / 1024, 1024]).unwrap();
-    (values[0], values[LEN - 1]) = (1, 1);
-    let values = values.seal();
-    assert_eq!(lab.submit(count, (&values,)).wait().unwrap(), 2);
-    let back = lab
-        .submit(|values: &Array<u64>| values.rows(1..), (&values,))
-        .wait()
-        .unwrap();
-    assert_eq!(lab.submit(count, (&back,)).wait().unwrap(), 1);
-    let made = lab.submit(make, (LEN,)).wait().unwrap();
-    assert_eq!((made[0], made[LEN - 1]), (0, 5));
-    let error = lab.failure_of(lab.submit(make, (LEN,)));
-    assert_kind!(error, JobErrorKind::Limit(JobLimit::Arena(_)));
-    drop((values, back, made));
-    lab.assert_in_use(0);
-    assert!(lab.trim() >= 1 << 30);
-}
-
-fn empty_arrays() {
-    fn nothing(
-        values: &Array<f32>,
-        none: &[u8],
-        own: ArrayMut<u16>,
-    ) -> (Array<f32>, ArrayMut<u16>, Array<u64>) {
-        assert!(values.is_empty() && none.is_empty() && own.is_empty());
-        (values.clone(), own, Array::zeros([3, 0]))
-    }
-    let lab = Lab::new(1);
-    for _ in 0..100 {
-        let values = lab.from_slice::<f32>(&[]).unwrap();
-        let none = lab.zeros::<u8>([0, 7]).unwrap().seal();
-        let own = lab.zeros::<u16>(0).unwrap();
-        let (values, own, new) = lab.submit(nothing, (&values, &none, own)).wait().unwrap();
-        assert_eq!(
-            (values.len(), own.len(), new.shape().to_string()),
-            (0, 0, "3x0".into())
-        );
-        assert_eq!(own.seal().try_into_mut().unwrap().len(), 0);
-    }
-    // The first array that a worker makes may be empty.
-    let lab_two = Lab::new(1);
-    assert!(
-        lab_two
-            .submit(|| Array::<u8>::zeros(0), ())
-            .wait()
-            .unwrap()
-            .is_empty()
-    );
-    lab.assert_in_use(0);
 }
 
 fn a_hundred_thousand_live_arrays() {
     fn sum(values: &[u32]) -> u32 {
         values.iter().sum()
     }
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     let arrays: Vec<_> = (0..100_000u32)
         .map(|n| lab.from_slice(&[n, 1]).unwrap())
         .collect();
@@ -272,12 +175,10 @@ fn a_hundred_thousand_live_arrays() {
         .map(Result::unwrap)
         .collect();
     assert!(made.iter().zip(0..).all(|(array, n)| array[..] == [n]));
-    drop((arrays, made));
-    lab.assert_in_use(0);
 }
 
 fn ten_thousand_arrays_again_and_again() {
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     let round = |size: usize| {
         for n in 0..10_000usize {
             let bytes = &[n as u8; 1100][..size + n % 100];
@@ -315,14 +216,13 @@ fn ten_thousand_arrays_again_and_again() {
         committed,
         "committed memory is flat"
     );
-    lab.assert_in_use(0);
 }
 
 fn results_again_and_again() {
     fn sealed(len: usize, value: u8) -> Array<u8> {
         filled(len, value).seal()
     }
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     let round = |len: usize| {
         let results = lab.map(sealed, (0..10_000usize).map(|n| (len + n % 100, n as u8)));
         for (n, array) in results.enumerate() {
@@ -343,37 +243,6 @@ fn results_again_and_again() {
             "committed with results of {len} bytes: {now:?}"
         );
     }
-    lab.assert_in_use(0);
-}
-
-fn results_of_changing_size() {
-    fn two(len: usize, value: u8) -> (Array<u8>, ArrayMut<u8>) {
-        (filled(len, value).seal(), filled(len / 3, !value))
-    }
-    let lab = Lab::new(2);
-    let sizes = [
-        1usize, 70_000, 100, 5_000_000, 0, 4096, 65_536, 65_535, 1_000_000, 64,
-    ];
-    let mut live = Vec::new();
-    let items = (0..1000usize).map(|n| (sizes[n * 7 % 10] + n, n as u8));
-    for (n, result) in lab.map(two, items).enumerate() {
-        let (a, b) = result.unwrap();
-        assert_eq!(
-            (a.len(), b.len()),
-            (sizes[n * 7 % 10] + n, (sizes[n * 7 % 10] + n) / 3)
-        );
-        live.push((n as u8, a, b));
-        if live.len() > 10 {
-            // In any order.
-            let (n, a, b) = live.swap_remove(n * 7919 % 11);
-            assert!(
-                are_all(&a, n) && are_all(&b, !n),
-                "result {n} changed while it was held"
-            );
-        }
-    }
-    drop(live);
-    lab.assert_in_use(0);
 }
 
 /// It uses about what it holds at one time, and its result may be anywhere in that.
@@ -395,7 +264,7 @@ fn a_job_that_makes_and_drops_arrays_for_long() {
     }
     const STEPS: usize = 400;
     for lanes in [1, 3] {
-        let lab = Lab::with(1, |builder| builder.capacity(64 << 20).lanes(lanes));
+        let lab = Lab::balanced_with(1, |builder| builder.capacity(64 << 20).lanes(lanes));
         for len in [1000, 70_000, 200_000] {
             let results = lab.map(churned, (0..2 * lanes).map(|_| (STEPS, len)));
             for result in results {
@@ -407,12 +276,11 @@ fn a_job_that_makes_and_drops_arrays_for_long() {
                 }
             }
         }
-        lab.assert_in_use(0);
     }
 }
 
 fn trim_returns_memory_to_the_system() {
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     let large = lab.zeros::<u8>(64 << 20).unwrap();
     let kept = lab.from_slice(&[5u8; 100]).unwrap();
     let with = lab.stats().arena.committed;
@@ -430,8 +298,6 @@ fn trim_returns_memory_to_the_system() {
             .count(),
         0
     );
-    drop(kept);
-    lab.assert_in_use(0);
 }
 
 /// Without a call: the engine is idle.
@@ -467,15 +333,14 @@ fn every_backing() {
         Backing::Memfd,
         Backing::Sealed,
     ] {
-        let lab = Lab::with(2, |builder| builder.backing(backing));
+        let lab = Lab::balanced_with(2, |builder| builder.backing(backing));
         for len in [3usize, 1_000_000] {
             let values = lab.from_fn(len, |i| i as u16 % 1000).unwrap();
-            let doubled = lab.submit(double, (&values,)).wait().unwrap();
+            let doubled = lab.value_of(double, (&values,));
             assert!(
                 doubled.iter().zip(values.iter()).all(|(&a, &b)| a == 2 * b),
                 "{backing:?}"
             );
         }
-        lab.assert_in_use(0);
     }
 }

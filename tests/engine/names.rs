@@ -2,7 +2,7 @@
 
 use arenite::{Engine, JobOptions, Trace};
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Calls, Lab, assert_says, builder, tests};
 
 tests![
     statistics_and_errors_have_the_given_name,
@@ -39,12 +39,9 @@ fn statistics_and_errors_have_the_given_name() {
     let error = lab.job(run, (1, 0)).name("shapes.length").submit().wait();
     let error = error.unwrap_err();
     assert_eq!(error.kernel(), "shapes.length");
-    assert!(
-        error.to_string().contains("(shapes.length on worker 0)"),
-        "{error}"
-    );
+    assert_says(&error, "(shapes.length on worker 0)");
     assert_eq!(counts(&lab, names), [Some((10, 0)), Some((1, 1)), None]);
-    assert_eq!(lab.submit(run, (0, 5)).wait().unwrap(), 6);
+    assert_eq!(lab.value_of(run, (0, 5)), 6);
     assert_eq!(
         counts(&lab, names),
         [Some((10, 0)), Some((1, 1)), Some((1, 0))]
@@ -60,7 +57,7 @@ fn statistics_and_errors_have_the_given_name() {
 fn the_trace_has_the_given_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.json");
-    let engine = Engine::builder().workers(1).capacity(32 << 20);
+    let engine = builder(1, 32 << 20);
     let engine = engine.trace(Trace::to(&path)).build().unwrap();
     engine
         .job(run, (0, 1))
@@ -77,10 +74,8 @@ fn the_trace_has_the_given_name() {
     engine.shutdown();
     let text = std::fs::read_to_string(&path).unwrap();
     let own = std::any::type_name_of_val(&run);
-    assert!(
-        text.contains("shapes.area") && text.contains("shapes.none"),
-        "{text}"
-    );
+    assert_says(&text, "shapes.area");
+    assert_says(&text, "shapes.none");
     assert!(!text.contains(own), "{text}");
 }
 

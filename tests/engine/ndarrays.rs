@@ -2,7 +2,7 @@
 
 use arenite::{Array, InputError};
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Calls, Lab, tests};
 
 tests![any_order_is_converted_and_back];
 
@@ -12,7 +12,7 @@ fn any_order_is_converted_and_back() {
         let rows = table.view().sum_axis(ndarray::Axis(1));
         Array::from_slice(rows.as_slice().expect("one row after the other"))
     }
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     let table =
         ndarray::Array2::from_shape_fn((300, 7), |(row, column)| (row * 10 + column) as u32);
     let whole = lab.from_ndarray(&table).unwrap();
@@ -31,7 +31,7 @@ fn any_order_is_converted_and_back() {
         (&odd_here, odd.into_dyn()),
     ] {
         let expected = table.sum_axis(ndarray::Axis(1));
-        let found = lab.submit(sums, (array,)).wait().unwrap();
+        let found = lab.value_of(sums, (array,));
         assert_eq!(found[..], *expected.as_slice().unwrap());
     }
     let deep = ndarray::ArrayD::<u8>::zeros(vec![1; 7]);
@@ -40,6 +40,4 @@ fn any_order_is_converted_and_back() {
         matches!(refused, InputError::BadRank(rank) if rank.rank() == 7),
         "{refused}"
     );
-    drop((whole, odd_here, none));
-    lab.assert_in_use(0);
 }

@@ -7,7 +7,8 @@ use arenite::raw::{Buffer, Buffers, CowHeap, PrivateCopy, Received};
 use arenite::{Array, Backoff, Bytes, Engine, JobErrorKind, Rejection, Sandbox, WorkerExit};
 
 use crate::harness::{
-    ABORTED, Dice, Gate, Lab, by_signal, pass, rejected, step, tests, wait_until,
+    ABORTED, Calls, Dice, Gate, Lab, assert_says, by_signal, pass, rejected, step, tests,
+    wait_until,
 };
 
 tests![
@@ -56,7 +57,7 @@ fn run(buffers: Buffers<'_>, value: u8) -> u64 {
 }
 
 fn bytes_are_read_and_changed_where_they_are() {
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     let mut dice = Dice::new(1);
     for engine in [&*lab, &Engine::inline()] {
         for len in [1usize, 4096, 20_000, 100_000] {
@@ -77,19 +78,18 @@ fn bytes_are_read_and_changed_where_they_are() {
                 ];
                 let read = expected[..from].iter().chain(&expected[to..]);
                 let sum = read.map(|&x| u64::from(x)).sum::<u64>();
-                assert_eq!(engine.submit(run, (buffers, 201)).wait().unwrap(), sum);
+                assert_eq!(engine.value_of(run, (buffers, 201)), sum);
                 expected[from..to].fill(201);
                 assert_eq!(array[..], expected);
                 // Back to what it was, by another job.
                 let buffers = vec![lend(array.rows(from..to))];
-                assert_eq!(engine.submit(run, (buffers, 7)).wait().unwrap(), 0);
+                assert_eq!(engine.value_of(run, (buffers, 7)), 0);
                 expected[from..to].fill(7);
                 assert_eq!(array[..], expected);
             }
         }
-        assert_eq!(engine.submit(run, (vec![], 1)).wait().unwrap(), 0);
+        assert_eq!(engine.value_of(run, (vec![], 1)), 0);
     }
-    lab.assert_in_use(0);
 }
 
 /// The shape arrives too, and other parameters stand beside buffers.
@@ -107,7 +107,7 @@ fn parts_of_one_page_are_changed_by_many_workers() {
     }
     const PARTS: usize = 80;
     for lanes in [1, 3] {
-        let lab = Lab::with(2, |builder| builder.lanes(lanes));
+        let lab = Lab::balanced_with(2, |builder| builder.lanes(lanes));
         let array = lab.zeros::<u8>([PARTS * 37, 3]).unwrap().seal();
         for round in 0..5u8 {
             let jobs: Vec<_> = (0..PARTS)
@@ -124,8 +124,6 @@ fn parts_of_one_page_are_changed_by_many_workers() {
                 assert!(rows.iter().all(|&x| x == part as u8 + round));
             }
         }
-        drop(array);
-        lab.assert_in_use(0);
     }
 }
 
@@ -141,14 +139,14 @@ fn buffers_of_one_job_must_not_overlap() {
         vec![write(0..100), write(99..200)],
         vec![write(0..5000), write(4999..5000)],
     ] {
-        let error = lab.submit(run, (buffers, 1)).wait().unwrap_err();
+        let error = lab.error_of(run, (buffers, 1));
         let JobErrorKind::Lost(WorkerExit::Protocol(why)) = error.kind() else {
             panic!("{error}");
         };
-        assert!(why.contains("overlap"), "{why}");
+        assert_says(&why, "overlap");
     }
     let apart = vec![read(0..100), write(100..200), read(200..300), read(0..100)];
-    assert_eq!(lab.submit(run, (apart, 1)).wait().unwrap(), 0);
+    assert_eq!(lab.value_of(run, (apart, 1)), 0);
     assert_eq!(array.iter().map(|&x| u64::from(x)).sum::<u64>(), 100);
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
@@ -161,7 +159,7 @@ fn at_gate(gate: &str, buffers: Buffers<'_>, value: u8) -> u64 {
 /// All handles are dropped while the job runs: its memory is given to nobody else.
 fn a_loan_keeps_its_memory() {
     const LEN: usize = 1 << 20;
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     let gate = Gate::new();
     let array = lab.zeros::<u8>(LEN).unwrap().seal();
     let buffers = vec![lend(array.rows(10..20))];
@@ -183,7 +181,6 @@ fn a_loan_keeps_its_memory() {
     drop(job);
     assert!(lab.stats().arena.in_use >= LEN as u64);
     drop(held);
-    lab.assert_in_use(0);
 }
 
 fn a_worker_that_dies_with_a_loan() {
@@ -191,7 +188,7 @@ fn a_worker_that_dies_with_a_loan() {
         run(buffers, value);
         std::process::abort();
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     let array = lab.zeros::<u8>(10_000).unwrap().seal();
     for value in 1..4 {
         let buffers = vec![lend(array.rows(5..9000))];
@@ -203,15 +200,8 @@ fn a_worker_that_dies_with_a_loan() {
             (0, value, value, 0)
         );
     }
-    assert_eq!(
-        lab.submit(run, (vec![lend(array.rows(..))], 8))
-            .wait()
-            .unwrap(),
-        0
-    );
+    assert_eq!(lab.value_of(run, (vec![lend(array.rows(..))], 8)), 0);
     assert!(array.iter().all(|&x| x == 8));
-    drop(array);
-    lab.assert_in_use(0);
 }
 
 fn a_job_with_a_loan_is_tried_once() {
@@ -236,22 +226,27 @@ fn a_job_with_a_loan_is_tried_once() {
     assert!(array[..50].iter().all(|&x| x == 1) && array[50..].iter().all(|&x| x == 0));
 }
 
+/// Fills what it may write with `value`, and returns all.
+fn returned(buffers: Buffers<'_>, value: u8) -> Vec<Array<u8>> {
+    let arrays = buffers.map(|buffer| match buffer {
+        Received::Read(array) => array,
+        Received::Write(mut array) => {
+            fill(&mut array, value);
+            array.seal()
+        }
+    });
+    arrays.collect()
+}
+
 /// The memory itself comes back, with what the job wrote there.
 fn what_was_lent_may_be_returned() {
     fn back(buffers: Buffers<'_>) -> (Bytes, Vec<Array<u8>>) {
-        let arrays = buffers.map(|buffer| match buffer {
-            Received::Read(array) => array,
-            Received::Write(mut array) => {
-                fill(&mut array, 3);
-                array.seal()
-            }
-        });
-        let mut arrays: Vec<_> = arrays.collect();
+        let mut arrays = returned(buffers, 3);
         arrays.push(arrays[1].rows(1..2));
         arrays.push(Array::from_slice(b"fresh"));
         (Bytes::from(b"head"), arrays)
     }
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     for engine in [&*lab, &Engine::inline()] {
         for len in [300usize, 300_000] {
             let array = engine.zeros::<u8>(len).unwrap().seal();
@@ -262,7 +257,7 @@ fn what_was_lent_may_be_returned() {
             ];
             let [a, b, c] = parts.clone();
             let buffers = vec![Buffer::read(a), lend(b), Buffer::read(c)];
-            let (head, arrays) = engine.submit(back, (buffers,)).wait().unwrap();
+            let (head, arrays) = engine.value_of(back, (buffers,));
             assert_eq!((*head).as_ref(), b"head");
             assert_eq!(arrays.len(), 5);
             for (array, part) in arrays.iter().zip(&parts) {
@@ -276,27 +271,25 @@ fn what_was_lent_may_be_returned() {
             assert_eq!(arrays[3][..], [3]);
         }
     }
-    lab.assert_in_use(0);
 }
 
 fn results_are_lent_to_any_worker() {
     fn ramp(len: usize) -> Array<u8> {
         Array::from_fn(len, |i| i as u8)
     }
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     for len in [1000usize, 200_000] {
-        let made = lab.submit(ramp, (len,)).wait().unwrap();
+        let made = lab.value_of(ramp, (len,));
         // Each worker has it in turn, the one that made it as well, and goes on to make others in the same memory.
         for value in 0..20u8 {
             let job = lab.submit(run, (vec![lend(made.rows(1..len - 1))], value));
-            let other = lab.submit(ramp, (len,)).wait().unwrap();
+            let other = lab.value_of(ramp, (len,));
             job.wait().unwrap();
             assert!(made[1..len - 1].iter().all(|&x| x == value));
             assert_eq!((made[0], made[len - 1]), (0, (len - 1) as u8));
             assert!(other.iter().enumerate().all(|(i, &x)| x == i as u8));
         }
     }
-    lab.assert_in_use(0);
 }
 
 /// In a worker: the address of what was lent.
@@ -321,19 +314,14 @@ fn stray() {
 fn pages_are_closed_after_the_job() {
     let lab = Lab::new(1);
     let array = lab.zeros::<u8>(10_000).unwrap().seal();
-    let made = lab
-        .submit(|| Array::<u8>::zeros(10_000), ())
-        .wait()
-        .unwrap();
+    let made = lab.value_of(|| Array::<u8>::zeros(10_000), ());
     for array in [&array, &made] {
-        lab.submit(note, (vec![lend(array.rows(100..200))],))
-            .wait()
-            .unwrap();
+        lab.value_of(note, (vec![lend(array.rows(100..200))],));
         // The own pages of a worker close with their grant.
         if std::ptr::eq(array, &made) {
             continue;
         }
-        let error = lab.submit(stray, ()).wait().unwrap_err();
+        let error = lab.error_of(stray, ());
         assert_eq!(*error.kind(), by_signal(libc::SIGSEGV), "{error}");
         assert_eq!(
             (array[99], array[100], array[199], array[200]),
@@ -360,21 +348,11 @@ fn pages_that_another_lane_needs_stay_open() {
         fill(array, 77);
         rounds
     }
-    fn back(buffers: Buffers<'_>) -> Vec<Array<u8>> {
-        let arrays = buffers.map(|buffer| match buffer {
-            Received::Read(array) => array,
-            Received::Write(mut array) => {
-                fill(&mut array, 5);
-                array.seal()
-            }
-        });
-        arrays.collect()
-    }
     const LEN: usize = 300_000;
-    let lab = Lab::with(1, |builder| builder.lanes(2));
+    let lab = Lab::balanced_with(1, |builder| builder.lanes(2));
     let given = lab.zeros::<u8>(LEN).unwrap().seal();
     // In the region that the worker itself writes: there a chunk is closed when it is returned.
-    let made = lab.submit(|| Array::<u8>::zeros(LEN), ()).wait().unwrap();
+    let made = lab.value_of(|| Array::<u8>::zeros(LEN), ());
     for array in [given, made] {
         let gate = Gate::new();
         let middle = vec![lend(array.rows(150_000..150_010))];
@@ -386,7 +364,7 @@ fn pages_that_another_lane_needs_stay_open() {
                 lend(array.rows(150_010..150_050)),
                 Buffer::read(array.rows(150_050..)),
             ];
-            let arrays = lab.submit(back, (buffers,)).wait().unwrap();
+            let arrays = lab.value_of(returned, (buffers, 5));
             assert!(arrays[1].iter().all(|&x| x == 5));
         }
         drop(held);
@@ -395,7 +373,6 @@ fn pages_that_another_lane_needs_stay_open() {
         assert!(array[150_000..150_010].iter().all(|&x| x == 77));
     }
     assert_eq!(lab.stats().workers[0].restarts, 0);
-    lab.assert_in_use(0);
 }
 
 fn loans_are_refused_where_nothing_is_lent() {
@@ -405,7 +382,7 @@ fn loans_are_refused_where_nothing_is_lent() {
     let refused = rejected(Rejection::Lending);
     assert_eq!(*error.unwrap_err().kind(), refused);
     let read = vec![Buffer::read(array.clone()), Buffer::read(array.clone())];
-    assert_eq!(lab.submit(run, (read, 1)).wait().unwrap(), 200);
+    assert_eq!(lab.value_of(run, (read, 1)), 200);
     // The state of an actor would outlive the loan.
     let lab = Lab::new(1);
     let array = lab.from_slice(&[1u8; 100]).unwrap();
@@ -421,7 +398,7 @@ fn buffers_of_another_engine_are_refused() {
     let foreign = other.from_slice(&[1u8; 100]).unwrap();
     for array in [foreign, Array::from_slice(&[1u8; 100])] {
         for buffer in [Buffer::read(array.clone()), lend(array)] {
-            let error = lab.submit(run, (vec![buffer], 1)).wait().unwrap_err();
+            let error = lab.error_of(run, (vec![buffer], 1));
             assert_eq!(*error.kind(), rejected(Rejection::ForeignArray));
         }
     }
@@ -432,29 +409,23 @@ fn a_received_buffer_escapes_like_an_array() {
     fn keep(buffers: Buffers<'_>) {
         KEPT.lock().unwrap().extend(buffers);
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     let array = lab.from_slice(&[1u8; 10_000]).unwrap();
     for lent in [false, true] {
         let buffer = match lent {
             false => Buffer::read(array.clone()),
             true => lend(array.clone()),
         };
-        let error = lab.submit(keep, (vec![buffer],)).wait().unwrap_err();
+        let error = lab.error_of(keep, (vec![buffer],));
         let escaped = JobErrorKind::Lost(WorkerExit::Escaped { count: 1 });
         assert_eq!(*error.kind(), escaped, "{error}");
     }
-    drop(array);
-    lab.assert_in_use(0);
 }
 
 /// What another language does: it writes to an array of this process while a job reads it by address.
 fn memory_may_change_while_handles_exist() {
     fn await_byte(buffers: Buffers<'_>) -> u64 {
-        let arrays = buffers.map(|buffer| match buffer {
-            Received::Read(array) => array,
-            Received::Write(_) => panic!("it is not lent"),
-        });
-        let arrays: Vec<_> = arrays.collect();
+        let arrays: Vec<_> = arrays(buffers).collect();
         let mut rounds = 0;
         // SAFETY: the first byte of an array that lives; it may change at any time, and is read without a reference.
         while unsafe { arrays[0].as_ptr().read_volatile() } != 9 {
@@ -523,7 +494,7 @@ fn private_copies_are_changed_for_their_job_alone_and_stay() {
                 // Also of a part, and twice of the same bytes.
                 let parts = [array.clone(), array.rows(len / 3..), array.clone()];
                 let buffers = Vec::from(parts.map(Buffer::read));
-                let seen = lab.submit(change, (buffers, keeps)).wait().unwrap();
+                let seen = lab.value_of(change, (buffers, keeps));
                 assert_eq!(seen, [1, 9, 1, 1, 1, 1].repeat(3));
             }
             expected.extend([1, 9, 1].repeat(3));
@@ -533,7 +504,7 @@ fn private_copies_are_changed_for_their_job_alone_and_stay() {
             let others: Vec<_> = (0..3)
                 .map(|_| lab.from_slice(&vec![5u8; len]).unwrap())
                 .collect();
-            assert_eq!(lab.submit(kept, ()).wait().unwrap(), expected);
+            assert_eq!(lab.value_of(kept, ()), expected);
             drop(others);
         }
         assert_eq!(lab.stats().restarts(), 0);
@@ -579,7 +550,7 @@ fn private_copies_of_the_program_keep_their_memory_and_are_counted() {
 }
 
 fn what_was_written_to_a_private_copy_is_passed() {
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     for len in [70_000, 5 << 20] {
         // Its first and last pages have other arrays too.
         let mut arrays: Vec<_> = (0..3u8)
@@ -617,7 +588,6 @@ fn what_was_written_to_a_private_copy_is_passed() {
                 .all(|(array, n)| array.iter().all(|&x| x == n))
         );
     }
-    lab.assert_in_use(0);
 }
 
 fn snapshots_do_not_change_and_what_is_kept_of_them_stays() {
@@ -682,7 +652,7 @@ fn snapshots_do_not_change_and_what_is_kept_of_them_stays() {
                     fill(value);
                     let again = heap.snapshot(block.addr().get(), LEN);
                     assert!(again.is_none_or(|(again, _)| again[LEN - 1] == value));
-                    assert_eq!(lab.submit(kept, ()).wait().unwrap(), expected);
+                    assert_eq!(lab.value_of(kept, ()), expected);
                 }
                 free();
             }
@@ -694,7 +664,7 @@ fn snapshots_do_not_change_and_what_is_kept_of_them_stays() {
                 other.as_ptr().write_bytes(201, LEN);
                 assert!(heap.free(other));
             }
-            assert_eq!(lab.submit(kept, ()).wait().unwrap(), expected);
+            assert_eq!(lab.value_of(kept, ()), expected);
         }
         assert_eq!(lab.stats().restarts(), 0);
         lab.assert_in_use(0);
@@ -703,12 +673,7 @@ fn snapshots_do_not_change_and_what_is_kept_of_them_stays() {
     let lab = Lab::with(1, |builder| builder.sandbox(Sandbox::Strict));
     let block = heap.alloc(LEN, true).unwrap();
     let (snapshot, _) = heap.snapshot(block.addr().get(), LEN).unwrap();
-    assert_eq!(
-        lab.submit(run, (vec![Buffer::read(snapshot)], 1))
-            .wait()
-            .unwrap(),
-        0
-    );
+    assert_eq!(lab.value_of(run, (vec![Buffer::read(snapshot)], 1)), 0);
     // SAFETY: not used from here on.
     assert!(unsafe { heap.free(block) });
 }

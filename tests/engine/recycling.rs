@@ -9,14 +9,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::{
-    Gate, KILLED, Lab, assert_kind, at_gates, pass, send_signal, step, tests, wait_until,
+    Calls, Gate, KILLED, Lab, assert_kind, at_gates, pass, send_signal, step, tests, wait_until,
 };
 
 tests![
     after_each_job,
     after_some_jobs,
-    zero_jobs_is_off,
-    while_jobs_share_workers,
     a_worker_above_the_memory_mark_is_recycled,
     a_recycled_worker_finishes_its_job,
     a_recycled_worker_that_dies_while_ending,
@@ -27,7 +25,7 @@ tests![
 fn after_each_job() {
     let lab = Lab::with(1, |builder| builder.recycle_after_jobs(1));
     let mut pids: Vec<u32> = (0..10)
-        .map(|_| lab.submit(std::process::id, ()).wait().unwrap())
+        .map(|_| lab.value_of(std::process::id, ()))
         .collect();
     pids.sort_unstable();
     pids.dedup();
@@ -40,15 +38,6 @@ fn after_each_job() {
         64 * 1024,
         "grants went with their workers"
     );
-}
-
-fn zero_jobs_is_off() {
-    let lab = Lab::with(1, |builder| {
-        builder.recycle_after_jobs(0).recycle_above_bytes(0)
-    });
-    let pids = lab.map(std::process::id, (0..100).map(|_| ()));
-    assert_eq!(census(pids.map(Result::unwrap)).len(), 1);
-    assert_eq!(lab.stats().recycled(), 0);
 }
 
 /// Number of jobs that each process ran.
@@ -65,7 +54,7 @@ fn after_some_jobs() {
     }
     // Of all lanes together.
     for (workers, lanes, most) in [(1, 1, 7), (2, 1, 1), (2, 4, 10), (2, 1, 50), (3, 1, 300)] {
-        let lab = Lab::with(workers, |builder| {
+        let lab = Lab::balanced_with(workers, |builder| {
             builder.lanes(lanes).recycle_after_jobs(most)
         });
         let submitted: Vec<_> = (0..400).map(|n| lab.submit(work, (n,))).collect();
@@ -85,24 +74,7 @@ fn after_some_jobs() {
         assert_eq!(lab.stats().restarts(), 0);
         let gone = census.len() as u64;
         assert!((gone - workers as u64..=gone).contains(&lab.stats().recycled()));
-        lab.assert_in_use(0);
     }
-}
-
-/// Jobs queued behind a long one do not count for a worker if another one runs them.
-fn while_jobs_share_workers() {
-    let lab = Lab::with(2, |builder| builder.recycle_after_jobs(20));
-    for _ in 0..5 {
-        let (long, held) = lab.hold();
-        let short: Vec<_> = (0..100_u32).map(|n| lab.submit(|n: u32| n, (n,))).collect();
-        for (n, job) in (0..).zip(short) {
-            assert_eq!(job.wait().unwrap(), n);
-        }
-        drop(held);
-        long.wait().unwrap();
-    }
-    assert!(lab.stats().recycled() >= 500 / 20 - 2);
-    assert_eq!(lab.stats().restarts(), 0);
 }
 
 const MIB: usize = 1 << 20;
@@ -121,7 +93,7 @@ fn a_worker_above_the_memory_mark_is_recycled() {
     while lab.stats().recycled() < 5 {
         // Bounded: it may grow further before it is checked.
         if pids.len() < 100 {
-            pids.insert(lab.submit(leak, (4,)).wait().unwrap());
+            pids.insert(lab.value_of(leak, (4,)));
         }
         std::thread::park_timeout(std::time::Duration::from_millis(5));
     }
@@ -134,7 +106,7 @@ fn a_worker_above_the_memory_mark_is_recycled() {
     // A second engine that has replaced a worker shows that enough time has passed for a memory check.
     let other = Lab::with(1, |builder| builder.recycle_above_bytes(1));
     for round in 1..=2 {
-        other.submit(|| (), ()).wait().unwrap();
+        other.value_of(|| (), ());
         wait_until("the other engine's worker is replaced", || {
             other.stats().recycled() == round
         });
@@ -156,14 +128,14 @@ fn a_recycled_worker_that_does_not_end_is_killed() {
             .recycle_above_bytes(8 << 20)
             .grace(std::time::Duration::from_millis(50))
     });
-    let first = lab.submit(leak, (16,)).wait().unwrap();
+    let first = lab.value_of(leak, (16,));
     // Usually before its size is checked; otherwise it is gone already.
     let _ = kill(Pid::from_raw(first as i32), Signal::SIGSTOP);
     wait_until("another one is ready", || {
         let stats = lab.stats();
         stats.workers[0].ready && stats.workers[0].pid != first
     });
-    assert_ne!(lab.submit(std::process::id, ()).wait().unwrap(), first);
+    assert_ne!(lab.value_of(std::process::id, ()), first);
 }
 
 /// The memory check may come before the job that is meant to be running, but not every time.
@@ -196,7 +168,7 @@ fn grown_ends_what_it_runs() -> bool {
         Array::from_fn(len, |i| i as u8)
     }
     let lab = Lab::with(2, |builder| builder.recycle_above_bytes(64 << 20));
-    let grown = lab.submit(leak, (100,)).wait().unwrap();
+    let grown = lab.value_of(leak, (100,));
     let index = (0..2).find(|&worker| lab.pid(worker) as u32 == grown);
     let Some(index) = index else {
         // It was replaced before it could be asked for more.

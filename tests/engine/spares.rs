@@ -8,8 +8,8 @@ use arenite::{Array, Engine, JobErrorKind, JobLimit};
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    Gate, Invariant, KILLED, Lab, assert_kind, at_gates, hang, pass, send_signal, step, tests,
-    wait_until,
+    Calls, Gate, Invariant, KILLED, Lab, assert_kind, at_gates, hang, pass, send_signal, step,
+    tests, wait_until,
 };
 
 tests![
@@ -22,7 +22,6 @@ tests![
     all_die_at_once,
     the_next_job_waits_for_the_exit,
     shutdown_while_spares_start,
-    many_spares,
 ];
 
 fn end(pid: u32, signal: Signal) {
@@ -70,10 +69,10 @@ fn each_end_is_followed_by_a_spare() {
     type End = fn(&Lab);
     let ends: [(&str, End); 6] = [
         ("a crash", |lab| {
-            lab.failure_of(lab.submit(crash, ()));
+            lab.error_of(crash, ());
         }),
         ("an exit", |lab| {
-            lab.failure_of(lab.submit(leave, ()));
+            lab.error_of(leave, ());
         }),
         ("a deadline", |lab| {
             let late = lab.job(hang, ()).deadline(Duration::from_millis(10));
@@ -87,7 +86,7 @@ fn each_end_is_followed_by_a_spare() {
             lab.failure_of(job);
         }),
         ("the memory limit", |lab| {
-            lab.failure_of(lab.submit(take, (1 << 30,)));
+            lab.error_of(take, (1 << 30,));
         }),
         ("a kill from outside", |lab| {
             let (ready, _) = pids(lab);
@@ -97,18 +96,10 @@ fn each_end_is_followed_by_a_spare() {
     ];
     for (what, end) in ends {
         let (ready, spare) = settled(&lab, 1, 1);
-        assert_eq!(
-            lab.submit(std::process::id, ()).wait().unwrap(),
-            ready[0],
-            "{what}"
-        );
+        assert_eq!(lab.value_of(std::process::id, ()), ready[0], "{what}");
         end(&lab);
         step(format!("a job after {what}"));
-        assert_eq!(
-            lab.submit(std::process::id, ()).wait().unwrap(),
-            spare[0],
-            "{what}"
-        );
+        assert_eq!(lab.value_of(std::process::id, ()), spare[0], "{what}");
     }
     settled(&lab, 1, 1);
     assert_eq!(lab.stats().restarts(), 6);
@@ -117,8 +108,8 @@ fn each_end_is_followed_by_a_spare() {
     let lab = Lab::with(1, |builder| builder.spares(1).recycle_after_jobs(1));
     for _ in 0..5 {
         let (ready, spare) = settled(&lab, 1, 1);
-        assert_eq!(lab.submit(std::process::id, ()).wait().unwrap(), ready[0]);
-        assert_eq!(lab.submit(std::process::id, ()).wait().unwrap(), spare[0]);
+        assert_eq!(lab.value_of(std::process::id, ()), ready[0]);
+        assert_eq!(lab.value_of(std::process::id, ()), spare[0]);
     }
     assert_eq!(lab.stats().restarts(), 0);
     settled(&lab, 1, 1);
@@ -147,7 +138,7 @@ fn spares_get_no_jobs() {
 
 /// A spare takes over all lanes of a worker.
 fn lanes_move_together() {
-    let lab = Lab::with(1, |builder| builder.lanes(3).spares(1));
+    let lab = Lab::balanced_with(1, |builder| builder.lanes(3).spares(1));
     let (ready, spare) = settled(&lab, 1, 1);
     for (round, pid) in [ready[0], spare[0]].into_iter().enumerate() {
         // All three are at their gates at the same time.
@@ -164,7 +155,6 @@ fn lanes_move_together() {
             assert_eq!(next, spare[0]);
         }
     }
-    lab.assert_in_use(0);
 }
 
 /// An actor with checkpoints whose worker dies is restored in a spare.
@@ -194,7 +184,7 @@ fn an_actor_moves_to_a_spare() {
 
 /// Spares that die again and again: the others work on.
 fn spares_that_die_cost_nothing() {
-    let lab = Lab::with(1, |builder| builder.spares(2));
+    let lab = Lab::balanced_with(1, |builder| builder.spares(2));
     let (ready, _) = settled(&lab, 1, 2);
     let (running, at_gate) = lab.hold();
     for _ in 0..3 {
@@ -207,9 +197,8 @@ fn spares_that_die_cost_nothing() {
     }
     drop(at_gate);
     running.wait().unwrap();
-    assert_eq!(lab.submit(std::process::id, ()).wait().unwrap(), ready[0]);
+    assert_eq!(lab.value_of(std::process::id, ()), ready[0]);
     settled(&lab, 1, 2);
-    lab.assert_in_use(0);
 }
 
 /// In workers: fails to start once a file exists.
@@ -234,7 +223,7 @@ fn spares_that_do_not_start_cost_nothing() {
     end(spare[0], Signal::SIGKILL);
     wait_until("it is gone", || pids(&lab).1.is_empty());
     for _ in 0..200 {
-        assert_eq!(lab.submit(std::process::id, ()).wait().unwrap(), ready[0]);
+        assert_eq!(lab.value_of(std::process::id, ()), ready[0]);
     }
     end(ready[0], Signal::SIGKILL);
     wait_until("none is left", || pids(&lab).0.is_empty());
@@ -250,7 +239,7 @@ fn spares_that_do_not_start_cost_nothing() {
     for pid in [spare[0], ready[0]] {
         end(pid, Signal::SIGKILL);
     }
-    let error = lab.failure_of(lab.submit(hang, ()));
+    let error = lab.error_of(hang, ());
     assert_kind!(error, JobErrorKind::NoWorkers(_));
     lab.into_inner().shutdown();
     invariant.nothing_left().unwrap();
@@ -258,7 +247,7 @@ fn spares_that_do_not_start_cost_nothing() {
 
 /// The worker and its spares die at the same time, with jobs in front of them: these run as soon as one of them is back.
 fn all_die_at_once() {
-    let lab = Lab::with(1, |builder| builder.spares(1));
+    let lab = Lab::balanced_with(1, |builder| builder.spares(1));
     for round in 1..=5u64 {
         let (ready, spare) = settled(&lab, 1, 1);
         let gate = Gate::new();
@@ -283,7 +272,6 @@ fn all_die_at_once() {
         }
     }
     settled(&lab, 1, 1);
-    lab.assert_in_use(0);
 }
 
 /// A job never runs beside one that is being killed: with one worker, one job at a time holds.
@@ -313,10 +301,7 @@ fn the_next_job_waits_for_the_exit() {
         assert_kind!(error, JobErrorKind::Limit(JobLimit::Deadline { .. }));
         assert!(next.wait().unwrap(), "the lock is free");
         // The process that has the lock goes.
-        end(
-            lab.submit(std::process::id, ()).wait().unwrap(),
-            Signal::SIGKILL,
-        );
+        end(lab.value_of(std::process::id, ()), Signal::SIGKILL);
         wait_until("it is free", || {
             std::fs::File::open(path).is_ok_and(|file| file.try_lock().is_ok())
         });
@@ -342,7 +327,7 @@ fn shutdown_while_spares_start() {
                 .spares(2)
                 .on_worker_start_with(start_once, (file.to_str().unwrap(),))
         });
-        assert_eq!(lab.submit(|| 7u8, ()).wait().unwrap(), 7);
+        assert_eq!(lab.value_of(|| 7u8, ()), 7);
         wait_until("spares are starting", || {
             lab.stats().workers.iter().all(|worker| worker.pid != 0)
         });
@@ -353,29 +338,4 @@ fn shutdown_while_spares_start() {
         }
         invariant.nothing_left().unwrap();
     }
-}
-
-/// More deaths than spares in a row, under load, with retries: each job is answered once.
-fn many_spares() {
-    fn work(n: u32) -> u32 {
-        if n % 10 == 3 {
-            std::process::abort();
-        }
-        n
-    }
-    let invariant = Invariant::before();
-    let lab = Lab::with(2, |builder| builder.spares(3));
-    let results: Vec<_> = lab.map(work, (0..200).map(|n| (n,))).collect();
-    for (n, result) in (0..).zip(results) {
-        match result {
-            Ok(value) => assert_eq!((value, n % 10 != 3), (n, true)),
-            Err(error) => assert!(
-                matches!(error.kind(), JobErrorKind::Lost(_)) && n % 10 == 3,
-                "{n}: {error}"
-            ),
-        }
-    }
-    settled(&lab, 2, 3);
-    assert_eq!(lab.stats().restarts(), 20);
-    invariant.ends(lab).unwrap();
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use arenite::engine::{Builder, WorkerProgram};
 use arenite::{Array, BuildError, Bytes, Engine, JobErrorKind, WorkerExit};
 
-use crate::harness::{Env, Gate, Lab, assert_kind, builder, hang, pass, step, tests, wait_until};
+use crate::harness::{
+    Calls, Env, Gate, Lab, assert_kind, assert_says, builder, hang, pass, refused, step, tests,
+    wait_until,
+};
 
 tests![
-    a_start_that_hangs,
-    a_start_that_stops_itself,
+    a_start_that_hangs_or_stops_itself,
     a_later_start_that_hangs,
     a_start_may_take_its_time,
     a_program_that_does_not_become_a_worker,
@@ -56,13 +58,9 @@ pub fn before_init() {
 }
 
 fn build(start_timeout: Duration, start: impl FnOnce(Builder) -> Builder) -> String {
-    let builder = builder(2, 64 << 20).start_timeout(start_timeout);
-    step("an engine that cannot be built");
-    let error = start(builder).build().unwrap_err();
-    let text = error.to_string();
-    assert!(matches!(error, BuildError::Worker(_)), "{text}");
-    assert_eq!(crate::harness::children(), [0_i32; 0], "{text}");
-    text
+    let error = refused(start(builder(2, 64 << 20).start_timeout(start_timeout)));
+    assert!(matches!(error, BuildError::Worker(_)), "{error}");
+    error.to_string()
 }
 
 /// The first limit that is tried.
@@ -85,17 +83,16 @@ fn hung_in(start: impl Fn(Builder) -> Builder) -> (String, Duration) {
     }
 }
 
-fn a_start_that_hangs() {
-    let (text, limit) = hung_in(|builder| builder.on_worker_start(hang));
-    assert!(text.contains(&format!("{limit:?}")), "{text}");
-}
-
-fn a_start_that_stops_itself() {
+fn a_start_that_hangs_or_stops_itself() {
     fn stop() {
         nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP).unwrap();
     }
-    let (text, limit) = hung_in(|builder| builder.on_worker_start(stop));
-    assert!(text.contains(&format!("{limit:?}")), "{text}");
+    for (text, limit) in [
+        hung_in(|builder| builder.on_worker_start(hang)),
+        hung_in(|builder| builder.on_worker_start(stop)),
+    ] {
+        assert_says(&text, format!("{limit:?}"));
+    }
 }
 
 fn a_later_start_that_hangs() {
@@ -111,7 +108,7 @@ fn a_later_start_that_hangs() {
     // until both hold, because the machine may be busy.
     let mut limit = SOON;
     loop {
-        let builder = Engine::builder().workers(1).capacity(64 << 20);
+        let builder = builder(1, 64 << 20);
         let why = match builder.on_worker_start(start).start_timeout(limit).build() {
             Ok(engine) => given_up(&Lab::of(engine), &file),
             Err(BuildError::Worker(why)) => why,
@@ -119,7 +116,7 @@ fn a_later_start_that_hangs() {
         };
         // Not the reason why there was no engine.
         if file.exists() && why.contains("on_worker_start has not returned") {
-            assert!(why.contains(&format!("{limit:?}")), "{why}");
+            assert_says(&why, &format!("{limit:?}"));
             break;
         }
         assert!(limit < LATE, "{why}");
@@ -142,7 +139,7 @@ fn given_up(lab: &Lab, file: &Path) -> String {
             .wait_timeout(Duration::from_millis(1));
         matches!(error, Some(Err(_)))
     });
-    let error = lab.submit(|| 1_u8, ()).wait().unwrap_err();
+    let error = lab.error_of(|| 1_u8, ());
     match error.kind() {
         JobErrorKind::NoWorkers(why) => why.to_string(),
         _ => panic!("{error}"),
@@ -153,9 +150,9 @@ fn given_up(lab: &Lab, file: &Path) -> String {
 fn a_start_may_take_its_time() {
     for limit in [NEVER, Duration::MAX] {
         let lab = Lab::with(1, |builder| builder.start_timeout(limit));
-        assert_eq!(lab.submit(|| 1_u8, ()).wait().unwrap(), 1);
+        assert_eq!(lab.value_of(|| 1_u8, ()), 1);
         lab.replace(0);
-        assert_eq!(lab.submit(|| 1_u8, ()).wait().unwrap(), 1);
+        assert_eq!(lab.value_of(|| 1_u8, ()), 1);
     }
 }
 
@@ -174,14 +171,11 @@ fn a_program_that_does_not_become_a_worker() {
     }
     let _env = Env::set(FATE, "runtime");
     let text = build(NEVER, |builder| builder);
-    assert!(
-        text.contains("call arenite::init() before the runtime"),
-        "{text}"
-    );
+    assert_says(&text, "call arenite::init() before the runtime");
     assert!(!text.contains("panicked"), "{text}");
     let _env = Env::set(FATE, "wait");
     let text = build(SOON, |builder| builder);
-    assert!(text.contains("it has not become a worker"), "{text}");
+    assert_says(&text, "it has not become a worker");
 }
 
 /// Where a worker waits at its start.
@@ -225,8 +219,8 @@ fn a_failed_start_in_the_background() {
             assert_kind!(error, JobErrorKind::NoWorkers(why) if why.contains(expected));
         }
         // It does not try again.
-        let error = lab.submit(|| 1_u8, ()).wait().unwrap_err();
-        assert!(error.to_string().contains(expected), "{error}");
+        let error = lab.error_of(|| 1_u8, ());
+        assert_says(&error, expected);
     }
 }
 
@@ -234,7 +228,7 @@ fn a_start_in_the_background_that_is_not_waited_for() {
     let gate = Gate::new();
     let _env = Env::set(GATE, gate.path());
     for queued in [0, 3] {
-        let builder = Engine::builder().workers(2).capacity(64 << 20);
+        let builder = builder(2, 64 << 20);
         let engine = builder
             .on_worker_start(wait_at_gate)
             .start_in_background()
@@ -266,10 +260,10 @@ fn a_start_with_arguments() {
         let expected = format!("{} {} {bytes}", text.len(), u64::MAX);
         let args = (text, u64::MAX, Bytes::from(vec![7; bytes]));
         let lab = Lab::with(1, |builder| builder.on_worker_start_with(take, args));
-        assert_eq!(lab.submit(given, ()).wait().unwrap(), expected);
+        assert_eq!(lab.value_of(given, ()), expected);
         // Those that replace it get the same.
         lab.replace(0);
-        assert_eq!(lab.submit(given, ()).wait().unwrap(), expected);
+        assert_eq!(lab.value_of(given, ()), expected);
     }
 }
 
@@ -291,8 +285,5 @@ fn a_start_with_arrays_is_refused() {
 fn a_start_that_returns_an_error() {
     let fails = || -> Result<(), String> { Err("no configuration".to_owned()) };
     let text = build(NEVER, |builder| builder.on_worker_start_with(fails, ()));
-    assert!(
-        text.contains("on_worker_start failed: no configuration"),
-        "{text}"
-    );
+    assert_says(&text, "on_worker_start failed: no configuration");
 }

@@ -11,7 +11,8 @@ use arenite::{Engine, JobErrorKind, Sandbox, Template};
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    ABORTED, Lab, assert_kind, case, children, send_signal, step, tests, wait_until,
+    ABORTED, Calls, Lab, assert_kind, assert_says, case, children, send_signal, step, tests,
+    wait_until,
 };
 
 tests![
@@ -96,15 +97,15 @@ fn builder(setup: &str) -> Builder {
 
 /// The template from which the worker of the next job was copied.
 fn template_of(lab: &Lab) -> i32 {
-    lab.submit(loader, ()).wait().unwrap() as i32
+    lab.value_of(loader, ()) as i32
 }
 
 fn workers_are_copies_of_one_process() {
     let lab = Lab::of(builder("three short words").build().unwrap());
-    assert_eq!(lab.submit(loaded, ()).wait().unwrap(), "three short words");
+    assert_eq!(lab.value_of(loaded, ()), "three short words");
     let template = template_of(&lab);
     assert!(template > 0);
-    assert_ne!(lab.submit(own_number, ()).wait().unwrap() as i32, template);
+    assert_ne!(lab.value_of(own_number, ()) as i32, template);
     // All of them are children of this process.
     let mut expected = vec![lab.pid(0), lab.pid(1), template];
     expected.sort_unstable();
@@ -123,10 +124,7 @@ fn a_worker_that_dies_is_copied_again() {
     let lab = Lab::of(builder("x").workers(1).build().unwrap());
     let template = template_of(&lab);
     for _ in 0..3 {
-        let error = lab
-            .submit(|| -> () { std::process::abort() }, ())
-            .wait()
-            .unwrap_err();
+        let error = lab.error_of(|| -> () { std::process::abort() }, ());
         assert_eq!(*error.kind(), ABORTED);
         assert_eq!(template_of(&lab), template);
     }
@@ -141,9 +139,9 @@ fn limits_and_the_sandbox_are_those_of_the_copy() {
     let lab = Lab::of(with_limit.build().unwrap());
     assert!(template_of(&lab) > 0);
     let opens = || File::open("/etc/passwd").is_ok();
-    assert!(!lab.submit(opens, ()).wait().unwrap());
+    assert!(!lab.value_of(opens, ()));
     let fills = || vec![1_u8; 512 << 20].len() as u64;
-    let error = lab.submit(fills, ()).wait().unwrap_err();
+    let error = lab.error_of(fills, ());
     assert_kind!(error, JobErrorKind::Limit(_));
     assert!(template_of(&lab) > 0);
 }
@@ -163,10 +161,7 @@ fn notice(setup: &str, change: impl FnOnce(Builder) -> Builder) -> String {
     let log = move |line: &LogLine| sink.lock().unwrap().push(line.clone());
     let lab = Lab::of(change(builder(setup)).on_log(log).build().unwrap());
     assert_eq!(template_of(&lab), 0, "{setup}");
-    let error = lab
-        .submit(|| -> () { std::process::abort() }, ())
-        .wait()
-        .unwrap_err();
+    let error = lab.error_of(|| -> () { std::process::abort() }, ());
     assert_kind!(error, JobErrorKind::Lost(_));
     assert_eq!(template_of(&lab), 0, "{setup}");
     lab.into_inner().shutdown();
@@ -192,14 +187,14 @@ fn a_template_that_cannot_be_copied_is_a_notice() {
     ];
     for (setup, words) in expected {
         let text = notice(setup, |builder| builder);
-        assert!(text.contains(words), "{text}");
+        assert_says(&text, words);
         assert!(text.starts_with("workers are started one by one"), "{text}");
     }
     // Workers that are started by themselves get the time again.
     let text = notice("hang", |builder| {
         builder.start_timeout(Duration::from_secs(5))
     });
-    assert!(text.contains("it was not ready after 5s"), "{text}");
+    assert_says(&text, "it was not ready after 5s");
 }
 
 fn code_that_a_template_has_open_stays_open_in_copies() {
@@ -211,7 +206,7 @@ fn code_that_a_template_has_open_stays_open_in_copies() {
         let program = std::fs::metadata("/proc/self/exe").unwrap();
         (kept.dev(), kept.ino()) == (program.dev(), program.ino())
     };
-    assert!(lab.submit(is_program, ()).wait().unwrap());
+    assert!(lab.value_of(is_program, ()));
 }
 
 /// Kills a template, and waits until it is gone.
@@ -226,7 +221,7 @@ fn a_template_that_dies_is_started_again() {
     let worker = lab.pid(0);
     kill_template(template);
     // Its copies live on.
-    assert_eq!(lab.submit(own_number, ()).wait().unwrap() as i32, worker);
+    assert_eq!(lab.value_of(own_number, ()) as i32, worker);
     lab.replace(0);
     assert_ne!(await_copy(&lab), template);
 }

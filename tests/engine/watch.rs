@@ -5,10 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use arenite::engine::SystemLimit;
-use arenite::{ArenaFull, Array, ArrayMut, Backoff, Engine, JobErrorKind, JobLimit};
+use arenite::{
+    ArenaFull, Array, ArrayMut, Backoff, Engine, Job, JobErrorKind, JobLimit, RefusedBy,
+};
 use tempfile::TempDir;
 
-use crate::harness::{Gate, Lab, are_all, at_gates, pass, step, tests, wait_until};
+use crate::harness::{Calls, Gate, Lab, are_all, at_gates, pass, step, tests, wait_until};
 
 tests![
     jobs_run_one_at_a_time_while_memory_is_short,
@@ -17,6 +19,7 @@ tests![
     an_engine_that_ends_while_memory_is_short,
     an_idle_engine_is_not_watched,
     free_arena_memory_is_returned_where_that_helps,
+    jobs_are_refused_while_memory_is_short,
     commits_beyond_the_systems_memory_fail,
 ];
 
@@ -84,13 +87,10 @@ impl System {
 fn until_short(engine: &Engine, short: bool) {
     step(format!("the engine to see that memory is short: {short}"));
     while engine.stats().memory_short != short {
-        engine
-            .submit(
-                || std::thread::park_timeout(std::time::Duration::from_millis(1)),
-                (),
-            )
-            .wait()
-            .unwrap();
+        engine.value_of(
+            || std::thread::park_timeout(std::time::Duration::from_millis(1)),
+            (),
+        );
     }
 }
 
@@ -118,7 +118,7 @@ fn jobs_run_one_at_a_time_while_memory_is_short() {
     assert_eq!(ordered.unwrap(), Vec::from_iter(0..100));
     // Slightly above the mark is not enough to continue, to avoid oscillation.
     system.available(LIMIT / 16 + (1 << 20));
-    lab.submit(pause, ()).wait().unwrap();
+    lab.value_of(pause, ());
     assert!(lab.stats().memory_short);
     system.available(LIMIT / 2);
     until_short(&lab, false);
@@ -249,7 +249,7 @@ fn free_arena_memory_is_returned_where_that_helps() {
     assert!(committed() > 100 * MIB);
     system.available(LIMIT / 20);
     wait_until("it is given back", || {
-        lab.submit(|| (), ()).wait().unwrap();
+        lab.value_of(|| (), ());
         committed() < 50 * MIB
     });
     // Where that does not help the memory stays: it might not be available again.
@@ -260,8 +260,26 @@ fn free_arena_memory_is_returned_where_that_helps() {
     assert!(before > 10 * MIB);
     system.available(0);
     until_short(&lab, true);
-    lab.submit(pause, ()).wait().unwrap();
+    lab.value_of(pause, ());
     assert_eq!(committed(), before);
+}
+
+fn jobs_are_refused_while_memory_is_short() {
+    let system = System::new(0);
+    let lab = system.lab(2);
+    let wait = |job: Job<()>| job.wait().unwrap();
+    wait(lab.job(|| (), ()).try_submit().unwrap());
+    // When memory is short the arena gets none either.
+    let values = lab.from_slice(&[1_u8, 2, 3]).unwrap();
+    system.available(1 << 20);
+    until_short(&lab, true);
+    let len = |values: &Array<u8>| values.len();
+    let refused = lab.job(len, (values,)).try_submit().unwrap_err();
+    assert_eq!(refused.why(), RefusedBy::MemoryShort, "{refused}");
+    assert_eq!(refused.into_args().0[..], [1, 2, 3]);
+    system.available(LIMIT / 2);
+    until_short(&lab, false);
+    wait(lab.job(|| (), ()).try_submit().unwrap());
 }
 
 /// Without the check Linux would kill some process; here the request fails with the numbers.
@@ -297,7 +315,7 @@ fn commits_beyond_the_systems_memory_fail() {
             lab.zeros::<u8>(LARGE).is_err()
         });
         is_right(&lab.zeros::<u8>(LARGE).unwrap_err());
-        let error = lab.failure_of(lab.submit(ones, (LARGE,)));
+        let error = lab.error_of(ones, (LARGE,));
         let JobErrorKind::Limit(JobLimit::Arena(full)) = error.kind() else {
             panic!("{error}");
         };
@@ -306,7 +324,7 @@ fn commits_beyond_the_systems_memory_fail() {
         drop(lab.zeros::<u8>(LARGE).unwrap());
         // The worker's memory is private.
         lab.trim();
-        let theirs = lab.submit(ones, (LARGE,)).wait().unwrap();
+        let theirs = lab.value_of(ones, (LARGE,));
         assert!(whole(&theirs));
         drop(theirs);
         lab.assert_in_use(0);

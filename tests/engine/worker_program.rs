@@ -1,7 +1,7 @@
 //! Workers that run another program: this one with arguments, scripts, and programs that are no workers.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,18 +9,15 @@ use arenite::engine::{Builder, WorkerProgram};
 use arenite::{BuildError, Engine, JobErrorKind, WorkerExit};
 
 use crate::harness::programs::{Program, pause, say, scenario_name};
-use crate::harness::{Env, Lab, children, step, tests};
+use crate::harness::{Calls, Env, Lab, assert_says, children, refused, tests};
 
 tests![
     workers_run_the_program_with_its_arguments_and_environment,
     the_environment_is_that_of_the_time_of_building,
     a_program_that_never_calls_init,
-    another_identity_is_refused,
     programs_that_are_no_workers,
     a_script_runs_the_worker_in_its_own_process,
-    a_worker_program_that_builds_an_engine_is_ended,
     a_worker_program_without_an_engine,
-    malformed_programs_are_refused,
     a_worker_program_that_dies_is_replaced,
 ];
 
@@ -61,12 +58,10 @@ fn builder(program: WorkerProgram) -> Builder {
         .worker_program(program)
 }
 
-/// The error of an engine that cannot be built.
-fn refused(builder: Builder) -> String {
-    step("an engine that cannot be built");
-    let error = builder.build().unwrap_err();
+/// Why no worker runs this program.
+fn refusal(builder: Builder) -> String {
+    let error = refused(builder);
     assert!(matches!(error, BuildError::Worker(_)), "{error}");
-    assert_eq!(children(), [0_i32; 0], "{error}");
     error.to_string()
 }
 
@@ -96,14 +91,14 @@ fn workers_run_the_program_with_its_arguments_and_environment() {
         .identity("version 1");
     let lab = Lab::of(builder(program).workers(2).build().unwrap());
     let expected = format!("{} {RUN} version 1 a b ", path.display());
-    assert_eq!(lab.submit(arguments, ()).wait().unwrap(), expected);
+    assert_eq!(lab.value_of(arguments, ()), expected);
     let expected = r#"[("A", ""), ("B", "2=3")]"#;
-    assert_eq!(lab.submit(variables, ()).wait().unwrap(), expected);
+    assert_eq!(lab.value_of(variables, ()), expected);
     let why = || match Engine::builder().build() {
         Err(BuildError::InWorker) => Engine::inline().submit(|| 1_u8, ()).wait().unwrap(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(lab.submit(why, ()).wait().unwrap(), 1);
+    assert_eq!(lab.value_of(why, ()), 1);
 }
 
 fn the_environment_is_that_of_the_time_of_building() {
@@ -115,10 +110,10 @@ fn the_environment_is_that_of_the_time_of_building() {
             None => builder,
         };
         let lab = Lab::of(builder.build().unwrap());
-        assert_eq!(lab.submit(given, ()).wait().unwrap(), "before");
+        assert_eq!(lab.value_of(given, ()), "before");
         let after = Env::set(GIVEN, "after");
         lab.replace(0);
-        assert_eq!(lab.submit(given, ()).wait().unwrap(), "before");
+        assert_eq!(lab.value_of(given, ()), "before");
         drop(after);
     }
     drop(before);
@@ -142,7 +137,7 @@ fn a_program_that_never_calls_init() {
 
 fn without_init() {
     let engine = builder(this(&[RUN, ""])).build().unwrap();
-    let answer = engine.submit(|x: u32| x + 1, (41,)).wait().unwrap();
+    let answer = engine.value_of(|x: u32| x + 1, (41,));
     say(answer.to_string());
     pause();
     engine.shutdown();
@@ -150,51 +145,51 @@ fn without_init() {
     say("done");
 }
 
-fn another_identity_is_refused() {
-    let why = refused(builder(this(&[RUN, "version 2"]).identity("version 1")));
-    assert!(
-        why.contains(r#"calls itself "version 2", not "version 1""#),
-        "{why}"
-    );
-    let why = refused(builder(this(&[RUN, "version 2"])));
-    assert!(why.contains(r#"calls itself "version 2", not """#), "{why}");
-}
-
 fn programs_that_are_no_workers() {
-    let missing = Path::new("/missing/program");
-    let why = refused(builder(WorkerProgram::new(missing)));
-    assert!(
-        why.contains("/missing/program") && why.contains("ENOENT"),
-        "{why}"
-    );
     let folder = tempfile::tempdir().unwrap();
-    let why = refused(builder(WorkerProgram::new(folder.path())));
-    assert!(why.contains("EACCES"), "{why}");
-    let why = refused(builder(shell("exit 0")));
-    assert!(
-        why.contains("without having called arenite::run_worker()"),
-        "{why}"
-    );
-    let why = refused(builder(shell("echo because >&2; exit 70")));
-    assert!(
-        why.contains("it said why on stderr") && why.ends_with("because"),
-        "{why}"
-    );
-    let why = refused(builder(shell("kill -SEGV $$")));
-    assert!(
-        why.contains("before arenite::run_worker() crashes"),
-        "{why}"
-    );
+    let program = |path: &str| WorkerProgram::new(path);
+    let sh = || program("/bin/sh");
+    let script = |text: &str| sh().args(["-c", text]);
+    let other = || this(&[RUN, "version 2"]);
+    for (program, parts) in [
+        (program("/missing/program"), "/missing/program: ENOENT"),
+        (program(folder.path().to_str().unwrap()), "EACCES"),
+        (
+            script("exit 0"),
+            "without having called arenite::run_worker()",
+        ),
+        (
+            script("echo because >&2; exit 70"),
+            "it said why on stderr: because",
+        ),
+        (
+            script("kill -SEGV $$"),
+            "before arenite::run_worker() crashes",
+        ),
+        (
+            other().identity("version 1"),
+            r#"calls itself "version 2", not "version 1""#,
+        ),
+        (other(), r#"calls itself "version 2", not """#),
+        (
+            this(&[NEST]),
+            "did not call arenite::run_worker(): was started as a worker, and has not become one",
+        ),
+        (program("a\0b"), "contains a zero byte"),
+        (sh().args(["a\0b"]), "contains a zero byte"),
+        (sh().env([("a", "b\0")]), "contains a zero byte"),
+        (sh().env([("", "")]), "no name for an environment variable"),
+        (
+            sh().env([("a=b", "")]),
+            "no name for an environment variable",
+        ),
+    ] {
+        let why = refusal(builder(program));
+        parts.split(": ").for_each(|part| assert_says(&why, part));
+    }
     let soon = Duration::from_millis(100);
-    let why = refused(builder(shell("while :; do :; done")).start_timeout(soon));
-    assert!(
-        why.contains("has not called arenite::run_worker()"),
-        "{why}"
-    );
-}
-
-fn shell(script: &str) -> WorkerProgram {
-    WorkerProgram::new("/bin/sh").args(["-c", script])
+    let endless = builder(script("while :; do :; done")).start_timeout(soon);
+    assert_says(refusal(endless), "has not called arenite::run_worker()");
 }
 
 fn a_script_runs_the_worker_in_its_own_process() {
@@ -216,22 +211,11 @@ fn a_script_runs_the_worker_in_its_own_process() {
             .build()
             .unwrap(),
     );
-    assert_eq!(lab.submit(|x: u32| x + 1, (41,)).wait().unwrap(), 42);
+    assert_eq!(lab.value_of(|x: u32| x + 1, (41,)), 42);
     drop(lab);
-    let why = refused(builder(WorkerProgram::new(script("wrong", ""))));
-    assert!(
-        why.contains("is not its parent") && why.contains("exec"),
-        "{why}"
-    );
-}
-
-fn a_worker_program_that_builds_an_engine_is_ended() {
-    let why = refused(builder(this(&[NEST])));
-    assert!(why.contains("did not call arenite::run_worker()"), "{why}");
-    assert!(
-        why.contains("was started as a worker, and has not become one"),
-        "{why}"
-    );
+    let why = refusal(builder(WorkerProgram::new(script("wrong", ""))));
+    assert_says(&why, "is not its parent");
+    assert_says(&why, "exec");
 }
 
 fn a_worker_program_without_an_engine() {
@@ -240,36 +224,12 @@ fn a_worker_program_without_an_engine() {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(70));
     let errors = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        errors.contains("no engine has started this process"),
-        "{errors}"
-    );
-}
-
-fn malformed_programs_are_refused() {
-    for program in [
-        WorkerProgram::new("a\0b"),
-        WorkerProgram::new("/bin/sh").args(["a\0b"]),
-        WorkerProgram::new("/bin/sh").env([("a", "b\0")]),
-    ] {
-        let why = refused(builder(program));
-        assert!(why.contains("contains a zero byte"), "{why}");
-    }
-    for name in ["", "a=b"] {
-        let why = refused(builder(WorkerProgram::new("/bin/sh").env([(name, "")])));
-        assert!(why.contains("no name for an environment variable"), "{why}");
-    }
+    assert_says(&errors, "no engine has started this process");
 }
 
 fn a_worker_program_that_dies_is_replaced() {
     let lab = Lab::of(builder(this(&[RUN, ""])).build().unwrap());
-    let error = lab
-        .submit(|| -> u8 { std::process::exit(3) }, ())
-        .wait()
-        .unwrap_err();
+    let error = lab.error_of(|| -> u8 { std::process::exit(3) }, ());
     assert_eq!(*error.kind(), JobErrorKind::Lost(WorkerExit::Code(Some(3))));
-    assert_eq!(
-        lab.submit(arguments, ()).wait().unwrap().split(' ').nth(1),
-        Some(RUN)
-    );
+    assert_eq!(lab.value_of(arguments, ()).split(' ').nth(1), Some(RUN));
 }

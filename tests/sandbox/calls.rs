@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use arenite::{JobErrorKind, WorkerExit};
 use libc::*;
 
-use crate::harness::{by_signal, tests};
+use crate::harness::{Calls, by_signal, tests};
 use crate::lab::{Victim, denied, raw, sibling};
 
 tests![
@@ -109,7 +109,7 @@ fn a_program_cannot_be_started() {
     let victim = Victim::new();
     let honest = victim.honest();
     let start = || std::process::Command::new("/bin/true").status().is_ok();
-    let error = victim.lab.failure_of(victim.lab.submit(start, ()));
+    let error = victim.lab.error_of(start, ());
     let JobErrorKind::Lost(WorkerExit::Denied { call }) = error.kind() else {
         panic!("{error}")
     };
@@ -426,7 +426,7 @@ fn calls_of_other_architectures_are_denied() {
         // getpid, which the 64-bit entry allows, and execve. Linux without 32-bit calls ends the process as well.
         for call in [20, 11] {
             let honest = victim.honest();
-            let error = victim.lab.failure_of(victim.lab.submit(int80, (call,)));
+            let error = victim.lab.error_of(int80, (call,));
             match error.kind() {
                 JobErrorKind::Lost(WorkerExit::Denied { call }) => {
                     assert!(call.contains("another architecture"), "{error}");

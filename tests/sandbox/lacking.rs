@@ -5,7 +5,7 @@ use std::fs::File;
 use arenite::{BuildError, Sandbox, SandboxReport};
 
 use crate::harness::programs::{Program, Scenario, say};
-use crate::harness::{builder, tests};
+use crate::harness::{Calls, assert_says, builder, status_of, tests};
 use crate::kernels::without;
 
 tests![missing_parts_are_named];
@@ -48,11 +48,8 @@ fn without_parts(parts: &[(libc::c_long, &str)]) {
 
 /// Number of system call filters of a process.
 fn filters(pid: u32) -> u32 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let count = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Seccomp_filters:"));
-    count.unwrap().trim().parse().unwrap()
+    let count = status_of(pid, "Seccomp_filters").unwrap();
+    count.parse().unwrap()
 }
 
 fn lacking() {
@@ -65,7 +62,7 @@ fn lacking() {
         "{refused:?}"
     );
     for part in report.lacking() {
-        assert!(refused.to_string().contains(part), "{refused}");
+        assert_says(&refused, part);
     }
     let engine = build(Sandbox::Strict).unwrap();
     assert_eq!(engine.sandbox_report(), Some(report));
@@ -74,7 +71,7 @@ fn lacking() {
     let has = |name: &str| !report.lacking().iter().any(|part| part.starts_with(name));
     let shut = || File::open("/proc/self/exe").is_err();
     assert_eq!(
-        engine.submit(shut, ()).wait().unwrap(),
+        engine.value_of(shut, ()),
         has("seccomp ") || has("Landlock (")
     );
     for worker in engine.stats().workers {
@@ -83,7 +80,7 @@ fn lacking() {
     }
     let values = engine.from_fn(10_000, |i| i as u64).unwrap();
     let sum = |values: &[u64]| values.iter().sum::<u64>();
-    assert_eq!(engine.submit(sum, (&values,)).wait().unwrap(), 49_995_000);
+    assert_eq!(engine.value_of(sum, (&values,)), 49_995_000);
     drop(values);
     engine.shutdown();
 }

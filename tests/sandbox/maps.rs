@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use arenite::{Array, ArrayMut};
 use libc::*;
 
-use crate::harness::{Lab, by_signal, tests};
+use crate::harness::{Calls, Lab, by_signal, tests};
 use crate::lab::{Victim, descriptors, may_look, raw, remember, spoil, strict_with};
 use crate::segments;
 
@@ -182,14 +182,13 @@ fn a_result_cannot_be_changed_once_it_is_taken() {
     let lab = crate::lab::strict(1);
     let make = |len: usize| remember(Array::from_fn(len, |i| i as u32));
     for len in [10, 1000, 100_000] {
-        let taken = lab.submit(make, (len,)).wait().unwrap();
+        let taken = lab.value_of(make, (len,));
         assert!(
-            lab.submit(spoil, (len,)).wait().unwrap(),
+            lab.value_of(spoil, (len,)),
             "the worker can write its own region"
         );
         assert!(taken.iter().zip(0..).all(|(&x, i)| x == i), "{len} numbers");
     }
-    lab.assert_in_use(0);
 }
 
 fn results_with_shared_chunks_are_copied_out() {
@@ -201,7 +200,7 @@ fn results_with_shared_chunks_are_copied_out() {
         (made, (part, input.clone(), Array::<u8>::zeros(0)))
     };
     let input = lab.from_slice(&[1_u32, 2, 3]).unwrap();
-    let (made, (part, back, nothing)) = lab.submit(kernel, (&input,)).wait().unwrap();
+    let (made, (part, back, nothing)) = lab.value_of(kernel, (&input,));
     assert!(made.iter().zip(0..).all(|(&x, i)| x == i));
     assert_eq!(part[..], (10..20).collect::<Vec<u32>>()[..]);
     assert_eq!(part.as_ptr(), &raw const made[10], "one copy for both");
@@ -210,8 +209,6 @@ fn results_with_shared_chunks_are_copied_out() {
     // The results are ordinary inputs.
     let total = lab.submit(|a: &Array<u32>, b: &Array<u32>| a[5] + b[5], (&made, &part));
     assert_eq!(total.wait().unwrap(), 5 + 15);
-    drop((made, part, back, nothing, input));
-    lab.assert_in_use(0);
 }
 
 /// In a worker: start and end of its own region.
@@ -249,10 +246,10 @@ fn zeros_are_zero_after_a_hostile_worker() {
     let bound = strict_with(1, |builder| builder.on_worker_start(find_the_region));
     for lab in [free, bound] {
         for round in 0..2 {
-            let error = lab.failure_of(lab.submit(fill_the_region, ()));
+            let error = lab.error_of(fill_the_region, ());
             assert_eq!(*error.kind(), by_signal(SIGBUS), "{error}");
             for len in [100, 10_000, 100_000, 1_000_000, 10_000_000] {
-                let wrong = lab.submit(not_zero, (len,)).wait().unwrap();
+                let wrong = lab.value_of(not_zero, (len,));
                 assert_eq!(wrong, 0, "of {len}, the time after fill {round}");
             }
             // The next one also fills memory that has been freed.

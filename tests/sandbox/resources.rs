@@ -3,7 +3,6 @@
 //! Private memory is in `work`: `private_memory_beyond_the_ceiling_fails`,
 //! `filled_memory_cannot_be_hidden_from_the_ceiling`. Files, and with them the disk, cannot be opened: `calls`.
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use std::time::Duration;
 use arenite::engine::LogLine;
 use arenite::{ArrayMut, Job};
 
-use crate::harness::{late, step, tests, wait_until};
+use crate::harness::{late, private_bytes, status_of, step, tests, wait_until};
 use crate::lab::{Victim, raw, strict, strict_with};
 
 tests![
@@ -39,20 +38,6 @@ fn beside(victim: &Victim, attack: Job<u64>, has_taken: impl Fn(usize) -> bool) 
     victim.check();
 }
 
-/// A number of bytes, or of other things, in `/proc/PID/status`.
-fn status(pid: i32, name: &str) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .unwrap();
-    let number = line.trim_start_matches(':').trim();
-    match number.strip_suffix(" kB") {
-        Some(kib) => kib.trim().parse::<u64>().unwrap() << 10,
-        None => number.parse().unwrap(),
-    }
-}
-
 fn all_of_the_arena() {
     fn hog() -> u64 {
         let mut all = Vec::new();
@@ -76,7 +61,7 @@ fn all_that_can_be_printed() {
             println!("{}", "x".repeat(4000));
         }
     }
-    let own = std::process::id() as i32;
+    let own = std::process::id();
     let lines = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&lines);
     // Slower than the worker.
@@ -85,10 +70,10 @@ fn all_that_can_be_printed() {
         std::thread::yield_now();
     };
     let victim = Victim::in_lab(strict_with(2, |builder| builder.on_log(sink)));
-    let before = status(own, "RssAnon");
+    let before = private_bytes(own).unwrap();
     let attack = victim.lab.submit(flood, ());
     beside(&victim, attack, |_| lines.load(Ordering::Relaxed) > 200);
-    let more = status(own, "RssAnon").saturating_sub(before);
+    let more = private_bytes(own).unwrap().saturating_sub(before);
     assert!(more < 64 << 20, "{} MiB more", more >> 20);
 }
 
@@ -106,7 +91,10 @@ fn as_many_threads_as_there_may_be() {
     }
     let victim = Victim::in_lab(strict_with(2, |builder| builder.memory_limit(64 << 20)));
     let attack = victim.lab.submit(threads, ());
-    let has_started = |worker| status(victim.lab.pid(worker), "Threads") > 100;
+    let has_started = |worker| {
+        let threads = status_of(victim.lab.pid(worker) as u32, "Threads").unwrap();
+        threads.parse::<u64>().unwrap() > 100
+    };
     beside(&victim, attack, has_started);
 }
 

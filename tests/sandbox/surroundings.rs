@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use arenite::Array;
 
-use crate::harness::{Lab, tests, wait_until};
+use crate::harness::{Calls, Lab, assert_says, field_of, tests, wait_until};
 use crate::lab::{descriptors, may_look, strict};
 
 tests![
@@ -40,10 +40,10 @@ fn environment() -> Array<u8> {
 
 fn secrets_of_the_environment_are_not_inherited() {
     let lab = strict(1);
-    let seen = lab.submit(environment, ()).wait().unwrap();
+    let seen = lab.value_of(environment, ());
     let seen = String::from_utf8_lossy(&seen);
-    assert!(seen.contains("LC_ALL=C\n"), "{seen}");
-    assert!(seen.contains("OMP_NUM_THREADS=1\n"), "{seen}");
+    assert_says(&seen, "LC_ALL=C\n");
+    assert_says(&seen, "OMP_NUM_THREADS=1\n");
     assert!(!seen.contains(SECRET), "{seen}");
     let known = [
         "PATH",
@@ -105,14 +105,10 @@ fn descriptors_are_the_documented_ones() {
 /// Seccomp mode and NoNewPrivs of all threads of a process.
 fn modes(pid: i32) -> Vec<(String, String)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let field = |text: &str, name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or("").trim().to_owned()
-    };
     let read = |task: fs::DirEntry| {
         // A thread that has just ended is still listed for a moment.
         let text = fs::read_to_string(task.path().join("status")).ok()?;
-        Some((field(&text, "Seccomp:"), field(&text, "NoNewPrivs:")))
+        Some((field_of(&text, "Seccomp")?, field_of(&text, "NoNewPrivs")?))
     };
     tasks.filter_map(|task| read(task.unwrap())).collect()
 }
@@ -136,7 +132,7 @@ fn every_thread_is_filtered() {
             });
         }
     };
-    lab.submit(leave, ()).wait().unwrap();
+    lab.value_of(leave, ());
     let pids = [lab.pid(0), lab.pid(1)];
     wait_until("one worker has four threads", || {
         pids.iter().any(|&pid| modes(pid).len() == 4)
@@ -162,7 +158,7 @@ fn without_a_sandbox_nothing_changes() {
     let lab = Lab::new(1);
     assert_eq!(lab.sandbox_report(), None);
     assert_eq!(modes(lab.pid(0))[0].0, "0");
-    let seen = lab.submit(environment, ()).wait().unwrap();
+    let seen = lab.value_of(environment, ());
     let seen: BTreeSet<&[u8]> = seen.split(|&byte| byte == b'\n').collect();
     for name in SECRETS {
         assert!(seen.contains(format!("{name}={SECRET}").as_bytes()));

@@ -10,7 +10,7 @@ use libc::{
     SIGSEGV, SYS_futex, SYS_mprotect,
 };
 
-use crate::harness::{Lab, by_signal, step, tests, wait_until};
+use crate::harness::{Calls, Lab, by_signal, step, tests, wait_until};
 use crate::lab::{Victim, may_look, raw, strict_with};
 use crate::segments::{self, Mapped, layout};
 
@@ -238,7 +238,7 @@ fn sleepers_cannot_be_moved() {
         let pid = ready(&victim.lab, worker);
         let ran = |pid: u32| std::process::id() == pid;
         run_in(&victim.lab, || {
-            let ran = victim.lab.submit(ran, (pid,)).wait().unwrap();
+            let ran = victim.lab.value_of(ran, (pid,));
             ran.then_some(())
         });
     }
@@ -316,7 +316,7 @@ fn forge(path: &str) -> u64 {
 /// before its first job.
 fn a_forged_note_of_a_crash_names_no_file() {
     let lab = strict_with(1, |builder| builder.on_worker_start(find_notes));
-    let error = lab.failure_of(lab.submit(forge, ("/chosen/by/the/worker",)));
+    let error = lab.error_of(forge, ("/chosen/by/the/worker",));
     let crash = error.crash().unwrap_or_else(|| panic!("{error}"));
     let [frame] = crash.frames() else {
         panic!("{:#?}", crash.frames())

@@ -1,51 +1,33 @@
 //! A `/dev/shm` that is too small, and that another process fills and empties meanwhile. It is mounted in a namespace of a child
 //! program, which needs root.
 
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-
-use super::supervisor::{is_alone, watch_starter};
-use crate::harness::Dice;
-use crate::harness::runs::crowded::{SHM, crowd};
+use crate::harness::programs::{Program, may_have_own_shm, own_shm, say};
+use crate::harness::runs::crowded::crowd;
 use crate::harness::runs::{Figure, Order, Seen};
-use crate::harness::{Invariant, step, watched};
+use crate::harness::{Dice, Invariant, step};
 
-/// Exit code of a child program that may not mount.
-const MAY_NOT_MOUNT: u8 = 77;
+/// Environment variable with the seed of the child program, and its duration in milliseconds.
+const ORDER: &str = "ARENITE_SOAK_ORDER";
 
 /// Starts a child program for the run, and returns its counts.
 pub(super) fn run(order: Order) -> Result<Seen, String> {
-    let text = |error: std::io::Error| error.to_string();
-    let invariant = Invariant::before();
-    let minutes = order.length.as_secs_f64() / 60.0;
-    step("a program with a /dev/shm of its own");
-    let mut program = Command::new(std::env::current_exe().map_err(text)?)
-        .args(["run", "--play", "crowd"])
-        .args(["--seed", &order.seed.to_string()])
-        .args(["--minutes", &minutes.to_string()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(text)?;
-    // Taken, because `wait_with_output` would close it; it is to be closed when this program ends.
-    let stdin = program.stdin.take();
-    let ended = program.wait_with_output().map_err(text)?;
-    drop(stdin);
-    invariant.nothing_left()?;
-    if ended.status.code() == Some(MAY_NOT_MOUNT.into()) {
+    if !may_have_own_shm() {
         return Ok(Seen::skipped("only root can mount a /dev/shm of its own"));
     }
-    let counted = String::from_utf8_lossy(&ended.stdout);
-    let mut counted = counted.split_whitespace().map(str::parse::<u64>);
-    let mut next = || counted.next();
-    match (ended.status.success(), next(), next(), next()) {
-        (true, Some(Ok(faults)), Some(Ok(jobs)), Some(Ok(refused))) => Ok(Seen {
+    let invariant = Invariant::before();
+    let mib = [8, 16, 64][Dice::new(order.seed).below(3) as usize];
+    step("a program with a /dev/shm of its own");
+    let program = Program::with("crowd", own_shm(Some(mib)), |command| {
+        let order = format!("{} {}", order.seed, order.length.as_millis());
+        command.env(ORDER, order);
+    });
+    let ended = program.end();
+    invariant.nothing_left()?;
+    let counted = numbers(&ended.output);
+    match (ended.status.success(), &counted[..]) {
+        (true, &[faults, jobs, refused]) => Ok(Seen {
             faults,
             jobs,
             // For information: how short memory was.
@@ -56,49 +38,27 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
             }],
             ..Seen::default()
         }),
-        _ => Err(format!(
-            "{}: {}",
-            ended.status,
-            String::from_utf8_lossy(&ended.stderr)
-        )),
+        _ => Err(format!("{ended:?}")),
     }
+}
+
+/// The numbers at the beginning of a text.
+fn numbers(text: &str) -> Vec<u64> {
+    let words = text.split_whitespace();
+    words.map_while(|word| word.parse().ok()).collect()
 }
 
 /// The child program.
-pub(super) fn play(order: Order) -> ExitCode {
-    let mut dice = Dice::new(order.seed);
-    match small_shm([8, 16, 64][dice.below(3) as usize]) {
-        Ok(()) => {}
-        Err(Errno::EPERM) => return ExitCode::from(MAY_NOT_MOUNT),
-        Err(errno) => {
-            eprintln!("a /dev/shm of its own: {errno}");
-            return ExitCode::FAILURE;
-        }
-    }
-    if let Err(error) = watch_starter() {
-        eprintln!("error: no thread: {error}");
-        return ExitCode::FAILURE;
-    }
-    let run = move || {
-        let (Seen { faults, jobs, .. }, refused) = crowd(order, &mut dice, is_alone)?;
-        println!("{faults} {jobs} {refused}");
-        Ok(())
+pub(super) fn play() {
+    let order = std::env::var(ORDER).unwrap_or_default();
+    let [seed, millis] = numbers(&order)[..] else {
+        panic!("{ORDER}={order:?}");
     };
-    match watched(order.length + crate::PATIENCE / 2, run) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Mounts a small `/dev/shm` for this program only.
-fn small_shm(mib: u32) -> nix::Result<()> {
-    let none = None::<&str>;
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none)?;
-    let room = format!("size={mib}m,mode=1777");
-    let tmpfs = Some("tmpfs");
-    mount(tmpfs, SHM, tmpfs, MsFlags::empty(), Some(&*room))
+    let order = Order {
+        seed,
+        length: Duration::from_millis(millis),
+        strict: false,
+    };
+    let (seen, refused) = crowd(order, &mut Dice::new(seed), || false).unwrap();
+    say(format!("{} {} {refused}", seen.faults, seen.jobs));
 }

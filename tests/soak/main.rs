@@ -29,7 +29,6 @@ use clap::{Args, Parser};
 
 use harness::runs::storm::Fault;
 use harness::runs::{Figure, Order, Seen, bombs, crashes, deadlines, scale, stops, storm};
-use supervisor::Role;
 
 /// What stands behind `soak`, where that is not run as a test suite.
 #[derive(Debug, Parser)]
@@ -53,9 +52,6 @@ struct SoakArgs {
     /// Report figures without failing on them, for a busy machine
     #[arg(long)]
     lenient: bool,
-    /// Role of a child program
-    #[arg(long, hide = true)]
-    play: Option<Role>,
 }
 
 fn length(text: &str) -> Result<Duration, String> {
@@ -77,6 +73,7 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     // First of all: in a worker it does not return.
     arenite::init();
+    harness::programs::play(supervisor::SCENARIOS);
     if std::env::args_os().nth(1).is_some_and(|word| word == "run") {
         let Cli::Run(args) = Cli::parse();
         return run(&args);
@@ -84,96 +81,40 @@ fn main() -> ExitCode {
     harness::run(trials::tests()).exit_code()
 }
 
-/// A row of the table: a kind of fault.
-struct Row {
-    name: &'static str,
-    run: fn(Order) -> Result<Seen, String>,
-}
+/// A row of the table: a kind of fault, and its run.
+type Row = (&'static str, fn(Order) -> Result<Seen, String>);
 
 const ROWS: [Row; 18] = [
-    Row {
-        name: "programs",
-        run: programs::soak,
-    },
-    Row {
-        name: "storm-of-kills",
-        run: |order| storm::run(order, Fault::Kill),
-    },
-    Row {
-        name: "storm-of-stops",
-        run: |order| storm::run(order, Fault::Stop),
-    },
-    Row {
-        name: "storm-of-locked",
-        run: |order| {
-            // A partial sandbox would not show what the row is about.
-            let lacks = |engine: &Engine| {
-                let report = engine
-                    .sandbox_report()
-                    .filter(|report| !report.is_complete());
-                report.map(|report| report.to_string())
-            };
-            let strict = |builder: Builder| builder.sandbox(Sandbox::Strict);
-            storm::run_with(order, Fault::Kill, strict, lacks)
-        },
-    },
-    Row {
-        name: "stops-at-deadlines",
-        run: stops::at_deadlines,
-    },
-    Row {
-        name: "deadline-race",
-        run: deadlines::race,
-    },
-    Row {
-        name: "hung-jobs",
-        run: deadlines::hung,
-    },
-    Row {
-        name: "poison",
-        run: crashes::poison_among_others,
-    },
-    Row {
-        name: "crash-loop",
-        run: crashes::flood,
-    },
-    Row {
-        name: "crash-loop-at-start",
-        run: crashes::at_start,
-    },
-    Row {
-        name: "memory-bomb",
-        run: bombs::run,
-    },
-    Row {
-        name: "tiny-jobs",
-        run: |order| scale::tiny_jobs(order, 2, 1_000_000),
-    },
-    Row {
-        name: "many-workers",
-        run: |order| scale::tiny_jobs(order, 64, 100_000),
-    },
-    Row {
-        name: "start-stop",
-        run: scale::cycles,
-    },
-    Row {
-        name: "broken-pictures",
-        run: pictures::run,
-    },
-    Row {
-        name: "full-shm",
-        run: crowded::run,
-    },
-    Row {
-        name: "supervisor-killed",
-        run: supervisor::killed,
-    },
-    Row {
-        name: "signals-to-resize",
-        run: signals::run,
-    },
+    ("programs", programs::soak),
+    ("storm-of-kills", |order| storm::run(order, Fault::Kill)),
+    ("storm-of-stops", |order| storm::run(order, Fault::Stop)),
+    ("storm-of-locked", storm_of_locked),
+    ("stops-at-deadlines", stops::at_deadlines),
+    ("deadline-race", deadlines::race),
+    ("hung-jobs", deadlines::hung),
+    ("poison", crashes::poison_among_others),
+    ("crash-loop", crashes::flood),
+    ("crash-loop-at-start", crashes::at_start),
+    ("memory-bomb", bombs::run),
+    ("tiny-jobs", |order| scale::tiny_jobs(order, 2, 1_000_000)),
+    ("many-workers", |order| scale::tiny_jobs(order, 64, 100_000)),
+    ("start-stop", scale::cycles),
+    ("broken-pictures", pictures::run),
+    ("full-shm", crowded::run),
+    ("supervisor-killed", supervisor::killed),
+    ("signals-to-resize", signals::run),
 ];
+
+fn storm_of_locked(order: Order) -> Result<Seen, String> {
+    // A partial sandbox would not show what the row is about.
+    let lacks = |engine: &Engine| {
+        let report = engine.sandbox_report();
+        let report = report.filter(|report| !report.is_complete());
+        report.map(|report| report.to_string())
+    };
+    let strict = |builder: Builder| builder.sandbox(Sandbox::Strict);
+    storm::run_with(order, Fault::Kill, strict, lacks)
+}
 
 /// Rows without faults.
 const WITHOUT_FAULTS: [&str; 3] = ["tiny-jobs", "many-workers", "start-stop"];
@@ -201,16 +142,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs the rows in turns until the time is up; ends at the first broken promise.
 fn run(args: &SoakArgs) -> ExitCode {
-    let rows: Vec<&Row> = ROWS
-        .iter()
-        .filter(|row| {
-            args.only
-                .as_ref()
-                .is_none_or(|only| row.name.contains(only))
-        })
-        .collect();
+    let is_asked = |(name, _): &&Row| args.only.as_ref().is_none_or(|only| name.contains(only));
+    let rows: Vec<&Row> = ROWS.iter().filter(is_asked).collect();
     if rows.is_empty() {
-        let names = ROWS.map(|row| row.name).join(", ");
+        let names = ROWS.map(|(name, _)| name).join(", ");
         eprintln!("error: no row contains that in its name; there are: {names}");
         return ExitCode::from(USAGE);
     }
@@ -219,23 +154,12 @@ fn run(args: &SoakArgs) -> ExitCode {
         other_seed(std::process::id(), clock.unwrap_or_default())
     });
     let time = args.minutes;
-    match args.play {
-        None => {}
-        Some(Role::Crowd) => {
-            return crowded::play(Order {
-                seed,
-                length: time,
-                strict: !args.lenient,
-            });
-        }
-        Some(role) => return supervisor::play(role),
-    }
     let each = (time / rows.len() as u32).clamp(SHORTEST, LONGEST);
     eprintln!("seed {seed}, {} rows for {time:.0?}", rows.len());
     let began = Instant::now();
     let mut table: Vec<(u64, Seen)> = vec![Default::default(); rows.len()];
     for turn in 0u64.. {
-        for (row, (runs, all)) in rows.iter().zip(&mut table) {
+        for (&&(name, run), (runs, all)) in rows.iter().zip(&mut table) {
             // Every row runs once, however short the time is.
             if turn > 0 && began.elapsed() >= time {
                 return print_table(&rows, &table, began.elapsed());
@@ -245,7 +169,6 @@ fn run(args: &SoakArgs) -> ExitCode {
                 length: each,
                 strict: !args.lenient,
             };
-            let (name, run) = (row.name, row.run);
             let seen = std::sync::Arc::new(std::sync::Mutex::new(Seen::default()));
             let result = harness::watched(each + PATIENCE, {
                 let seen = std::sync::Arc::clone(&seen);
@@ -258,7 +181,7 @@ fn run(args: &SoakArgs) -> ExitCode {
             });
             *runs += 1;
             if let Err(why) = result {
-                eprintln!("{}: broken with seed {}: {why}", row.name, order.seed);
+                eprintln!("{name}: broken with seed {}: {why}", order.seed);
                 let _ = print_table(&rows, &table, began.elapsed());
                 return ExitCode::from(1);
             }
@@ -276,14 +199,13 @@ fn print_table(rows: &[&Row], table: &[(u64, Seen)], took: Duration) -> ExitCode
         "{:<20} {:>6} {:>10} {:>12}  figures (the worst)\n",
         "row", "runs", "faults", "jobs"
     );
-    for (row, (runs, seen)) in rows.iter().zip(table) {
+    for ((name, _), (runs, seen)) in rows.iter().zip(table) {
         let figure =
             |figure: &Figure| format!("{} {:.2} {}", figure.name, figure.value, figure.unit);
         let skipped = seen.skipped.iter().map(|why| format!("skipped: {why}"));
         let figures: Vec<_> = skipped.chain(seen.figures.iter().map(figure)).collect();
         text += &format!(
-            "{:<20} {runs:>6} {:>10} {:>12}  {}\n",
-            row.name,
+            "{name:<20} {runs:>6} {:>10} {:>12}  {}\n",
             seen.faults,
             seen.jobs,
             figures.join(", ")

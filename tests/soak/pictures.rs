@@ -1,6 +1,7 @@
 //! Pictures with random truncations, flipped bits and gaps: each gives a picture or an error. And bombs: each gives an error before
 //! memory is allocated for it.
 
+use std::io::Cursor;
 use std::time::Instant;
 
 use arenite::{Array, Job, JobErrorKind};
@@ -54,31 +55,12 @@ fn spec(output: Output) -> Result<ResizeSpec, String> {
 
 /// Returns an uncompressed picture, from which the other formats are created.
 pub(super) fn bitmap(width: u32, height: u32) -> Vec<u8> {
-    let row = (width * 3).next_multiple_of(4);
-    let mut file = b"BM".to_vec();
-    let fields: [(u32, usize); 14] = [
-        (54 + row * height, 4),
-        (0, 4),
-        (54, 4),
-        (40, 4),
-        (width, 4),
-        (height, 4),
-        (1, 2),
-        (24, 2),
-        (0, 4),
-        (row * height, 4),
-        (2835, 4),
-        (2835, 4),
-        (0, 4),
-        (0, 4),
-    ];
-    for (value, bytes) in fields {
-        file.extend(&value.to_le_bytes()[..bytes]);
-    }
-    for y in 0..height {
-        file.extend((0..row).map(|x| ((x * 5) ^ (y * 7)) as u8));
-    }
-    file
+    let pixel = |x, y| image::Rgb([0, 1, 2].map(|part| (((3 * x + part) * 5) ^ (y * 7)) as u8));
+    let picture = image::RgbImage::from_fn(width, height, pixel);
+    let mut file = Cursor::new(Vec::new());
+    let written = picture.write_to(&mut file, image::ImageFormat::Bmp);
+    written.expect("a small picture can be written");
+    file.into_inner()
 }
 
 /// Returns an uncompressed GIF: the table of its decoder is cleared before it grows, so that each code is a byte.

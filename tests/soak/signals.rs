@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use arenite_image::{Output, ResizeSpec, resize_encoded};
@@ -11,11 +11,9 @@ use nix::unistd::Pid;
 
 use super::command;
 use super::pictures::bitmap;
-use super::supervisor::ProcessGroup;
-use crate::harness::Dice;
-use crate::harness::programs::own_session;
+use crate::harness::programs::{Ended, Program};
 use crate::harness::runs::{Order, Seen};
-use crate::harness::{End, Invariant, judge, processes_of, step, wait_until};
+use crate::harness::{Dice, End, Invariant, judge, step};
 
 const PICTURES: usize = 24;
 /// The last is not a request to end: a closed reader causes it, and the program ignores it at work.
@@ -73,26 +71,21 @@ impl Scene {
         self.folder.path().join(name)
     }
 
-    fn start(&self, out: &str) -> Result<ProcessGroup, String> {
+    fn start(&self, out: &str) -> Program {
         let mut command = Command::new(&self.command);
         command
             .args(["resize", "p", "-s", "64", "-j", "2", "--resume", "-o", out])
             .current_dir(self.folder.path())
             .env("TMPDIR", self.path("temporary"))
-            .env_remove("ARENITE_WORKERS")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        own_session(&mut command);
-        ProcessGroup::spawn(&mut command)
+            .env_remove("ARENITE_WORKERS");
+        Program::spawn(command, || Ok(()))
     }
 
     /// Resizes the remaining pictures.
     fn finish(&self, out: &str) -> Result<(), String> {
-        let mut child = self.start(out)?;
-        let status = child.wait()?;
-        if !status.success() {
-            return Err(format!("undisturbed: {status}: {}", child.errors()));
+        let ended = self.start(out).wait();
+        if !ended.status.success() {
+            return Err(format!("undisturbed: {ended:?}"));
         }
         match self.whole(out)? {
             PICTURES => Ok(()),
@@ -152,12 +145,12 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
         );
         step(format!("resize to end: {what}"));
         let out = format!("out{}", seen.faults);
-        let mut child = scene.start(&out)?;
+        let child = scene.start(&out);
         let sent: Vec<Signal> = [Some(first), second].into_iter().flatten().collect();
         for (&signal, pause) in sent.iter().zip(pauses) {
             // No synchronisation: the random moment is what is tested.
             std::thread::sleep(pause);
-            let pid = Pid::from_raw(child.group());
+            let pid = Pid::from_raw(child.pid());
             // It has not been waited for, so the process id is still its own.
             let sent = if to_group {
                 killpg(pid, signal)
@@ -166,15 +159,11 @@ pub(super) fn run(order: Order) -> Result<Seen, String> {
             };
             sent.map_err(|errno| format!("{what}: {errno}"))?;
         }
-        let status = child.wait()?;
-        let stderr = child.errors();
-        let group = child.group();
-        wait_until("its workers are gone", || processes_of(group).is_empty());
-        drop(child);
+        let Ended { status, errors, .. } = child.end();
         let ended = scene
             .whole(&out)
-            .and_then(|made| judge(status, &stderr, &sent, (made, PICTURES)))
-            .map_err(|why| format!("{what}: {status}: {why}\n{stderr}"))?;
+            .and_then(|made| judge(status, &errors, &sent, (made, PICTURES)))
+            .map_err(|why| format!("{what}: {status}: {why}\n{errors}"))?;
         ends.push(ended);
         step("resize to do the rest");
         scene

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::harness::programs::own_session;
+use crate::harness::programs::{SCENARIO, own_session};
 use crate::harness::{case, processes_of, state_of, tests, wait_until};
 use crate::harness::{runs::Seen, send_signal};
+use crate::supervisor::WORK;
 use crate::{ROWS, WITHOUT_FAULTS, kernels, something_happened};
 
 tests![
@@ -153,8 +154,10 @@ fn programs_of_a_killed_soak_end() {
     let mut soak = spawn_endless("supervisor-killed");
     let pid = soak.id().cast_signed();
     let is_at_work = |&pid: &i32| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.ends_with(b"--play\0work\0") && state_of(pid) != Some('Z')
+        let variables = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let own = format!("{SCENARIO}={WORK}");
+        let mut variables = variables.split(|byte| *byte == 0);
+        variables.any(|variable| variable == own.as_bytes())
     };
     // The soak must not kill the program before the test has seen it.
     let program = loop {
@@ -197,7 +200,7 @@ fn a_run_without_jobs_or_faults_is_a_failure() {
         jobs,
         ..Seen::default()
     };
-    for row in ROWS.map(|row| row.name) {
+    for row in ROWS.map(|(name, _)| name) {
         assert!(something_happened(row, &seen(1, 1)).is_ok(), "{row}");
         assert!(something_happened(row, &seen(1, 0)).is_err(), "{row}");
         let without = WITHOUT_FAULTS.contains(&row);
@@ -208,6 +211,6 @@ fn a_run_without_jobs_or_faults_is_a_failure() {
     assert!(
         WITHOUT_FAULTS
             .iter()
-            .all(|name| ROWS.iter().any(|row| row.name == *name))
+            .all(|name| ROWS.iter().any(|(row, _)| row == name))
     );
 }

@@ -10,7 +10,9 @@ use arenite::{Array, Graph, JobErrorKind, Rejection, Sandbox, SandboxReport};
 use arenite_store::Kind;
 
 use crate::harness::programs::{Program, say};
-use crate::harness::{Lab, assert_kind, by_signal, rejected, tests, wait_until};
+use crate::harness::{
+    Calls, Lab, assert_kind, assert_says, by_signal, rejected, tests, wait_until,
+};
 use crate::programs::{Home, SOCKET, descriptors};
 
 /// What the program for [`a_program_that_forbids_it`] is called.
@@ -18,8 +20,6 @@ pub const UNDUMPABLE: &str = "undumpable";
 
 tests![
     every_parameter_takes_them,
-    parts_of_an_array_are_passed,
-    maps_graphs_and_parallel_iterators_take_them,
     a_small_array_is_copied,
     an_array_without_bytes,
     a_retry_maps_it_again,
@@ -97,31 +97,43 @@ fn maps(pid: i32) -> usize {
 }
 
 fn every_parameter_takes_them() {
-    let table = Table::new();
-    let expected = sum_of(&table.array);
-    let lab = Lab::new(2);
-    let arrays = || vec![table.array.clone(), table.array.rows(..1)];
-    let both = expected + sum_of(&table.array[..LEN / 1000]);
-    let wait = |job: arenite::Job<f64>| job.wait().unwrap();
-    assert_eq!(wait(lab.submit(sum_array, (&table.array,))), expected);
-    assert_eq!(wait(lab.submit(sum_of, (&table.array,))), expected);
-    assert_eq!(wait(lab.submit(sum_of, (table.array.clone(),))), expected);
-    assert_eq!(wait(lab.submit(sum_list, (arrays(),))), both);
-    assert_eq!(wait(lab.submit(sum_list, (&arrays(),))), both);
+    assert_taken(&Lab::balanced(2), &Table::new());
+}
+
+/// By every kind of parameter, as a whole and in parts, and in every kind of call.
+fn assert_taken(lab: &Lab, table: &Table) {
+    let one = &table.array;
+    let (whole, row) = (sum_of(one), sum_of(&one.row(0)));
+    let list = || vec![one.clone(), one.rows(..1)];
+    for (sum, expected) in [
+        (lab.value_of(sum_array, (one,)), whole),
+        (lab.value_of(sum_of, (one,)), whole),
+        (lab.value_of(sum_of, (one.clone(),)), whole),
+        (lab.value_of(sum_of, (&one.rows(1..),)), whole - row),
+        (lab.value_of(sum_list, (list(),)), whole + row),
+        (lab.value_of(sum_list, (&list(),)), whole + row),
+    ] {
+        assert_eq!(sum, expected);
+    }
+    for at in [0, 1, 17, 999] {
+        let third = lab.value_of(|row: &[f32]| row.to_vec()[3], (&one.row(at),));
+        assert_eq!(third, one.row(at)[3]);
+    }
+    let part = one.rows(500..700).rows(10..20);
+    let shape = |part: &Array<f32>| part.shape().dims().len() as u32 * 1000 + part.len() as u32;
+    assert_eq!(lab.value_of(shape, (&part,)), 5000);
+    assert_eq!(lab.value_of(sum_of, (part.clone(),)), sum_of(&part));
     // More words than a slot of a link holds, next to an array of the arena.
     let sum = |a: &[f32], b: &[f32], c: &[f32], d: &Array<f32>, _: &str| {
         sum_of(a) + sum_of(b) + sum_of(c) + sum_of(d)
     };
-    let copy = lab.import(&table.array).unwrap();
-    let (one, text) = (&table.array, "x".repeat(100));
-    assert_eq!(
-        wait(lab.submit(sum, (one, &copy, one, one, text))),
-        4. * expected
-    );
+    let copy = lab.import(one).unwrap();
+    let text = "x".repeat(100);
+    assert_eq!(lab.value_of(sum, (one, &copy, one, one, text)), 4. * whole);
     // The second part of a chain.
     let add = |sum: f64, more: &[f32]| sum + sum_of(more);
     let job = lab.job(sum_of, (one,)).then(add, (one,)).submit();
-    assert_eq!(wait(job), 2. * expected);
+    assert_eq!(job.wait().unwrap(), 2. * whole);
     // Bytes for other languages.
     let count = |buffers: Buffers<'_>| {
         let count = |buffer| match buffer {
@@ -132,53 +144,31 @@ fn every_parameter_takes_them() {
     };
     let (_, bytes) = table.home.connect().get_bytes("table").unwrap();
     let expected = bytes.iter().filter(|&&byte| byte != 0).count() as u64;
-    let job = lab.submit(count, (vec![Buffer::read(bytes)],));
-    assert_eq!(job.wait().unwrap(), expected);
-    drop(copy);
-    lab.assert_in_use(0);
-}
+    assert_eq!(lab.value_of(count, (vec![Buffer::read(bytes)],)), expected);
 
-fn parts_of_an_array_are_passed() {
-    let table = Table::new();
-    let lab = Lab::new(1);
-    for row in [0, 1, 17, 999] {
-        let job = lab.submit(|row: &[f32]| row.to_vec()[3], (&table.array.row(row),));
-        assert_eq!(job.wait().unwrap(), table.array.row(row)[3]);
-    }
-    let part = table.array.rows(500..700).rows(10..20);
-    let shape = |part: &Array<f32>| part.shape().dims().len() as u32 * 1000 + part.len() as u32;
-    assert_eq!(lab.submit(shape, (&part,)).wait().unwrap(), 5000);
-    let job = lab.submit(sum_of, (part.clone(),));
-    assert_eq!(job.wait().unwrap(), sum_of(&part));
-}
-
-fn maps_graphs_and_parallel_iterators_take_them() {
-    let table = Table::new();
-    let expected = sum_of(&table.array);
-    let lab = Lab::new(2);
-    let rows = (0..1000).map(|row| (table.array.row(row),));
+    let rows = (0..1000).map(|at| (one.row(at),));
     let sums: Vec<f64> = lab.map(sum_of, rows).map(Result::unwrap).collect();
-    assert_eq!(sums.iter().sum::<f64>(), expected);
+    assert_eq!(sums.iter().sum::<f64>(), whole);
+    // Jobs at the same time share one copy in a sandbox: a hundred of their own would not fit.
     let element = |table: &[f32], at: u64| table[at as usize];
-    let items = (0..2000).map(|at| (&table.array, at * 7));
+    let items = (0..2000).map(|at| (one, at * 7));
     let elements: Vec<f32> = lab.map(element, items).map(Result::unwrap).collect();
-    let each = (0..2000).map(|at| table.array[at * 7]);
-    assert!(elements.into_iter().eq(each));
-    let doubled = lab.par(&table.array).map(|x: f32| x * 2.).unwrap();
-    assert_eq!(sum_of(&doubled), expected * 2.);
-    drop(doubled);
+    assert!(elements.into_iter().eq((0..2000).map(|at| one[at * 7])));
+    let doubled = lab.par(one).map(|x: f32| x * 2.).unwrap();
+    assert_eq!(sum_of(&doubled), whole * 2.);
     let mut graph = Graph::new();
-    let first = graph.add(sum_of, (&table.array,));
-    let second = graph.add(
-        sum_list,
-        (&vec![table.array.clone(), table.array.rows(..1)],),
-    );
+    let first = graph.add(sum_of, (one,));
+    // One job with the node before.
+    let first = graph.add(add, (first, one));
+    let second = graph.add(sum_list, (&list(),));
     let add = |a: f64, b: f64, table: &[f32]| a + b + f64::from(table[1]);
-    let last = graph.add(add, (&first, &second, &table.array));
-    let sum = graph.run(&lab, &last).unwrap().wait().unwrap();
-    let row = sum_of(&table.array.row(0));
-    assert_eq!(sum, 2. * expected + row + 1.);
-    lab.assert_in_use(0);
+    let last = graph.add(add, (&first, &second, one));
+    let sum = graph.run(lab, &last).unwrap().wait().unwrap();
+    assert_eq!(sum, 3. * whole + row + 1.);
+    let make = |table: &Array<f32>| table.clone();
+    let actor = lab.actor(make, (one,)).start();
+    let sum = |held: &mut Array<f32>| sum_of(held);
+    assert_eq!(actor.call(sum, ()).wait().unwrap(), whole);
 }
 
 fn a_small_array_is_copied() {
@@ -189,11 +179,10 @@ fn a_small_array_is_copied() {
     store.put("few", &Array::from_slice(&[1_f32, 2.])).unwrap();
     let few = store.get::<f32>("few").unwrap();
     assert_eq!(descriptors(std::process::id() as i32), before);
-    let lab = Lab::new(1);
-    assert_eq!(lab.submit(sum_of, (&few,)).wait().unwrap(), 3.);
-    assert_eq!(lab.submit(sum_of, (&few.rows(1..),)).wait().unwrap(), 2.);
+    let lab = Lab::balanced(1);
+    assert_eq!(lab.value_of(sum_of, (&few,)), 3.);
+    assert_eq!(lab.value_of(sum_of, (&few.rows(1..),)), 2.);
     assert_eq!(maps(lab.pid(0)), 0);
-    lab.assert_in_use(0);
 }
 
 fn an_array_without_bytes() {
@@ -203,7 +192,7 @@ fn an_array_without_bytes() {
     let lab = Lab::new(1);
     let none = store.get::<f32>("none").unwrap();
     for none in [none, table.array.rows(1000..)] {
-        assert_eq!(lab.submit(sum_array, (&none,)).wait().unwrap(), 0.);
+        assert_eq!(lab.value_of(sum_array, (&none,)), 0.);
     }
 }
 
@@ -288,10 +277,10 @@ fn a_handle_may_outlive_its_job() {
     let expected = sum_of(&table.array);
     let lab = Lab::new(1);
     let keep = |table: &Array<f32>| HELD.set(Some(table.clone()));
-    lab.submit(keep, (&table.array,)).wait().unwrap();
+    lab.value_of(keep, (&table.array,));
     drop(table.orphan());
     let sum = || HELD.with_borrow(|held| held.as_ref().map(sum_array).unwrap());
-    assert_eq!(lab.submit(sum, ()).wait().unwrap(), expected);
+    assert_eq!(lab.value_of(sum, ()), expected);
     let stats = lab.stats();
     assert_eq!(stats.restarts(), 0, "{stats:?}");
 }
@@ -300,10 +289,10 @@ fn a_kernel_returns_a_copy() {
     let table = Table::new();
     let lab = Lab::new(1);
     let tail = |table: &Array<f32>| table.rows(990..);
-    let tail = lab.submit(tail, (&table.array,)).wait().unwrap();
+    let tail = lab.value_of(tail, (&table.array,));
     assert_eq!(tail, table.array.rows(990..));
     let whole = |table: &Array<f32>| table.clone();
-    let whole = lab.submit(whole, (&table.array,)).wait().unwrap();
+    let whole = lab.value_of(whole, (&table.array,));
     assert_eq!(whole, table.array);
     // It is an array of the arena.
     let job = lab.submit(sum_of, (&whole,));
@@ -317,7 +306,7 @@ fn a_write_costs_the_job() {
         // SAFETY: none: a bug, on purpose.
         unsafe { table.as_ptr().cast_mut().add(7).write_volatile(1.) }
     };
-    let error = lab.failure_of(lab.submit(write, (&table.array,)));
+    let error = lab.error_of(write, (&table.array,));
     assert_eq!(*error.kind(), by_signal(libc::SIGSEGV), "{error}");
     let job = lab.submit(sum_of, (&table.array,));
     assert_eq!(job.wait().unwrap(), sum_of(&table.array));
@@ -332,14 +321,14 @@ fn arrays_that_can_change_are_rejected() {
     let mapped = unsafe { npy::map::<f32>(&path) }.unwrap();
     let lab = Lab::new(1);
     for array in [mapped, Array::zeros(10)] {
-        let error = lab.failure_of(lab.submit(sum_of, (array,)));
+        let error = lab.error_of(sum_of, (array,));
         assert_eq!(*error.kind(), rejected(Rejection::ForeignArray), "{error}");
     }
     let table = Table::new();
     let (_, bytes) = table.home.connect().get_bytes("table").unwrap();
     // SAFETY: it is rejected.
     let lent = unsafe { Buffer::write(bytes) };
-    let error = lab.failure_of(lab.submit(|_: Buffers<'_>| (), (vec![lent],)));
+    let error = lab.error_of(|_: Buffers<'_>| (), (vec![lent],));
     assert_eq!(*error.kind(), rejected(Rejection::ForeignArray), "{error}");
 }
 
@@ -361,10 +350,10 @@ fn a_descriptor_that_is_another_file_costs_the_job() {
     };
     // SAFETY: a bug, on purpose, in a program that has opened this number.
     assert_eq!(unsafe { libc::dup2(null.as_raw_fd(), fd) }, fd);
-    let error = lab.failure_of(lab.submit(sum_of, (&table.array,)));
+    let error = lab.error_of(sum_of, (&table.array,));
     assert_kind!(error, JobErrorKind::Returned(_));
-    assert!(error.to_string().contains("engine.import"), "{error}");
-    assert!(error.to_string().contains("another file"), "{error}");
+    assert_says(&error, "engine.import");
+    assert_says(&error, "another file");
     let copy = lab.import(&table.array).unwrap();
     let job = lab.submit(sum_of, (&copy,));
     assert_eq!(job.wait().unwrap(), sum_of(&table.array));
@@ -381,7 +370,7 @@ fn nothing_stays_open_or_mapped() {
     let (own, worker) = (std::process::id() as i32, lab.pid(0));
     let once = || {
         let array = store.get::<f32>("table").unwrap();
-        lab.submit(sum_of, (array,)).wait().unwrap()
+        lab.value_of(sum_of, (array,))
     };
     once();
     // Maybe more than stay open: the thread that started the worker may still have its handshake, and the monitor opens
@@ -427,11 +416,10 @@ fn a_program_short_of_descriptors_keeps_none() {
     let others = files.len();
     assert!(descriptors(own) <= before + others);
     drop(files);
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     let job = lab.submit(sum_of, (&array,));
     assert_eq!(job.wait().unwrap(), sum_of(&array));
     assert_eq!(maps(lab.pid(0)), 0);
-    lab.assert_in_use(0);
 }
 
 fn a_program_that_forbids_it() {
@@ -454,39 +442,6 @@ pub fn undumpable() {
 }
 
 fn sandboxed_workers_get_copies() {
-    let table = Table::new();
-    let lab = Lab::with(1, |builder| builder.sandbox(Sandbox::Strict));
-    let expected = sum_of(&table.array);
-    let job = lab.submit(sum_of, (&table.array,));
-    assert_eq!(job.wait().unwrap(), expected);
-    let job = lab.submit(sum_of, (&table.array.rows(1..),));
-    assert_eq!(job.wait().unwrap(), sum_of(&table.array.rows(1..)));
-    let list = vec![table.array.clone(), table.array.rows(..1)];
-    let row = sum_of(&table.array[..LEN / 1000]);
-    let job = lab.submit(sum_list, (&list,));
-    assert_eq!(job.wait().unwrap(), expected + row);
-    let last = |_: &str, table: &Array<f32>| table[1];
-    let job = lab.submit(last, ("x".repeat(200), &table.array));
-    assert_eq!(job.wait().unwrap(), 1.);
-    let add = |sum: f64, more: &[f32]| sum + sum_of(more);
-    let job = lab.job(sum_list, (list,));
-    let job = job.then(add, (&table.array,)).submit();
-    assert_eq!(job.wait().unwrap(), 2. * expected + row);
-    // Jobs at the same time share one copy: a hundred of their own would not fit.
-    let items = (0..1000_u64).map(|at| (&table.array, at));
-    let element = |table: &[f32], at: u64| table[at as usize];
-    let elements: Vec<f32> = lab.map(element, items).map(Result::unwrap).collect();
-    assert_eq!(elements, table.array[..1000]);
-    let mut graph = Graph::new();
-    let sum = graph.add(sum_of, (&table.array,));
-    // One job with the node before.
-    let sum = graph.add(add, (sum, &table.array));
-    let sum = graph.run(&lab, &sum).unwrap().wait().unwrap();
-    assert_eq!(sum, 2. * expected);
-    let make = |table: &Array<f32>| table.clone();
-    let actor = lab.actor(make, (&table.array,)).start();
-    let sum = |held: &mut Array<f32>| sum_of(held);
-    assert_eq!(actor.call(sum, ()).wait().unwrap(), expected);
-    drop(actor);
-    lab.assert_in_use(0);
+    let lab = Lab::balanced_with(2, |builder| builder.sandbox(Sandbox::Strict));
+    assert_taken(&lab, &Table::new());
 }

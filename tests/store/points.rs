@@ -36,7 +36,8 @@ fn a_server_killed_at_any_step_leaves_no_half_object() {
             for _ in 0..3 {
                 case(format!("killed at {} of {name}", point.name));
                 let home = Home::new();
-                let mut server = home.serve_with(|| Ok(()), 1 << 30, &[(VARIABLE, &path)]);
+                let mut server =
+                    home.serve_with(|| Ok(()), 1 << 30, &[(VARIABLE, path.to_str().unwrap())]);
                 let store = home.connect();
                 store.put("kept", &array()).unwrap();
                 let held = store.get::<u8>("kept").unwrap();
@@ -79,7 +80,7 @@ fn a_service_killed_at_any_step_fails_its_calls_and_leaves_no_worker() {
     for point in POINTS.iter().filter(|point| point.side == Side::Service) {
         for _ in 0..3 {
             case(format!("killed at {}", point.name));
-            let mut served = Served::with(Home::new(), 2, &[(VARIABLE, &path)]);
+            let mut served = Served::with(Home::new(), 2, &[(VARIABLE, path.to_str().unwrap())]);
             let client = served.connect();
             assert_eq!(client.call::<u32>("add", (1, 1)).wait().unwrap(), 2);
             board.arm(point.name, Fault::Kill, 1..2);

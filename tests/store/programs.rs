@@ -15,7 +15,7 @@ pub const SOCKET: &str = "ARENITE_TEST_SOCKET";
 /// Environment variable with the store's capacity in bytes.
 const CAPACITY: &str = "ARENITE_TEST_CAPACITY";
 /// Environment variable with the step at which a client stops.
-const STEP: &str = "ARENITE_TEST_STEP";
+pub const STEP: &str = "ARENITE_TEST_STEP";
 
 /// The bytes of the arrays that clients put: large enough for a file of their own.
 pub const LEN: usize = 1 << 20;
@@ -80,40 +80,25 @@ impl Home {
         &self,
         prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
         capacity: u64,
-        variables: &[(&str, &Path)],
+        variables: &[(&str, &str)],
     ) -> Program {
-        let mut server = Program::with("server", prepare, |command| {
-            command
-                .env(SOCKET, self.path())
-                .env(CAPACITY, capacity.to_string());
-            command.envs(variables.iter().copied());
-        });
+        let capacity = capacity.to_string();
+        let variables = [&[(CAPACITY, &*capacity)][..], variables].concat();
+        let mut server = self.start_with("server", prepare, &variables);
         server.expect("ready");
         server
     }
 
     /// Starts a client and waits until it stands at this step.
     pub fn client(&self, step: &str) -> Program {
-        let mut client = Program::with(
-            "client",
-            || Ok(()),
-            |command| {
-                command.env(SOCKET, self.path()).env(STEP, step);
-            },
-        );
+        let mut client = self.start_with("client", || Ok(()), &[(STEP, step)]);
         client.expect("here");
         client
     }
 
     /// Starts a program that has mapped the array `kept`.
     pub fn reader(&self) -> Program {
-        let mut reader = Program::with(
-            "reader",
-            || Ok(()),
-            |command| {
-                command.env(SOCKET, self.path());
-            },
-        );
+        let mut reader = self.start("reader", || Ok(()));
         reader.expect("mapped");
         reader
     }
@@ -123,8 +108,18 @@ impl Home {
         role: &str,
         prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
     ) -> Program {
+        self.start_with(role, prepare, &[])
+    }
+
+    pub fn start_with(
+        &self,
+        role: &str,
+        prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+        variables: &[(&str, &str)],
+    ) -> Program {
         Program::with(role, prepare, |command| {
             command.env(SOCKET, self.path());
+            command.envs(variables.iter().copied());
         })
     }
 }

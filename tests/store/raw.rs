@@ -1,7 +1,9 @@
 //! A client that speaks the protocol by hand, and does not keep to it.
 
+use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -68,6 +70,32 @@ impl Connection {
     }
 }
 
+/// Checks that a request with each of these files is this error: none, several, and those that are no memory files.
+pub fn assert_refused(connection: &Connection, request: &str, error: &str) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let (stream, _other) = UnixStream::pair().unwrap();
+    let [null, folder] = ["/dev/null", "/"].map(|path| File::open(path).unwrap());
+    let file = tempfile::tempfile().unwrap();
+    let sealed = sealed(&[0; 16]);
+    // As many as a packet can have.
+    let many: [&dyn AsFd; 253] = [&sealed; 253];
+    let wrong: [&[&dyn AsFd]; 9] = [
+        &[],
+        &[&reader],
+        &[&writer],
+        &[&stream],
+        &[&null],
+        &[&folder],
+        &[&file],
+        &[&sealed, &sealed],
+        &many,
+    ];
+    for files in wrong {
+        let (answer, _) = connection.ask(request, files);
+        assert_eq!(answer["error"], error, "{answer}");
+    }
+}
+
 fn new_socket() -> OwnedFd {
     let flags = SockFlag::SOCK_CLOEXEC;
     socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap()
@@ -82,22 +110,22 @@ pub fn listen(path: &Path) -> OwnedFd {
 }
 
 /// A memory file that can be sealed.
-pub fn memory_file(bytes: &[u8]) -> std::fs::File {
+pub fn memory_file(bytes: &[u8]) -> File {
     use std::io::Write;
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut file = std::fs::File::from(memfd_create("test", flags).unwrap());
+    let mut file = File::from(memfd_create("test", flags).unwrap());
     file.write_all(bytes).unwrap();
     file
 }
 
 /// A sealed memory file.
-pub fn sealed(bytes: &[u8]) -> std::fs::File {
+pub fn sealed(bytes: &[u8]) -> File {
     let file = memory_file(bytes);
     seal(&file).unwrap();
     file
 }
 
-pub fn seal(file: &std::fs::File) -> nix::Result<()> {
+pub fn seal(file: &File) -> nix::Result<()> {
     let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK;
     fcntl(file, FcntlArg::F_ADD_SEALS(seals)).map(drop)
 }

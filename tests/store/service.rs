@@ -2,18 +2,20 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::fd::AsFd;
-use std::path::Path;
 use std::time::Duration;
 
 use arenite::{Array, ArrayMut, Bytes, Engine};
 use arenite_store::StoreErrorKind;
-use arenite_store::service::{Call, Client, Payload, Service, ServiceErrorKind, Value, connect};
+use arenite_store::service::{
+    Call, Client, FromValue, IntoValue, Payload, Service, ServiceErrorKind, Value, connect,
+};
 use serde_json::{Value as Json, json};
 
 use crate::harness::programs::{Program, pause, say, stay};
-use crate::harness::{Gate, block_on, builder, case, hang, pass, step, tests, wait_until};
-use crate::programs::{Home, SOCKET, Shop, descriptors};
+use crate::harness::{
+    Gate, assert_says, block_on, builder, case, hang, pass, step, tests, wait_until,
+};
+use crate::programs::{Home, SOCKET, STEP, Shop, descriptors};
 use crate::raw::{self, Connection};
 
 tests![
@@ -34,8 +36,6 @@ tests![
 
 /// Environment variable with the number of workers.
 const WORKERS: &str = "ARENITE_TEST_WORKERS";
-/// Environment variable with the step at which a client stops.
-const STEP: &str = "ARENITE_TEST_STEP";
 /// Environment variable with the path of a gate.
 const GATE: &str = "ARENITE_TEST_GATE";
 
@@ -186,17 +186,10 @@ impl Served {
         Served::with(home, workers, &[])
     }
 
-    pub fn with(home: Home, workers: u32, variables: &[(&str, &Path)]) -> Served {
-        let mut program = Program::with(
-            "service",
-            || Ok(()),
-            |command| {
-                command
-                    .env(SOCKET, home.path())
-                    .env(WORKERS, workers.to_string())
-                    .envs(variables.iter().copied());
-            },
-        );
+    pub fn with(home: Home, workers: u32, variables: &[(&str, &str)]) -> Served {
+        let workers = workers.to_string();
+        let variables = [&[(WORKERS, &*workers)][..], variables].concat();
+        let mut program = home.start_with("service", || Ok(()), &variables);
         program.expect("ready");
         Served { home, program }
     }
@@ -216,9 +209,13 @@ impl Served {
     }
 }
 
+fn value_of<R: FromValue>(client: &Client, kernel: &str, args: impl IntoValue) -> R {
+    client.call(kernel, args).wait().unwrap()
+}
+
 /// Others are served as before.
 fn is_well(client: &Client) {
-    assert_eq!(client.call::<u32>("add", (40, 2)).wait().unwrap(), 42);
+    assert_eq!(value_of::<u32>(client, "add", (40, 2)), 42);
 }
 
 fn kernel<'a>(status: &'a Json, name: &str) -> &'a Json {
@@ -267,10 +264,7 @@ fn values_travel_both_ways() {
     // Below, at and above the size from which a file is mapped to be written.
     for shape in [[0, 3], [1, 1], [512, 512], [1024, 1025]] {
         let array = Array::from_fn(shape, |i| i as f32);
-        let twice = client
-            .call::<Array<f32>>("doubled", (&array,))
-            .wait()
-            .unwrap();
+        let twice = value_of::<Array<f32>>(&client, "doubled", (&array,));
         assert_eq!(twice.shape(), array.shape());
         assert!(
             twice
@@ -280,41 +274,23 @@ fn values_travel_both_ways() {
         );
     }
     let mixed = Array::from_slice(&[3_u16, 1, 2]);
-    let sorted = client
-        .call::<Array<u16>>("sorted", (&mixed,))
-        .wait()
-        .unwrap();
+    let sorted = value_of::<Array<u16>>(&client, "sorted", (&mixed,));
     assert_eq!((&sorted[..], &mixed[..]), (&[1, 2, 3][..], &[3, 1, 2][..]));
     let all: Vec<Array<u8>> = (0..3).map(|i| Array::from_slice(&[i; 5])).collect();
-    let parts = client
-        .call::<Vec<Array<u8>>>("parts", (all, 1_usize))
-        .wait()
-        .unwrap();
+    let parts = value_of::<Vec<Array<u8>>>(&client, "parts", (all, 1_usize));
     assert_eq!(parts.iter().map(|part| part[0]).collect::<Vec<_>>(), [1, 2]);
     let bytes = Bytes::from(b"\x00\xffabc");
-    let back = client.call::<Bytes>("reversed", (&bytes,)).wait().unwrap();
+    let back = value_of::<Bytes>(&client, "reversed", (&bytes,));
     assert_eq!(*back, *b"cba\xff\x00");
     // A text that is too long for a packet, both ways.
     let long = "äöü".repeat(40_000);
-    let twice = client
-        .call::<Option<String>>("repeated", (&*long, 2_usize))
-        .wait()
-        .unwrap();
+    let twice = value_of::<Option<String>>(&client, "repeated", (&*long, 2_usize));
     assert_eq!(twice.as_deref(), Some(&*long.repeat(2)));
-    let none = client
-        .call::<Option<String>>("repeated", ("x", 0_usize))
-        .wait()
-        .unwrap();
+    let none = value_of::<Option<String>>(&client, "repeated", ("x", 0_usize));
     assert_eq!(none, None);
-    let value = client
-        .call::<Value>("sum", (&Array::from_slice(&[1.5, 2.0]),))
-        .wait()
-        .unwrap();
+    let value = value_of::<Value>(&client, "sum", (&Array::from_slice(&[1.5, 2.0]),));
     assert!(matches!(value, Value::Float(3.5)), "{value:?}");
-    let (one, two) = client
-        .call::<(String, String)>("many_texts", (15 << 10,))
-        .wait()
-        .unwrap();
+    let (one, two) = value_of::<(String, String)>(&client, "many_texts", (15 << 10,));
     assert_eq!((one.len(), two.len()), (15 << 10, 15 << 10));
     drop(client);
     served.stop();
@@ -329,16 +305,10 @@ fn an_object_of_a_store_is_passed_on() {
     let served = Served::new(1);
     let client = served.connect();
     let values = store.get::<f64>("values").unwrap();
-    assert_eq!(client.call::<f64>("sum", (&values,)).wait().unwrap(), 3.5);
+    assert_eq!(value_of::<f64>(&client, "sum", (&values,)), 3.5);
     // A result is an argument of the next call, without a copy.
-    let twice = client
-        .call::<Payload>("doubled", (&Array::from_slice(&[1.0_f32]),))
-        .wait()
-        .unwrap();
-    let four = client
-        .call::<Array<f32>>("doubled", (twice,))
-        .wait()
-        .unwrap();
+    let twice = value_of::<Payload>(&client, "doubled", (&Array::from_slice(&[1.0_f32]),));
+    let four = value_of::<Array<f32>>(&client, "doubled", (twice,));
     assert_eq!(four[..], [4.0]);
     shop.close();
     drop(client);
@@ -362,43 +332,46 @@ fn a_call_that_fails_says_how_and_fails_alone() {
         is_well(&client);
         error
     };
-    let error = failed("refuse", vec![Value::Text("not today".to_owned())]);
-    assert_eq!(
-        (error.kind(), &*error.to_string()),
-        (ServiceErrorKind::Returned, "not today")
-    );
-    let error = failed("panics", vec![]);
-    assert_eq!(error.kind(), ServiceErrorKind::Panicked);
-    assert!(error.to_string().contains("on purpose"), "{error}");
     let error = failed("abort", vec![]);
-    assert_eq!(error.kind(), ServiceErrorKind::Crashed { signal: 6 });
     assert_eq!(error.last_words(), ["these are my last words"]);
     assert_eq!(error.attempts(), 1);
-    let error = failed("exit", vec![Value::Int(3)]);
-    assert_eq!(error.kind(), ServiceErrorKind::Exited { code: Some(3) });
-    let error = failed("add", vec![Value::Int(1)]);
-    assert_eq!(error.kind(), ServiceErrorKind::BadArgument);
-    assert!(
-        error.to_string().contains("add(u32, u32) -> u32"),
-        "{error}"
-    );
-    let error = failed("add", vec![Value::Int(1), Value::Int(-1)]);
-    assert_eq!(error.kind(), ServiceErrorKind::BadArgument);
     let array = Array::from_slice(&[1_u8]);
-    let error = client.call::<f64>("sum", (&array,)).wait().unwrap_err();
-    assert_eq!(error.kind(), ServiceErrorKind::BadArgument, "{error}");
-    let error = failed("nothing", vec![]);
-    assert_eq!(error.kind(), ServiceErrorKind::NoKernel);
-    assert!(error.to_string().contains("wait_at"), "{error}");
-    let error = client.call::<String>("add", (1, 2)).wait().unwrap_err();
-    assert_eq!(error.kind(), ServiceErrorKind::WrongType);
+    let bytes_as_floats = client.call::<f64>("sum", (&array,)).wait();
+    let number_as_text = client.call::<String>("add", (1, 2)).wait();
+    // Deeper than the service reads: the call's error, and the connection lives.
+    let deep = (0..126).fold(Value::Nothing, |inner, _| Value::List(vec![inner]));
+    use ServiceErrorKind::{BadArgument, Crashed, Exited, NoKernel, Panicked, Returned, WrongType};
+    let not_today = Value::Text("not today".to_owned());
+    for (error, kind, part) in [
+        (failed("refuse", vec![not_today]), Returned, "not today"),
+        (failed("panics", vec![]), Panicked, "on purpose"),
+        (error, Crashed { signal: 6 }, ""),
+        (
+            failed("exit", vec![Value::Int(3)]),
+            Exited { code: Some(3) },
+            "",
+        ),
+        (
+            failed("add", vec![Value::Int(1)]),
+            BadArgument,
+            "add(u32, u32) -> u32",
+        ),
+        (
+            failed("add", vec![Value::Int(1), Value::Int(-1)]),
+            BadArgument,
+            "",
+        ),
+        (bytes_as_floats.unwrap_err(), BadArgument, ""),
+        (failed("exit", vec![deep]), BadArgument, ""),
+        (failed("nothing", vec![]), NoKernel, "wait_at"),
+        (number_as_text.unwrap_err(), WrongType, ""),
+    ] {
+        assert_eq!(error.kind(), kind, "{error}");
+        assert_says(&error, part);
+    }
     let brief = client.clone().deadline(Duration::from_millis(20));
     let error = brief.call::<()>("hang", ()).wait().unwrap_err();
     assert_eq!(error.kind(), ServiceErrorKind::Timeout);
-    // Deeper than the service reads: the call's error, and the connection lives.
-    let deep = (0..126).fold(Value::Nothing, |inner, _| Value::List(vec![inner]));
-    let error = failed("exit", vec![deep]);
-    assert_eq!(error.kind(), ServiceErrorKind::BadArgument, "{error}");
     // Larger than the service's arena.
     let large = Array::from_fn(300 << 20, |_| 0_u8);
     let all = vec![large];
@@ -534,16 +507,9 @@ fn a_client_killed_at_any_step_leaves_no_call() {
         for _ in 0..3 {
             case(format!("killed when {last}"));
             let before = served.descriptors();
-            let mut caller = Program::with(
-                "caller",
-                || Ok(()),
-                |command| {
-                    command
-                        .env(SOCKET, served.home.path())
-                        .env(GATE, gate.path())
-                        .env(STEP, last);
-                },
-            );
+            let path = gate.path();
+            let variables = [(GATE, &*path), (STEP, last)];
+            let mut caller = served.home.start_with("caller", || Ok(()), &variables);
             caller.expect("here");
             caller.kill();
             caller.wait().assert_killed();
@@ -568,10 +534,7 @@ fn a_killed_service_fails_its_calls_and_can_be_replaced() {
         let mut served = Served::at(home, 2);
         let client = served.connect();
         let gate = Gate::new();
-        let kept = client
-            .call::<Array<f32>>("doubled", (&Array::from_slice(&[1.0_f32]),))
-            .wait()
-            .unwrap();
+        let kept = value_of::<Array<f32>>(&client, "doubled", (&Array::from_slice(&[1.0_f32]),));
         let calls: Vec<Call<u32>> = (0..9)
             .map(|_| client.call("wait_at", (&*gate.path(),)))
             .collect();
@@ -606,98 +569,63 @@ fn hostile_packets_are_errors_for_their_sender() {
     is_well(&client);
     let before = served.descriptors();
     let raw = Connection::new(&served.home.path());
+    let call = |kernel: &str, args: &str| {
+        format!(r#"{{"op":"call","id":1,"kernel":"{kernel}","args":{args}}}"#)
+    };
     let long = "x".repeat(60 << 10);
-    for (packet, code) in [
-        ("", ""),
-        ("{}", "bad_request"),
-        ("[1, 2]", "bad_request"),
-        ("\u{0}\u{1}", "bad_request"),
-        (r#"{"op":"fly"}"#, "bad_request"),
-        (r#"{"op":"put","name":"a","kind":"bytes"}"#, "bad_request"),
-        (r#"{"op":"call","id":-1,"kernel":"add"}"#, "bad_request"),
-        (
-            r#"{"op":"call","id":1,"kernel":"add","args":{}}"#,
-            "bad_argument",
-        ),
-        (
-            r#"{"op":"call","id":1,"kernel":"add","args":[1,2,3]}"#,
-            "bad_argument",
-        ),
-        (
-            r#"{"op":"call","id":1,"kernel":"add","args":[1e300,2]}"#,
-            "bad_argument",
-        ),
-        (
-            r#"{"op":"call","id":1,"kernel":"add","args":[1,{"float":"2"}]}"#,
-            "bad_argument",
-        ),
-        (
-            r#"{"op":"call","id":1,"kernel":"add","args":[1,2],"deadline":-1}"#,
-            "bad_argument",
-        ),
-        (
-            r#"{"op":"call","id":1,"kernel":"add","args":[1,2],"deadline":1e300}"#,
-            "bad_argument",
-        ),
-        (
-            r#"{"op":"call","id":1,"kernel":"sum","args":[{"kind":"array","dtype":"<f8","shape":[1]}]}"#,
-            "bad_argument",
-        ),
-        (
-            &format!(r#"{{"op":"call","id":1,"kernel":"{long}"}}"#),
-            "no_kernel",
-        ),
-        (
-            &format!(
-                r#"{{"op":"call","id":1,"kernel":"add","args":{}1{}}}"#,
-                "[".repeat(200),
-                "]".repeat(200)
-            ),
-            "bad_argument",
-        ),
-        (
-            &format!(r#"{{"op":"call","id":1,"kernel":"refuse","args":["{long}"]}}"#),
-            "returned",
-        ),
-    ] {
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    let no_requests = [
+        "{}",
+        "[1, 2]",
+        "\u{0}\u{1}",
+        r#"{"op":"fly"}"#,
+        r#"{"op":"put","name":"a","kind":"bytes"}"#,
+        r#"{"op":"call","id":-1,"kernel":"add"}"#,
+    ];
+    let no_arguments = [
+        "{}",
+        "[1,2,3]",
+        "[1e300,2]",
+        r#"[1,{"float":"2"}]"#,
+        r#"[1,2],"deadline":-1"#,
+        r#"[1,2],"deadline":1e300"#,
+        r#"[{"kind":"array","dtype":"<f8","shape":[1]}]"#,
+        &deep,
+    ];
+    let packets = [
+        (String::new(), ""),
+        (call(&long, "[]"), "no_kernel"),
+        (call("refuse", &format!(r#"["{long}"]"#)), "returned"),
+    ];
+    let packets = packets.into_iter();
+    let packets = packets.chain(no_requests.map(|packet| (packet.to_owned(), "bad_request")));
+    let packets = packets.chain(no_arguments.map(|args| (call("add", args), "bad_argument")));
+    for (packet, code) in packets {
         case(format!("{packet:.80}"));
         // An empty packet is a hang-up for its receiver.
         let raw = Connection::new(&served.home.path());
-        raw.send(packet, &[]);
+        raw.send(&packet, &[]);
         match raw.answer() {
             Some((answer, _)) => assert_eq!(answer["error"], code, "{answer}"),
             None => assert_eq!(code, ""),
         }
     }
 
-    let call = r#"{"op":"call","id":1,"kernel":"sum","args":[{"kind":"array","dtype":"<f8","shape":[2]}]}"#;
+    let call = call("sum", r#"[{"kind":"array","dtype":"<f8","shape":[2]}]"#);
+    raw::assert_refused(&raw, &call, "bad_argument");
     let sealed = raw::sealed(&[0; 16]);
     let short = raw::sealed(&[0; 8]);
     let open = raw::memory_file(&[0; 16]);
     let sparse = raw::memory_file(&[]);
     sparse.set_len(16).unwrap();
     raw::seal(&sparse).unwrap();
-    let null = std::fs::File::open("/dev/null").unwrap();
-    let (pipe, _writer) = std::io::pipe().unwrap();
-    let wrong: [&[&dyn AsFd]; 7] = [
-        &[],
-        &[&short],
-        &[&open],
-        &[&sparse],
-        &[&null],
-        &[&pipe],
-        &[&sealed, &sealed],
-    ];
-    for files in wrong {
-        let (answer, _) = raw.ask(call, files);
+    for file in [short, open, sparse] {
+        let (answer, _) = raw.ask(&call, &[&file]);
         assert_eq!(answer["error"], "bad_argument", "{answer}");
     }
-    let many: [&dyn AsFd; 253] = [&sealed; 253];
-    let (answer, _) = raw.ask(call, &many);
-    assert_eq!(answer["error"], "bad_argument", "{answer}");
     let (answer, _) = raw.ask(r#"{"op":"info"}"#, &[&sealed]);
     assert_eq!(answer["error"], "bad_request", "{answer}");
-    let (answer, _) = raw.ask(call, &[&sealed]);
+    let (answer, _) = raw.ask(&call, &[&sealed]);
     assert_eq!(answer["value"], 0.0, "{answer}");
     // Cancelling what is not there has no answer.
     raw.send(r#"{"op":"cancel","id":7}"#, &[]);
@@ -733,7 +661,7 @@ fn names_are_those_of_stores_too() {
     let socket = served.home.socket();
     let error = arenite_store::connect(&socket).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::Protocol);
-    assert!(error.to_string().contains("is a service"), "{error}");
+    assert_says(&error, "is a service");
     let error = arenite_store::Server::bind(&socket).unwrap_err();
     assert_eq!(error.kind(), StoreErrorKind::AlreadyRunning);
     let error = Service::new(Engine::inline()).run(&socket).unwrap_err();
@@ -742,7 +670,7 @@ fn names_are_those_of_stores_too() {
     let shop = Shop::open();
     let error = connect(&shop.home.socket()).unwrap_err();
     assert_eq!(error.kind(), ServiceErrorKind::Protocol);
-    assert!(error.to_string().contains("is a store"), "{error}");
+    assert_says(&error, "is a store");
     let error = connect("/nowhere/at/all.sock").unwrap_err();
     assert_eq!(error.kind(), ServiceErrorKind::NotRunning);
     let twice = Service::new(Engine::inline())

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use arenite::engine::Builder;
+use arenite::engine::{BuildError, Builder};
+use arenite::kernel::{Args, Kernel, Params, Reply};
 use arenite::{Engine, Job, JobError, Stats};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Gate, expect_idle, expect_in_use, pass, step};
+use super::{Gate, children, expect_idle, expect_in_use, pass, step};
 
 /// All engines of the running test, for the dump of a hang.
 static ENGINES: Mutex<Vec<Weak<Engine>>> = Mutex::new(Vec::new());
@@ -24,16 +25,74 @@ pub fn builder(workers: usize, capacity: u64) -> Builder {
     Engine::builder().workers(workers).capacity(capacity)
 }
 
+/// Runs a job and waits for its end.
+pub trait Calls {
+    fn on(&self) -> &Engine;
+
+    /// Returns the value of a job that has to succeed.
+    #[track_caller]
+    fn value_of<F, A, P, R>(&self, kernel: F, args: A) -> R::Out
+    where
+        F: Kernel<P, R>,
+        A: Args<'static, P>,
+        P: Params,
+        R: Reply,
+    {
+        let result = self.on().submit(kernel, args).wait();
+        result.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Returns the error of a job that has to fail.
+    #[track_caller]
+    fn error_of<F, A, P, R>(&self, kernel: F, args: A) -> JobError
+    where
+        F: Kernel<P, R>,
+        A: Args<'static, P>,
+        P: Params,
+        R: Reply,
+    {
+        let job = self.on().submit(kernel, args);
+        step(format!("{job:?} to fail"));
+        job.wait().err().expect("this job has to fail")
+    }
+}
+
+impl Calls for Engine {
+    fn on(&self) -> &Engine {
+        self
+    }
+}
+
+/// Returns why an engine cannot be built, of which no process is left.
+#[track_caller]
+pub fn refused(builder: Builder) -> BuildError {
+    step("an engine that cannot be built");
+    let error = builder.build().expect_err("it cannot be built");
+    assert_eq!(children(), [0_i32; 0], "{error}");
+    error
+}
+
 /// An engine that the watchdog includes in its dump.
 #[derive(Debug)]
 pub struct Lab {
-    engine: Arc<Engine>,
+    /// `None` once it is taken out.
+    engine: Option<Arc<Engine>>,
+    /// Whether [`expect_in_use`] has to hold when it is dropped, of an engine of which the test holds nothing.
+    is_balanced: bool,
 }
 
 impl Deref for Lab {
     type Target = Engine;
     fn deref(&self) -> &Engine {
-        &self.engine
+        self.engine.as_ref().expect("the engine is not taken out")
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.is_balanced && self.engine.is_some() && !thread::panicking() {
+            self.assert_in_use(0);
+        }
     }
 }
 
@@ -48,6 +107,17 @@ impl Lab {
         Self::of(builder.build().expect("an engine can be built"))
     }
 
+    /// As [`new`](Self::new); when it is dropped, no memory may be in use but that of workers.
+    pub fn balanced(workers: usize) -> Self {
+        Self::balanced_with(workers, |builder| builder)
+    }
+
+    pub fn balanced_with(workers: usize, change: impl FnOnce(Builder) -> Builder) -> Self {
+        let mut lab = Self::with(workers, change);
+        lab.is_balanced = true;
+        lab
+    }
+
     /// Wraps an engine.
     pub fn of(engine: Engine) -> Self {
         let engine = Arc::new(engine);
@@ -55,12 +125,16 @@ impl Lab {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Arc::downgrade(&engine));
-        Self { engine }
+        Self {
+            engine: Some(engine),
+            is_balanced: false,
+        }
     }
 
     /// Returns the engine.
-    pub fn into_inner(self) -> Engine {
-        Arc::into_inner(self.engine).expect("the engine is held once")
+    pub fn into_inner(mut self) -> Engine {
+        let engine = self.engine.take().and_then(Arc::into_inner);
+        engine.expect("the engine is held once")
     }
 
     /// Waits until a worker has a process, and returns its id. Never 0, which means the whole group to `kill`.

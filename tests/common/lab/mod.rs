@@ -13,9 +13,9 @@ mod watch;
 
 pub use dice::Dice;
 pub use ends::{End, judge};
-pub use engine::{Lab, builder, send_signal, wait_until};
+pub use engine::{Calls, Lab, builder, refused, send_signal, wait_until};
 pub use gate::{Gate, at_gates, hang, pass, through};
 pub use invariant::{Answers, Invariant, expect_idle, expect_in_use};
-pub use proc::{private_bytes, state_of};
+pub use proc::{field_of, private_bytes, state_of, status_of};
 pub use traces::{children, processes_of};
 pub use watch::{case, patience, step, watched};

@@ -9,11 +9,22 @@ pub fn state_of(pid: i32) -> Option<char> {
     text.rsplit_once(')')?.1.trim().chars().next()
 }
 
+/// Returns a field of its status; `None` once it is gone.
+pub fn status_of(pid: u32, name: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    field_of(&status, name)
+}
+
+/// Returns a field of the text of a status.
+pub fn field_of(status: &str, name: &str) -> Option<String> {
+    let mut fields = status.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = fields.find(|(known, _)| *known == name)?;
+    Some(value.trim().to_owned())
+}
+
 /// Returns the bytes of its anonymous memory, which excludes the pages of arenas; `None` once it is gone.
 pub fn private_bytes(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let mut lines = status.lines();
-    let line = lines.find_map(|line| line.strip_prefix("RssAnon:"))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    let kib = status_of(pid, "RssAnon")?;
+    let kib: u64 = kib.strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib << 10)
 }

@@ -52,7 +52,8 @@ pub fn poison_among_others(order: Order) -> Result<Seen, String> {
     })
 }
 
-/// Only poison jobs: workers are replaced more and more slowly, so that the loop costs next to nothing.
+/// Jobs that kill each worker they get, and nothing else: workers are replaced more and more slowly, so that all processes
+/// together (the supervisor and what it starts) use little of a core.
 pub fn flood(order: Order) -> Result<Seen, String> {
     let invariant = Invariant::before();
     let lab = Lab::new(2);
@@ -79,6 +80,16 @@ pub fn flood(order: Order) -> Result<Seen, String> {
         jobs.push_back(lab.submit(poison, ()));
     }
     let (wall, spent) = (began.elapsed(), cpu()? - before);
+    // The pauses alone: 10, 20, 40 … ms for each worker from its third death on.
+    let workers = lab.stats().workers;
+    let pauses = workers.iter().map(|worker| {
+        let deaths = 3..worker.restarts;
+        deaths.map(|n| 10 << (n - 3).min(6)).sum::<u64>()
+    });
+    let pauses = Duration::from_millis(pauses.max().unwrap_or(0));
+    if began.elapsed() < pauses {
+        return Err(format!("{wall:?} with pauses of {pauses:?}: {workers:?}"));
+    }
     // Jobs that have not started are cancelled; the others end on their own.
     drop(jobs);
     invariant.ends(lab)?;

@@ -1,33 +1,26 @@
 //! Jobs that are retried.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arenite::{Array, Backoff, Job, JobErrorKind, JobLimit, Rejection, WorkerExit};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
 
 use crate::harness::{
-    ABORTED, Diary, Gate, Lab, assert_kind, block_on, figures_are_strict, hang, late, note,
+    ABORTED, Calls, Diary, Gate, Lab, assert_kind, assert_says, block_on, hang, late, note,
     note_after, panicked, pass, rejected, step, tests, wait_until,
 };
 
 tests![
     a_death_fails_or_is_retried,
     deaths_are_listed_and_attempts_counted,
-    panics_are_retried_in_the_same_worker,
     each_attempt_has_the_whole_deadline,
     failures_that_are_never_retried,
     inputs_live_until_the_answer,
-    a_map_retries_its_items,
     a_poison_job_is_quarantined,
-    a_flood_of_poison_costs_little,
-    a_detached_job_is_retried,
     a_dropped_job_is_not_retried,
     a_cancelled_job_is_not_retried,
     jobs_waiting_for_a_retry_can_be_cancelled,
-    futures_wait_for_all_attempts,
-    shutdown_answers_waiting_retries,
-    dropping_answers_waiting_retries,
+    all_attempts_run_whoever_waits,
+    the_end_of_the_engine_answers_waiting_retries,
     a_chain_is_retried_as_a_whole,
 ];
 
@@ -58,7 +51,7 @@ fn waiting(lab: &Lab) -> Job<()> {
 
 /// The first, the second or the last of several jobs dies once.
 fn a_death_fails_or_is_retried() {
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     for retries in [0, 1] {
         for bad in [0, 1, 9] {
             let diary = Diary::new();
@@ -90,7 +83,6 @@ fn a_death_fails_or_is_retried() {
             assert_eq!(diary.lines().len() as u32, 1 + retries);
         }
     }
-    lab.assert_in_use(0);
 }
 
 fn deaths_are_listed_and_attempts_counted() {
@@ -102,7 +94,7 @@ fn deaths_are_listed_and_attempts_counted() {
             _ => hang(),
         }
     }
-    let lab = Lab::with(1, |builder| builder.quarantine_after(100));
+    let lab = Lab::balanced_with(1, |builder| builder.quarantine_after(100));
     let mut limit = Duration::from_millis(300);
     let error = loop {
         step(format!("four attempts of {limit:?}"));
@@ -128,7 +120,7 @@ fn deaths_are_listed_and_attempts_counted() {
     assert_eq!(*first, ABORTED);
     assert_eq!(*second, JobErrorKind::Lost(WorkerExit::Code(Some(3))));
     assert_eq!(message, "third");
-    assert!(error.to_string().contains("attempt 4"), "{error}");
+    assert_says(&error, "attempt 4");
     // Only the last are retained.
     let error = lab.failure_of(
         lab.job(|| -> () { panic!("again") }, ())
@@ -137,21 +129,6 @@ fn deaths_are_listed_and_attempts_counted() {
             .submit(),
     );
     assert_eq!((error.attempt(), error.deaths().len()), (31, 16));
-    lab.assert_in_use(0);
-}
-
-fn panics_are_retried_in_the_same_worker() {
-    fn panic_until(diary: &str) -> usize {
-        let before = note_after(diary, "tried");
-        assert!(before >= 2, "not yet");
-        before
-    }
-    let lab = Lab::new(1);
-    let diary = Diary::new();
-    let job = lab.job(panic_until, (&diary.path(),)).retries(5).submit();
-    assert_eq!(job.wait().unwrap(), 2);
-    assert_eq!(lab.stats().workers[0].restarts, 0);
-    lab.assert_in_use(0);
 }
 
 fn each_attempt_has_the_whole_deadline() {
@@ -162,7 +139,7 @@ fn each_attempt_has_the_whole_deadline() {
         }
         before + 1
     }
-    let lab = Lab::new(2);
+    let lab = Lab::balanced(2);
     // Each attempt must write to the diary by then, on a machine that may be busy.
     let mut limit = Duration::from_millis(100);
     loop {
@@ -175,7 +152,6 @@ fn each_attempt_has_the_whole_deadline() {
         }
         limit *= 2;
     }
-    lab.assert_in_use(0);
 }
 
 fn failures_that_are_never_retried() {
@@ -192,7 +168,7 @@ fn failures_that_are_never_retried() {
         note(diary, "tried");
         *KEPT.lock().unwrap() = Some(Array::from_slice(&[1]));
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     let diary = Diary::new();
     let path = diary.path();
     let error = lab.failure_of(lab.job(returned, (&path,)).retries(9).submit());
@@ -206,7 +182,6 @@ fn failures_that_are_never_retried() {
     let error = lab.failure_of(lab.job(sum, (&foreign,)).retries(9).submit());
     assert_eq!(*error.kind(), rejected(Rejection::ForeignArray));
     assert_eq!(diary.lines().len(), 3, "each once");
-    lab.assert_in_use(0);
 }
 
 /// The caller drops its handles after the first attempt; their memory is not reused.
@@ -219,7 +194,7 @@ fn inputs_live_until_the_answer() {
             _ => Array::from_slice(&[values.iter().sum()]),
         }
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     let diary = Diary::new();
     let values = lab.from_fn(100_000, |i| i as u64).unwrap();
     let expected: u64 = values.iter().sum();
@@ -235,25 +210,6 @@ fn inputs_live_until_the_answer() {
     }
     let result = job.wait().unwrap();
     assert_eq!(result[..], [expected]);
-    drop(result);
-    lab.assert_in_use(0);
-}
-
-fn a_map_retries_its_items() {
-    fn flaky(diary: &str, n: u32) -> u32 {
-        if n % 20 == 3 && note_after(diary, "tried") < 5 {
-            std::process::abort();
-        }
-        n * 2
-    }
-    let lab = Lab::with(2, |builder| builder.quarantine_after(6));
-    let diary = Diary::new();
-    let items = (0..200u32).map(|n| (diary.path(), n));
-    let doubled = lab.map(flaky, items).retries(5).backoff(Backoff::NONE);
-    let doubled: Vec<u32> = doubled.map(Result::unwrap).collect();
-    assert_eq!(doubled, (0..200).map(|n| n * 2).collect::<Vec<_>>());
-    assert_eq!(diary.lines().len(), 15);
-    lab.assert_in_use(0);
 }
 
 fn a_poison_job_is_quarantined() {
@@ -267,8 +223,8 @@ fn a_poison_job_is_quarantined() {
         );
         assert_eq!(error.deaths(), [ABORTED, ABORTED, ABORTED]);
         assert_eq!(error.attempt(), 3);
-        assert!(error.to_string().contains("SIGABRT"), "{error}");
-        assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
+        assert_says(&error, "SIGABRT");
+        assert_eq!(lab.value_of(|| 1u8, ()), 1);
         assert_eq!(lab.stats().restarts(), 3 * round, "no more than that");
     }
     lab.assert_in_use(0);
@@ -280,58 +236,6 @@ fn a_poison_job_is_quarantined() {
         JobErrorKind::Limit(JobLimit::Quarantined { deaths: 5 })
     );
     assert_eq!(lab.stats().restarts(), 5);
-}
-
-/// Jobs that kill each worker they get, and nothing else: starting workers slows down, so that all processes together
-/// (the supervisor and what it starts) use little of a core.
-///
-/// `ARENITE_POISON` sets their number, and then the limit is 5 % of a core, which takes hundreds of them. By default
-/// most starts are still quick, and the limit is a quarter of a core. Other load on the machine only lowers the number.
-fn a_flood_of_poison_costs_little() {
-    let asked = std::env::var("ARENITE_POISON").ok();
-    let asked: Option<u32> = asked.map(|text| text.parse().unwrap());
-    let lab = Lab::new(2);
-    let cpu = || {
-        let of = |who| {
-            let usage = getrusage(who).unwrap();
-            let micros = usage.user_time() + usage.system_time();
-            Duration::from_micros(micros.num_microseconds() as u64)
-        };
-        // The second number is that of processes that have ended.
-        of(UsageWho::RUSAGE_SELF) + of(UsageWho::RUSAGE_CHILDREN)
-    };
-    let (before, from) = (cpu(), Instant::now());
-    let count = asked.unwrap_or(24);
-    let jobs: Vec<_> = (0..count).map(|_| lab.submit(die, ())).collect();
-    for job in jobs {
-        assert_eq!(*lab.failure_of(job).kind(), ABORTED);
-    }
-    let (used, took) = (cpu() - before, from.elapsed());
-    let percent = 100.0 * used.as_secs_f64() / took.as_secs_f64();
-    println!("{count} deaths in {took:?}, {used:?} of processor time: {percent:.1} % of a core");
-    let most = if asked.is_some() { 5.0 } else { 25.0 };
-    assert!(percent < most || !figures_are_strict(), "{percent} %");
-    // The pauses alone: 10, 20, 40 … ms for each worker from its third death on.
-    let deaths = |worker: usize| lab.stats().workers[worker].restarts;
-    let pauses: u64 = [deaths(0), deaths(1)]
-        .into_iter()
-        .map(|deaths| (3..deaths).map(|n| 10 << (n - 3).min(6)).sum())
-        .max()
-        .unwrap();
-    assert!(took >= Duration::from_millis(pauses), "{took:?} {pauses}");
-    step("a job after the flood");
-    assert_eq!(lab.submit(|| 1u8, ()).wait().unwrap(), 1);
-    lab.assert_in_use(0);
-}
-
-fn a_detached_job_is_retried() {
-    let lab = Lab::new(1);
-    let diary = Diary::new();
-    let job = lab.job(die_until, (diary.path(), 3)).retries(2);
-    job.submit().detach();
-    wait_until("the third attempt", || diary.lines().len() == 3);
-    lab.assert_idle();
-    lab.assert_in_use(0);
 }
 
 fn a_dropped_job_is_not_retried() {
@@ -366,7 +270,7 @@ fn a_cancelled_job_is_not_retried() {
         pass(gate);
         panic!("badly");
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     let (diary, gate) = (Diary::new(), Gate::new());
     let job = lab.job(run, (diary.path(), gate.path()));
     let job = job.retries(3).backoff(Backoff::NONE).submit();
@@ -376,11 +280,10 @@ fn a_cancelled_job_is_not_retried() {
     let error = lab.failure_of(job);
     assert_kind!(error, JobErrorKind::Panicked { .. });
     assert_eq!((error.attempt(), diary.lines().len()), (1, 1));
-    lab.assert_in_use(0);
 }
 
 fn jobs_waiting_for_a_retry_can_be_cancelled() {
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     for now in [false, true] {
         let job = waiting(&lab);
         if now {
@@ -392,32 +295,49 @@ fn jobs_waiting_for_a_retry_can_be_cancelled() {
         assert_eq!(*error.kind(), JobErrorKind::Cancelled);
         assert_eq!(error.deaths(), [ABORTED], "what had happened before");
     }
-    lab.assert_in_use(0);
 }
 
-fn futures_wait_for_all_attempts() {
-    let lab = Lab::new(1);
+fn all_attempts_run_whoever_waits() {
+    fn panic_until(diary: &str) -> usize {
+        let before = note_after(diary, "tried");
+        assert!(before >= 2, "not yet");
+        before
+    }
+    let lab = Lab::balanced(1);
+    let diary = Diary::new();
+    let job = lab.job(panic_until, (&diary.path(),)).retries(5).submit();
+    assert_eq!(job.wait().unwrap(), 2);
+    assert_eq!(lab.stats().workers[0].restarts, 0, "in the same worker");
     let diary = Diary::new();
     let job = lab.job(die_until, (diary.path(), 4)).retries(3).submit();
     step("a future, over three deaths");
     assert_eq!(block_on(job).unwrap(), 4);
     let job = lab.job(die, ()).retries(2).submit();
     assert_eq!(block_on(job).unwrap_err().attempt(), 3);
-    lab.assert_in_use(0);
+    let diary = Diary::new();
+    let job = lab.job(die_until, (diary.path(), 3)).retries(2);
+    job.submit().detach();
+    wait_until("the third attempt", || diary.lines().len() == 3);
 }
 
-fn shutdown_answers_waiting_retries() {
-    let lab = Lab::new(2);
-    let job = waiting(&lab);
-    let future = waiting(&lab);
-    let future = std::thread::spawn(move || block_on(future));
-    let done = lab.submit(|| 1u8, ());
-    lab.into_inner().shutdown();
-    for error in [job.wait().unwrap_err(), future.join().unwrap().unwrap_err()] {
-        assert_eq!(*error.kind(), JobErrorKind::ShutDown);
-        assert_eq!(error.deaths(), [ABORTED]);
+fn the_end_of_the_engine_answers_waiting_retries() {
+    for drains in [true, false] {
+        let lab = Lab::new(2);
+        let job = waiting(&lab);
+        let future = waiting(&lab);
+        waiting(&lab).detach();
+        let future = std::thread::spawn(move || block_on(future));
+        let done = lab.submit(|| 1u8, ());
+        match drains {
+            true => lab.into_inner().shutdown(),
+            false => drop(lab),
+        }
+        for error in [job.wait().unwrap_err(), future.join().unwrap().unwrap_err()] {
+            assert_eq!(*error.kind(), JobErrorKind::ShutDown);
+            assert_eq!(error.deaths(), [ABORTED]);
+        }
+        assert!(done.wait() == Ok(1) || !drains);
     }
-    assert_eq!(done.wait().unwrap(), 1);
     // What fails while the engine drains is not retried.
     let lab = Lab::new(1);
     let gate = Gate::new();
@@ -440,18 +360,6 @@ fn shutdown_answers_waiting_retries() {
     );
 }
 
-fn dropping_answers_waiting_retries() {
-    let lab = Lab::new(1);
-    let jobs = [waiting(&lab), waiting(&lab)];
-    waiting(&lab).detach();
-    drop(lab);
-    for job in jobs {
-        let error = job.wait().unwrap_err();
-        assert_eq!(*error.kind(), JobErrorKind::ShutDown);
-        assert_eq!(error.deaths(), [ABORTED]);
-    }
-}
-
 fn a_chain_is_retried_as_a_whole() {
     fn begin(diary: &str) -> Array<u32> {
         Array::from_slice(&[note_after(diary, "begin") as u32])
@@ -462,10 +370,9 @@ fn a_chain_is_retried_as_a_whole() {
         }
         values[0]
     }
-    let lab = Lab::new(1);
+    let lab = Lab::balanced(1);
     let diary = Diary::new();
     let job = lab.job(begin, (diary.path(),)).then(end, (diary.path(),));
     assert_eq!(job.retries(1).submit().wait().unwrap(), 2);
     assert_eq!(diary.lines(), ["begin", "end", "begin", "end"]);
-    lab.assert_in_use(0);
 }
