@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 import arenite
+import harness
 from arenite.store import NoObject, NotRunning, ObjectExists, Store, StoreError, StoreFull
 
 np = pytest.importorskip("numpy")
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = next((path for kind in ("release", "debug") if (path := ROOT / "target" / kind / "arenite").exists()), None)
-
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="the command is not built: cargo build --release -p arenite-cli")
+pytestmark = pytest.mark.skipif(
+    harness.COMMAND is None, reason="the command is not built: cargo build --release -p arenite-cli"
+)
 
 
 @pytest.fixture
@@ -34,12 +34,8 @@ def name(tmp_path: Path) -> str:
 
 @pytest.fixture
 def server(name: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [str(PROGRAM), "serve", "--json", "--name", name, "--capacity", "64M"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
-        assert server.stdout is not None
-        assert b'"pid"' in server.stdout.readline()
+    with harness.store("--name", name, "--capacity", "64M") as server:
         yield server
-        server.terminate()
 
 
 @pytest.fixture
