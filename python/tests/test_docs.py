@@ -285,6 +285,7 @@ def test_partitions(tmp_path):
 
 
 def test_each_example_is_run():
-    """A new one needs a test here, as `uploads.py` in `test_asyncio.py`, or as `server.py` with the command."""
+    """A new one needs a test here, in the file of what it uses (`store_client.py`), or at the command (`server.py`)."""
     names = {path.name for path in (ROOT / "examples/python").glob("*.py")}
-    assert names == {"partitions.py", "server.py", "thumbnails.py", "uploads.py"}
+    clients = {"service_client.py", "store_client.py"}
+    assert names == {"partitions.py", "server.py", "thumbnails.py", "uploads.py", *clients}
