@@ -139,6 +139,8 @@ fn each_cargo_command_names_what_exists() {
         "Cargo.toml",
         "bin/Cargo.toml",
         "image/Cargo.toml",
+        "store/Cargo.toml",
+        "tables/Cargo.toml",
         "benches/Cargo.toml",
         "tests/Cargo.toml",
     ];
@@ -165,7 +167,13 @@ fn each_cargo_command_names_what_exists() {
                             || files("image/tests", name)
                     }
                     "--example" => {
-                        *name == "NAME" || files("examples", name) || files("image/examples", name)
+                        let of = [
+                            "examples",
+                            "image/examples",
+                            "store/examples",
+                            "tables/examples",
+                        ];
+                        *name == "NAME" || of.iter().any(|folder| files(folder, name))
                     }
                     _ => continue,
                 };

@@ -617,3 +617,8 @@ fn finish(
     let pixels = padding.around(pixels, into, spec)?;
     Ok((pixels, metadata))
 }
+
+// The program in README.md is a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -9,6 +9,7 @@ import faulthandler
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,11 @@ import time
 from pathlib import Path
 
 import pytest
+
+_TARGET = Path(__file__).parents[2] / "target"
+_BUILT = [str(path) for kind in ("release", "debug") if (path := _TARGET / kind / "arenite").exists()]
+#: The command `arenite`. None if it is neither built nor installed.
+COMMAND = os.environ.get("ARENITE_COMMAND") or next(iter(_BUILT), shutil.which("arenite"))
 
 #: Seconds at one wait until the watchdog fails the test.
 PATIENCE = int(os.environ.get("ARENITE_TEST_PATIENCE", "60"))
@@ -281,3 +287,14 @@ class Script:
 def script(source, *arguments, **options):
     """Runs a Python program to its end. See `Script`."""
     return Script(source, *arguments, **options).finish()
+
+
+@contextlib.contextmanager
+def store(*options, env=None):
+    """A server that `arenite serve` with these options has started. Needs the command."""
+    with subprocess.Popen([COMMAND, "serve", "--json", *options], stdout=subprocess.PIPE, env=env) as server:
+        assert b'"pid"' in server.stdout.readline()
+        try:
+            yield server
+        finally:
+            server.terminate()

@@ -16,9 +16,7 @@ import harness
 import pytest
 from arenite.bench import child, measure, peer, report, rows, store_rows, svg, systems, work
 
-TARGET = Path(__file__).parents[2] / "target"
-BUILT = [str(path) for kind in ("release", "debug") if (path := TARGET / kind / "arenite").exists()]
-COMMAND = os.environ.get("ARENITE_COMMAND") or next(iter(BUILT), shutil.which("arenite"))
+COMMAND = harness.COMMAND
 
 
 def bench(*arguments, **environment):

@@ -1,8 +1,10 @@
 """The documentation is true: its code runs, its examples print what they show, and its links lead somewhere."""
 
+import contextlib
 import doctest
 import importlib
 import json
+import os
 import pkgutil
 import re
 import subprocess
@@ -14,14 +16,17 @@ import harness
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = {"docs/python.md": 20, "docs/asyncio.md": 5, "docs/beyond-one-machine.md": 1, "docs/tables.md": 1, "python/README.md": 1}
+#: The pages with code in Python, and how many blocks each has at least.
+PAGES = {"docs/python.md": 20, "docs/asyncio.md": 5, "python/README.md": 1}
+PAGES |= {f"docs/{name}.md": 1 for name in ["beyond-one-machine", "tables", "store"]}
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(arenite.__path__, "arenite.")
     if not module.name.startswith("arenite.bench") and module.name != "arenite._arenite"
 ]
 #: What the code of a page imports and need not be installed.
-NEEDS = {"docs/python.md": ["joblib"], "docs/asyncio.md": ["anyio"], "docs/beyond-one-machine.md": ["distributed"], "docs/tables.md": ["pandas", "pyarrow"]}
+NEEDS = {"docs/python.md": ["joblib"], "docs/asyncio.md": ["anyio"], "docs/beyond-one-machine.md": ["distributed"]}
+NEEDS |= {"docs/tables.md": ["pandas", "pyarrow"], "docs/store.md": ["pyarrow"]}
 #: Modules that import what need not be installed.
 OPTIONAL = {"arenite.dask": "distributed", "arenite.joblib": "joblib"}
 OPTIONAL |= {name.replace(".", ".integrations.", 1): library for name, library in OPTIONAL.items()}
@@ -44,13 +49,37 @@ def program(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_code_of_a_page_runs_as_a_script(page):
+def test_the_code_of_a_page_runs_as_a_script(page, tmp_path):
     for package in NEEDS.get(page, ()):
         pytest.importorskip(package)
-    ran = harness.script(program(page), cwd=ROOT)
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    needs_store = page == "docs/store.md"
+    if needs_store and harness.COMMAND is None:
+        pytest.skip("the command is not built: cargo build --release -p arenite-cli")
+    with harness.store("--capacity", "64M", env=env) if needs_store else contextlib.nullcontext():
+        ran = harness.script(program(page), cwd=ROOT, env=env)
     assert (ran.code, ran.left) == (0, []), f"lines are those of {page}\n{ran}"
     # Dask writes the exceptions of tasks to its log.
     assert "Traceback" not in ran.err or "distributed" in NEEDS.get(page, ()), ran
+
+
+def test_fragments_for_other_schedulers(tmp_path):
+    """The program for Slurm runs as two tasks. Those for Ray and Spark only compile: both need a cluster."""
+    pytest.importorskip("PIL")
+    page = (ROOT / "docs/beyond-one-machine.md").read_text()
+    slurm, *others = re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert len(others) == 2
+    for source in others:
+        compile(source, "beyond-one-machine.md", "exec")
+    photos = {path.stem for path in (ROOT / "samples").rglob("*.jpg")}
+    found = []
+    for task in range(2):
+        thumbs = tmp_path / str(task)
+        thumbs.mkdir()
+        env = {**os.environ, "SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_COUNT": "2"}
+        harness.script(slurm, ROOT / "samples", thumbs, env=env).ok()
+        found += [path.stem for path in thumbs.iterdir()]
+    assert len(photos) > 1 and sorted(found) == sorted(photos)
 
 
 RECIPES = re.split(r"^## ", (ROOT / "docs/recipes.md").read_text(), flags=re.MULTILINE)[1:]
@@ -145,7 +174,7 @@ RAW = "https://raw.githubusercontent.com/arenite/arenite/main/"
 GUIDES = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
 
 
-SOURCES = [ROOT / name for name in ["src", "image", "bin", "tests"]]
+SOURCES = [ROOT / name for name in ["src", "image", "store", "tables", "bin", "tests"]]
 READMES = sorted(str(page.relative_to(ROOT)) for folder in SOURCES for page in folder.rglob("README.md"))
 
 
@@ -256,6 +285,7 @@ def test_partitions(tmp_path):
 
 
 def test_each_example_is_run():
-    """A new one needs a test here, as `uploads.py` in `test_asyncio.py`, or as `server.py` with the command."""
+    """A new one needs a test here, in the file of what it uses (`store_client.py`), or at the command (`server.py`)."""
     names = {path.name for path in (ROOT / "examples/python").glob("*.py")}
-    assert names == {"partitions.py", "server.py", "thumbnails.py", "uploads.py"}
+    clients = {"service_client.py", "store_client.py"}
+    assert names == {"partitions.py", "server.py", "thumbnails.py", "uploads.py", *clients}

@@ -14,6 +14,7 @@ import pickle
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -1060,6 +1061,69 @@ def test_a_client_needs_no_extension(serving: Any, tmp_path: Path) -> None:
         shutil.copy(Path(arenite.__file__).parent / file, copy)
     ran = harness.script(PLAIN, tmp_path, serving.address, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert ran.ok().out == "done\n"
+
+
+STANDARD = """
+    import sys
+    from array import array
+
+    sys.path.insert(0, sys.argv[1])
+    from service_client import Failed, Service
+
+    service = Service("plain")
+    assert "scale" in {kernel["name"] for kernel in service.info["kernels"]}
+
+    # Values of each kind come back.
+    values = [None, True, 2**70, 1.5, float("-inf"), "é" * 5000, [1, [2, "three"]], {"name": [1], "": {}}]
+    assert service.call("echo", values) == values
+    content, numbers = service.call("echo", [b"bytes" * 50_000, array("d", [1.5, -2.5])])
+    assert content == b"bytes" * 50_000 and numbers.tolist() == [1.5, -2.5] and numbers.readonly
+    assert service.call("scale", array("i", range(5)), 3).tolist() == [0, 3, 6, 9, 12]
+
+    # Calls are answered in any order.
+    waits = service.submit("hold", sys.argv[2])
+    assert service.call("echo", 7) == 7
+    open(f"{sys.argv[2]}/gate", "w").close()
+    assert service.result(waits) == "gate"
+    cancelled = service.submit("hold", sys.argv[2], "no gate")
+    service.cancel(cancelled)
+
+    def code(call):
+        try:
+            return service.result(call)
+        except Failed as failure:
+            return failure.code
+
+    assert code(cancelled) == "cancelled"
+    assert code(service.submit("hold", sys.argv[2], "no gate", deadline=0.05)) == "timeout"
+    assert code(service.submit("leave", 3)) == "exited"
+    assert code(service.submit("fail", "text")) == "panicked"
+    assert code(service.submit("none")) == "no_kernel"
+    assert service.call("echo", 8) == 8
+    assert not any(name.split(".")[0] in ("arenite", "numpy") for name in sys.modules)
+"""
+
+
+def test_the_client_of_the_standard_library(executor: arenite.Executor, tmp_path: Path) -> None:
+    examples = Path(__file__).parents[2] / "examples/python"
+    (tmp_path / "arenite").mkdir(mode=0o700)
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    with executor.serve(str(tmp_path / "arenite/plain.sock"), KERNELS):
+        harness.script(STANDARD, examples, tmp_path, env=env).ok()
+
+        def run(*arguments: str) -> tuple[int, str, str]:
+            command = [sys.executable, str(examples / "service_client.py"), "plain", *arguments]
+            with harness.waiting("an example to end"):
+                ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+            return ran.returncode, ran.stdout, ran.stderr
+
+        assert "scale(image, factor=2.0, *, out=None)\n" in run()[1]
+        assert run("echo", '{"a": [1.5, null]}') == (0, '{"a": [1.5, null]}\n', "")
+        assert run("make", '"transposed"') == (0, "[[0, 3], [1, 4], [2, 5]]\n", "")
+        code, _, said = run("fail", '"text"')
+        assert code == 1 and said.startswith("panicked: ValueError: text\n")
+        (tmp_path / "file").write_bytes(b"\1\2")
+        assert run("echo", "@file") == (0, "[1, 2]\n", "")
 
 
 def test_a_store_is_no_service(executor: arenite.Executor, serving: Any, tmp_path: Path) -> None:

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 import arenite
+import harness
 from arenite.store import NoObject, NotRunning, ObjectExists, Store, StoreError, StoreFull
 
 np = pytest.importorskip("numpy")
 
-ROOT = Path(__file__).parents[2]
-PROGRAM = next((path for kind in ("release", "debug") if (path := ROOT / "target" / kind / "arenite").exists()), None)
-
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="the command is not built: cargo build --release -p arenite-cli")
+pytestmark = pytest.mark.skipif(
+    harness.COMMAND is None, reason="the command is not built: cargo build --release -p arenite-cli"
+)
 
 
 @pytest.fixture
@@ -34,12 +34,8 @@ def name(tmp_path: Path) -> str:
 
 @pytest.fixture
 def server(name: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [str(PROGRAM), "serve", "--json", "--name", name, "--capacity", "64M"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
-        assert server.stdout is not None
-        assert b'"pid"' in server.stdout.readline()
+    with harness.store("--name", name, "--capacity", "64M") as server:
         yield server
-        server.terminate()
 
 
 @pytest.fixture
@@ -368,3 +364,60 @@ def test_sandboxed_tasks_get_copies(store: Store) -> None:
 def test_without_a_server_the_error_says_how_to_start_one(tmp_path: Path) -> None:
     with pytest.raises(ConnectionError, match="start it with `arenite serve"):
         arenite.connect(str(tmp_path / "none"))
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples/python"
+PLAIN = """
+    import sys
+    from array import array
+
+    sys.path.insert(0, sys.argv[1])
+    from store_client import Store
+
+    store = Store()
+    with store.get("from arenite") as content:
+        assert (content.format, content.shape, content.readonly) == ("f", (2, 3), True)
+        assert content.tolist() == [[0, 1, 2], [3, 4, 5]]
+        store.remove("from arenite")
+    store.put("from plain", array("d", [1.5, -2.5]))
+    store.put("from plain", array("H", range(1000)), replace=True)
+    for entry in store.entries():
+        store.remove(entry["name"]) if entry["name"].startswith("many") else None
+    for value, says in [(b"", "exists: "), (bytes(65 << 20), "the store has 67108864 bytes")]:
+        try:
+            store.put("from plain", value)
+        except (RuntimeError, MemoryError) as error:
+            assert says in str(error), error
+        else:
+            raise AssertionError(says)
+    with store.get("empty") as content:
+        assert content == b""
+    assert not any(name.split(".")[0] in ("arenite", "numpy") for name in sys.modules)
+"""
+
+
+def test_the_client_of_the_standard_library(tmp_path: Path) -> None:
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, str(EXAMPLES / "store_client.py"), *arguments]
+        with harness.waiting("an example to end"):
+            return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
+
+    with harness.store("--capacity", "64M", env=env):
+        store = arenite.connect(str(tmp_path / "arenite/main.sock"))
+        store["from arenite"] = np.arange(6, dtype="f4").reshape(2, 3)
+        store["empty"] = b""
+        # More than one page of a list.
+        store.update((f"many {n:04}" + "x" * 200, b"") for n in range(500))
+        harness.script(PLAIN, EXAMPLES, env=env).ok()
+        assert list(store) == ["empty", "from plain"]
+        assert np.array_equal(store["from plain"], np.arange(1000, dtype="u2"))
+        assert {entry["leases"] for entry in store.objects()} == {0}
+        (tmp_path / "file").write_bytes(b"bytes" * 100_000)
+        run("put", "file", "file")
+        run("get", "file", "copy")
+        assert (tmp_path / "copy").read_bytes() == store["file"] == b"bytes" * 100_000
+        run("rm", "empty")
+        assert run("ls") == "file bytes 500000\nfrom plain array 2000\n"
+        store.close()

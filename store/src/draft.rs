@@ -16,9 +16,10 @@ use super::message::Object;
 ///
 /// Publishing copies nothing. If a draft is dropped, or its process ends, its memory is freed.
 ///
-/// ```no_run
+/// ```
 /// use arenite_store::{Kind, connect};
 ///
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doctests/own_sockets.rs"))(false);
 /// let store = connect("main")?;
 /// let mut draft = store.draft(Kind::array::<f32>([1000, 3]), 1000 * 3 * 4)?;
 /// for (i, value) in draft.elements_mut::<f32>().iter_mut().enumerate() {

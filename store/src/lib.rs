@@ -6,10 +6,11 @@
 //! that mapped the object has dropped it. Nothing is evicted: a full store is an error that states the sizes. A program
 //! that ends, at any moment, leaves no file and no memory. Mapped arrays survive the server.
 //!
-//! ```no_run
+//! ```
 //! use arenite::Array;
 //! use arenite_store::connect;
 //!
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doctests/own_sockets.rs"))(false);
 //! let store = connect("main")?;
 //! store.put("prices", &Array::from_slice(&[1.5_f32, 2.5]))?;
 //!

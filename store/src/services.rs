@@ -19,10 +19,11 @@ use crate::sys::effective_user;
 /// Connects to no socket: a connection may start a server, and prevents an idle server from ending. [`service_status`]
 /// shows whether a service runs under a name.
 ///
-/// ```no_run
+/// ```
 /// use std::time::Duration;
 /// use arenite_store::{service_status, services};
 ///
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doctests/own_sockets.rs"))(false);
 /// for name in services()? {
 ///     if let Ok(Some(status)) = service_status(&name, Duration::from_millis(300)) {
 ///         println!("{name}: {status}");

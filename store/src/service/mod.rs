@@ -1,6 +1,6 @@
 //! Kernels that other programs of the same user call: a program with an engine offers them under a name.
 //!
-//! ```no_run
+//! ```
 //! use arenite::{Array, Engine};
 //! use arenite_store::service::Service;
 //!
@@ -10,6 +10,7 @@
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     arenite::init();
+//!     # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doctests/own_sockets.rs"))(true);
 //!     let engine = Engine::builder().build()?;
 //!     Service::new(engine).kernel("brighten", brighten).run("photos")?;
 //!     Ok(())
@@ -18,9 +19,10 @@
 //!
 //! Another program, in Rust, in Python (`arenite.service`) or by `arenite call`:
 //!
-//! ```no_run
+//! ```
 //! use arenite::Array;
 //!
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doctests/own_sockets.rs"))(false);
 //! let service = arenite_store::service::connect("photos")?;
 //! let photo = Array::from_slice(&[1_u8, 2, 250]);
 //! let bright: Array<u8> = service.call("brighten", (&photo, 10_u8)).wait()?;
