@@ -249,8 +249,11 @@ fn workers_do_not_wait_for_another_template() {
             .unwrap(),
     );
     kill_template(template_of(&lab));
-    lab.replace(0);
-    assert_eq!(template_of(&lab), 0);
+    // The first may be started before the engine knows that the template has ended.
+    for _ in 0..2 {
+        lab.replace(0);
+        assert_eq!(template_of(&lab), 0);
+    }
 }
 
 fn a_template_that_keeps_dying_is_given_up() {

@@ -154,6 +154,21 @@ fn calls_before_an_end_that_has_begun_are_answered() {
     }
 }
 
+#[test]
+fn a_job_that_says_it_was_cancelled_costs_the_worker() {
+    let (shared, mut consumers) = fixture(1, 1);
+    let id = submit(&shared);
+    assert_eq!(consumers[0].next(), Next::Run);
+    consumers[0].finish(true, 1, Some(&one_word(kind::CANCELLED, &[0])));
+    let mut state = shared.lock();
+    state.drain_busy();
+    assert_eq!(state.workers[0].status(), Status::Leaving);
+    shared.unlock(state);
+    die(&shared, 0);
+    let why = answer(&shared, id).unwrap();
+    assert!(why.contains("answered that it was cancelled"), "{why}");
+}
+
 /// A job claims that it has not begun, and that a later job has.
 #[test]
 fn a_job_cannot_blame_another_job() {
