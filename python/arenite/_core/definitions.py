@@ -829,6 +829,10 @@ class _Definer(_Pickler):
         if reduced is NotImplemented and type(kind.__new__) is FunctionType and _is_plain(kind):
             # The program has run the `__new__` of the class, and sends the effects.
             return object.__new__, (kind,), *obj.__reduce_ex__(4)[2:]
+        if reduced is NotImplemented and issubclass(kind, dict) and links.attribute(obj, "__dict__") is obj:
+            made, arguments, state, *items = obj.__reduce_ex__(4)
+            if state is obj and not hasattr(kind, "__setstate__"):
+                return made, arguments, True, *items, mirror.show_items
         return reduced
 
     def complete(self, obj: Any, reduced: Any) -> Any:

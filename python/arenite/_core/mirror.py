@@ -601,6 +601,11 @@ def fill_new(made: Any, state: Any) -> None:
     fill_slots(made, slots or {})
 
 
+def show_items(made: Any, _: object) -> None:
+    """Makes the items of a dictionary its attributes, as `self.__dict__ = self` does."""
+    object.__setattr__(made, "__dict__", made)
+
+
 class LateGenerator:
     """The generator of a context manager. Calls its function at the first use, when the function has its defaults."""
 

@@ -38,6 +38,9 @@ import zoneinfo
 
 import backends
 
+with contextlib.suppress(ImportError):
+    import numpy
+
 # ---- classes
 
 
@@ -190,6 +193,55 @@ def refused():
         return Abstract()
     except TypeError as error:
         return str(error)
+
+
+class OwnAttributes(dict):
+    """A dictionary whose items are its attributes."""
+
+    def __init__(self, **items):
+        super().__init__(**items)
+        self.__dict__ = self
+
+
+class OfItems(OwnAttributes):
+    __setattr__ = dict.__setitem__
+
+    def __init__(self, **items):
+        dict.__init__(self, **items)
+        object.__setattr__(self, "__dict__", self)
+
+
+class Decorated:
+    """A decorator whose objects are methods, but not of the class."""
+
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+
+    def __get__(self, instance, owner=None):
+        return types.MethodType(self, instance)
+
+    def __call__(self, instance, number):
+        return self.__wrapped__(instance, number), self.__name__
+
+
+class OfObjects:
+    """A descriptor that classes refuse."""
+
+    def __get__(self, instance, owner=None):
+        if instance is None:
+            raise RuntimeError("only objects have it")
+        return self.value
+
+    def __set_name__(self, owner, name):
+        self.value = name
+
+
+class Decorates:
+    value = OfObjects()
+
+    @Decorated
+    def method(self, number):
+        return number, type(self).__name__
 
 
 class Homeless:
@@ -353,8 +405,16 @@ PROGRAMS = {
     "attributes of a dispatching function": (dispatching, "own(1), own('a'), own.cells, own.imports, own.globals"),
     "slots from an iterator": (OfIterator, "own().get()"),
     "slots from a generator": (OfGenerator, "own().get()"),
+    "items as attributes": (OwnAttributes(a=1), "own.__setattr__('a', own.a + 1), dict(own), own.a, vars(own) is own"),
+    "attributes as items": (OfItems(a=OfItems(b=[1])), "own.a.b.append(2), own['a']['b'], setattr(own, 'c', 3), own.c"),
+    "descriptors of objects": (Decorates, "own().method(3), own().value, vars(own)['method'].__qualname__"),
+    "object with such descriptors": (Decorates(), "own.method(3), own.value"),
     "text": ("arenite:removed", "own"),
 }  # fmt: skip
+if "numpy" in globals():
+    PROGRAMS["function of arrays"] = numpy.frompyfunc(lambda a, b: a + b, 2, 1), "own([1, 2], 3), own.nin, own(2, 1)"
+    PROGRAMS["reduction"] = numpy.frompyfunc(lambda a, b: a | b, 2, 1, identity=0), "own.reduce([]), own.reduce([1, 2])"
+    PROGRAMS["function of numpy"] = numpy.hypot, "own(3, 4), own is numpy.hypot"
 PROGRAMS["of this thread"][0].value = 3
 OWN = re.compile(r"\bown\b")
 TASKS = {}
