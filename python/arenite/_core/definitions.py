@@ -13,6 +13,7 @@ import copyreg
 import gc
 import itertools
 import linecache
+import logging
 import marshal
 import pickle
 import struct
@@ -25,7 +26,7 @@ from functools import partial
 from io import BytesIO
 from operator import is_
 from queue import SimpleQueue
-from types import FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._arenite import Snapshot, Watch
@@ -338,12 +339,16 @@ def _find_shared() -> Callable[[Any], bool]:
     return inherit.is_shared
 
 
+def _has_state(kind: type) -> bool:
+    """Whether pickle makes an instance with `__new__` and gives it its state."""
+    reducers: tuple[Any, Any] = kind.__reduce_ex__, kind.__reduce__
+    return reducers == (object.__reduce_ex__, object.__reduce__) and not issubclass(kind, type)
+
+
 def _is_plain(kind: type) -> bool:
     """Whether an instance is restored from its state alone, because all its classes are written in Python."""
-    reducers: tuple[Any, Any] = kind.__reduce_ex__, kind.__reduce__
-    if reducers != (object.__reduce_ex__, object.__reduce__):
-        return False
-    return all(type(vars(base).get("__new__", None)) in (staticmethod, type(None)) for base in kind.__mro__[:-1])
+    makers = (vars(base).get("__new__") for base in kind.__mro__[:-1])
+    return _has_state(kind) and all(type(make) in (staticmethod, type(None)) for make in makers)
 
 
 def _empty(value: Any) -> Callable[[], Any] | None:
@@ -389,6 +394,8 @@ def _reduce_context_variable(_: Any, variable: contextvars.ContextVar[Any]) -> A
     return mirror.make_context_variable, (variable.name, default)
 
 
+#: How loggers are pickled: by name.
+_REDUCE_LOGGER = logging.Logger.__reduce__
 #: Objects that each worker creates for itself, as if it had run the program's main file.
 _RECREATED: dict[type, Callable[[Any, Any], Any]] = {
     type(threading.Lock()): lambda *_: (threading.Lock, ()),
@@ -469,8 +476,12 @@ class _Pickler(pickling.Pickler):
         return super().reducer_override(obj)
 
     def complete(self, obj: Any, reduced: Any) -> Any:
-        """Adds the attributes of an exception that its type leaves out."""
+        """Adds the attributes of an exception that its type leaves out, and the class of a logger."""
         kind: Any = type(obj)
+        if kind.__reduce__ is _REDUCE_LOGGER and obj.name in obj.manager.loggerDict and not pickling.is_of_library(kind):
+            state = {name: one for name, one in vars(obj).items() if name not in vars(logging.root)}
+            state = {name: one for name, one in state.items() if by_value.can_pickle(one)}
+            return mirror.find_logger, (obj.name, kind), state, None, None, mirror.fill_slots
         if not issubclass(kind, BaseException) or kind.__setstate__ is not BaseException.__setstate__:
             return reduced
         found = {name: getattr(obj, name) for name in ("__context__", "__cause__", "__suppress_context__")}
@@ -826,9 +837,11 @@ class _Definer(_Pickler):
         if pickling.is_array(obj):
             return self._array(obj)
         reduced, kind = super().reducer_override(obj), type(obj)
-        if reduced is NotImplemented and type(kind.__new__) is FunctionType and _is_plain(kind):
+        if reduced is NotImplemented and type(kind.__new__) is FunctionType and _has_state(kind):
             # The program has run the `__new__` of the class, and sends the effects.
-            return object.__new__, (kind,), *obj.__reduce_ex__(4)[2:]
+            base: Any = next(one for one in kind.__mro__ if type(vars(one).get("__new__")) is BuiltinFunctionType)
+            value = base.__getnewargs__(obj) if hasattr(base, "__getnewargs__") else ()
+            return base.__new__, (kind, *value), *obj.__reduce_ex__(4)[2:]
         if reduced is NotImplemented and issubclass(kind, dict) and links.attribute(obj, "__dict__") is obj:
             made, arguments, state, *items = obj.__reduce_ex__(4)
             if state is obj and not hasattr(kind, "__setstate__"):

@@ -601,6 +601,16 @@ def fill_new(made: Any, state: Any) -> None:
     fill_slots(made, slots or {})
 
 
+def find_logger(name: str, kind: Any) -> Any:
+    """Returns the logger of this name, which has this class in the program."""
+    import logging
+
+    found: Any = logging.getLogger(name)
+    if type(found) is logging.Logger:
+        found.__class__ = kind
+    return found
+
+
 def show_items(made: Any, _: object) -> None:
     """Makes the items of a dictionary its attributes, as `self.__dict__ = self` does."""
     object.__setattr__(made, "__dict__", made)

@@ -244,6 +244,46 @@ class Decorates:
         return number, type(self).__name__
 
 
+class Span(tuple):
+    """Its `__new__` does not take what pickle gives it."""
+
+    def __new__(cls, start, end):
+        return super().__new__(cls, (start, end))
+
+    length = property(lambda self: self[1] - self[0])
+
+
+class Area(collections.namedtuple("Area", "width height size")):
+    def __new__(cls, width, height):
+        return super().__new__(cls, width, height, width * height)
+
+
+class Metres(float):
+    def __new__(cls, text):
+        made = super().__new__(cls, text.removesuffix(" m"))
+        made.text = text
+        return made
+
+
+class Record(dict):
+    def __new__(cls, key, *values):
+        made = super().__new__(cls)
+        made.key = key
+        return made
+
+    def __init__(self, key, *values):
+        super().__init__(enumerate(values))
+
+
+class Talking(logging.Logger):
+    def __init__(self, name, level=logging.NOTSET):
+        super().__init__(name, level)
+        self.said = ["hello"]
+
+    def talk(self):
+        return self.name, self.isEnabledFor(logging.INFO), self.said
+
+
 class Homeless:
     pass
 
@@ -307,6 +347,10 @@ def fail():
     raise Detailed("text", code=4)
 
 
+logging.setLoggerClass(Talking)
+TALKING = logging.getLogger("talking.one")
+logging.setLoggerClass(logging.Logger)
+TALKING.setLevel(logging.INFO)
 MONEY, MOMENT = Money("1.5"), Moment(2020, 1, 2)
 MONEY.currency = MOMENT.zone = "USD"
 MATH, C = ctypes.CDLL("libm.so.6"), ctypes.CDLL(None, use_errno=True)
@@ -409,6 +453,13 @@ PROGRAMS = {
     "attributes as items": (OfItems(a=OfItems(b=[1])), "own.a.b.append(2), own['a']['b'], setattr(own, 'c', 3), own.c"),
     "descriptors of objects": (Decorates, "own().method(3), own().value, vars(own)['method'].__qualname__"),
     "object with such descriptors": (Decorates(), "own.method(3), own.value"),
+    "tuple made of parts": (Span(1, 4), "[*own], own.length, type(own)(2, 3).length"),
+    "tuple with more fields": (Area(2, 3), "[*own], own.size, type(own)(1, 1).size"),
+    "number made of text": (Metres("3.5 m"), "own + 1, own.text, type(own)('2 m') * 2"),
+    "dictionary made of values": (Record("k", 1, 2), "dict(own), own.key, type(own)('q', 3).key"),
+    "values made of parts": ([Span(1, 4), {"a": Area(2, 3)}], "own[0].length, own[1]['a'].size, own.append(3), len(own)"),
+    "log of a class": (TALKING, "own.talk(), type(own).__name__, own is logging.getLogger('talking.one'), own.parent.name"),
+    "log of another class": (logging.getLogger("plain"), "type(own).__name__, type(logging.getLogger('new')).__name__"),
     "text": ("arenite:removed", "own"),
 }  # fmt: skip
 if "numpy" in globals():
