@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import Counter, OrderedDict, defaultdict, deque
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from io import BytesIO
@@ -343,6 +344,32 @@ def _has_state(kind: type) -> bool:
     """Whether pickle makes an instance with `__new__` and gives it its state."""
     reducers: tuple[Any, Any] = kind.__reduce_ex__, kind.__reduce__
     return reducers == (object.__reduce_ex__, object.__reduce__) and not issubclass(kind, type)
+
+
+#: Containers whose classes may override what pickle calls to make them.
+_BASES: tuple[type, ...] = (OrderedDict, defaultdict, Counter, dict, list, set, deque)
+_ADDING = ("__new__", "__init__", "__setitem__", "append", "extend")
+
+
+def _container_of(kind: type) -> Any:
+    """Returns the type of containers from which a class inherits, if the class overrides how items are added; None for
+    other classes, and if the class says how it is pickled."""
+    if not issubclass(kind, _BASES) or kind in _BASES or pickling.is_of_library(kind):
+        return None
+    base: Any = next(base for base in _BASES if issubclass(kind, base))
+    ways: tuple[Any, Any] = kind.__reduce_ex__, kind.__reduce__
+    if ways != (base.__reduce_ex__, base.__reduce__):
+        return None
+    return base if any(getattr(kind, name, None) is not getattr(base, name, None) for name in _ADDING) else None
+
+
+def _contents(base: Any, container: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns the items of a container, and its other parts by name."""
+    if issubclass(base, dict):
+        options = {"default_factory": container.default_factory} if base is defaultdict else {}
+        items = OrderedDict.items(container) if base is OrderedDict else dict.items(container)
+        return dict(items), options
+    return list(base.__iter__(container)), {"maxlen": container.maxlen} if base is deque else {}
 
 
 def _is_plain(kind: type) -> bool:
@@ -837,15 +864,18 @@ class _Definer(_Pickler):
         if pickling.is_array(obj):
             return self._array(obj)
         reduced, kind = super().reducer_override(obj), type(obj)
+        base = _container_of(kind)
+        if base is not None:
+            # The items are those that the program has put there, by methods of the class that may change them.
+            attributes = mirror.Items if links.attribute(obj, "__dict__") is obj else obj.__getstate__()
+            contents, options = _contents(base, obj)
+            state = base, contents, options, attributes
+            return base.__new__, (kind,), state, None, None, mirror.fill_container
         if reduced is NotImplemented and type(kind.__new__) is FunctionType and _has_state(kind):
             # The program has run the `__new__` of the class, and sends the effects.
             base: Any = next(one for one in kind.__mro__ if type(vars(one).get("__new__")) is BuiltinFunctionType)
             value = base.__getnewargs__(obj) if hasattr(base, "__getnewargs__") else ()
             return base.__new__, (kind, *value), *obj.__reduce_ex__(4)[2:]
-        if reduced is NotImplemented and issubclass(kind, dict) and links.attribute(obj, "__dict__") is obj:
-            made, arguments, state, *items = obj.__reduce_ex__(4)
-            if state is obj and not hasattr(kind, "__setstate__"):
-                return made, arguments, True, *items, mirror.show_items
         return reduced
 
     def complete(self, obj: Any, reduced: Any) -> Any:

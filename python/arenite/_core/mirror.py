@@ -48,6 +48,10 @@ class Late:
         return Late, (self.make,)
 
 
+class Items:
+    """Stands, itself, for the attributes of a dictionary that are its items: `self.__dict__ = self`."""
+
+
 def is_removed(value: Any) -> bool:
     return value is Removed
 
@@ -611,9 +615,20 @@ def find_logger(name: str, kind: Any) -> Any:
     return found
 
 
-def show_items(made: Any, _: object) -> None:
-    """Makes the items of a dictionary its attributes, as `self.__dict__ = self` does."""
-    object.__setattr__(made, "__dict__", made)
+def fill_container(made: Any, state: tuple[Any, Any, dict[str, Any], Any]) -> None:
+    """Adds items to a container with the methods of the type from which its class inherits."""
+    base, contents, options, attributes = state
+    if issubclass(base, dict):
+        for name, value in options.items():
+            getattr(base, name).__set__(made, value)
+        for key, value in contents.items():
+            base.__setitem__(made, key, value)
+    else:
+        base.__init__(made, contents, **options)
+    if attributes is Items:
+        object.__setattr__(made, "__dict__", made)
+    elif attributes is not None:
+        fill_new(made, attributes)
 
 
 class LateGenerator:

@@ -284,6 +284,66 @@ class Talking(logging.Logger):
         return self.name, self.isEnabledFor(logging.INFO), self.said
 
 
+class Lower(dict):
+    """Counts how often an item is set."""
+
+    count = 0
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key.lower(), value)
+        self.count += 1
+
+
+class Twice(list):
+    def append(self, value):
+        super().append(value * 2)
+
+    def extend(self, values):
+        for value in values:
+            self.append(value)
+
+
+class Forest(collections.defaultdict):
+    def __init__(self):
+        super().__init__(Forest)
+
+
+class Named(set):
+    def __init__(self, name, *values):
+        super().__init__(values)
+        self.name = name
+
+
+class Latest(collections.deque):
+    def __init__(self, *values):
+        super().__init__(values, maxlen=3)
+
+
+class Recent(collections.OrderedDict):
+    """Contains the two items that were set last."""
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        while len(self) > 2:
+            self.popitem(last=False)
+
+
+class Letters(collections.Counter):
+    def __init__(self, text, *, factor):
+        super().__init__(text)
+        self.factor = factor
+
+
+LOWER, TWICE, FOREST, RECENT = Lower(), Twice(), Forest(), Recent()
+LOWER["A"] = 1
+LOWER.own = LOWER
+TWICE.append(1)
+list.append(TWICE, TWICE)
+FOREST["a"]["b"]["c"] = 3
+RECENT[1] = RECENT[2] = RECENT[3] = [1]
+
+
 class Homeless:
     pass
 
@@ -453,6 +513,13 @@ PROGRAMS = {
     "attributes as items": (OfItems(a=OfItems(b=[1])), "own.a.b.append(2), own['a']['b'], setattr(own, 'c', 3), own.c"),
     "descriptors of objects": (Decorates, "own().method(3), own().value, vars(own)['method'].__qualname__"),
     "object with such descriptors": (Decorates(), "own.method(3), own.value"),
+    "dictionary of its own items": (LOWER, "own.__setitem__('B', 2), dict(own), own.count, own.own is own"),
+    "list of its own items": (TWICE, "own[0], own[1] is own, own.append(2), len(own)"),
+    "dictionary of itself": (FOREST, "own['a']['b']['c'], type(own['x']['y']).__name__, len(own)"),
+    "set with a name": (Named("n", 1, 2), "sorted(own), own.name, own.add(3)"),
+    "short queue": (Latest(1, 2, 3, 4), "own.append(5), list(own), own.maxlen"),
+    "order of items": (RECENT, "[*own.items()], own.__setitem__(2, 0), [*own], own.move_to_end(3), own.popitem()"),
+    "counter of letters": (Letters("aab", factor=2), "own.most_common(1), own.factor, own['z']"),
     "tuple made of parts": (Span(1, 4), "[*own], own.length, type(own)(2, 3).length"),
     "tuple with more fields": (Area(2, 3), "[*own], own.size, type(own)(1, 1).size"),
     "number made of text": (Metres("3.5 m"), "own + 1, own.text, type(own)('2 m') * 2"),
