@@ -873,9 +873,9 @@ class _Definer(_Pickler):
             return base.__new__, (kind,), state, None, None, mirror.fill_container
         if reduced is NotImplemented and type(kind.__new__) is FunctionType and _has_state(kind):
             # The program has run the `__new__` of the class, and sends the effects.
-            base: Any = next(one for one in kind.__mro__ if type(vars(one).get("__new__")) is BuiltinFunctionType)
-            value = base.__getnewargs__(obj) if hasattr(base, "__getnewargs__") else ()
-            return base.__new__, (kind, *value), *obj.__reduce_ex__(4)[2:]
+            first: Any = next(one for one in kind.__mro__ if type(vars(one).get("__new__")) is BuiltinFunctionType)
+            value = first.__getnewargs__(obj) if hasattr(first, "__getnewargs__") else ()
+            return first.__new__, (kind, *value), *obj.__reduce_ex__(4)[2:]
         return reduced
 
     def complete(self, obj: Any, reduced: Any) -> Any:
