@@ -476,6 +476,8 @@ class _Pickler(pickling.Pickler):
     owner: Definitions
 
     def dump(self, value: Any) -> None:
+        #: The streams of this process by their identity, with the names that they have in `sys`.
+        self._streams = {id(getattr(sys, name)): name.strip("_") for name in _STREAMS}
         try:
             super().dump(value)
         except RuntimeError as error:
@@ -494,9 +496,8 @@ class _Pickler(pickling.Pickler):
             kind: Any = type(obj)
             make = partial(kind, *arguments, **keywords) if arguments or keywords else kind
             return make, (), state or None, None, None, mirror.fill_new
-        name = next((name for name in _STREAMS if obj is getattr(sys, name)), None)
-        if name is not None:
-            return getattr, (sys, name.strip("_"))
+        if id(obj) in self._streams:
+            return getattr, (sys, self._streams[id(obj)])
         place = None if self.owner.copies_globals else elsewhere.place_of(obj)
         if place is not None and (pickling.is_standard(place[0]) or type(obj) in elsewhere.METHODS):
             return mirror.find_in, place
