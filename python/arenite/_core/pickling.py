@@ -298,6 +298,8 @@ class Pickler(pickle.Pickler):
                 self.refer_module(value, names)
             elif type(value) is str:
                 self.may_refer(home, frozenset(by_value().words(value)))
+            elif name not in space and _is_added(name):
+                self.names.add(("builtins", f"{OPTIONAL}{name}"))
         if space.get("__package__"):
             # Relative imports need it.
             self.names.add((home, "__package__"))
@@ -596,6 +598,14 @@ _BY_VALUE = frozenset(
 _absent: set[str] = set()
 #: The specification of each module when a pickle first referred to it. A reload makes another specification.
 _specs: dict[str, Any] = {}
+
+
+def _is_added(name: str) -> bool:
+    """Whether the program has added a builtin of this name, as `gettext.install` does."""
+    value = vars(builtins).get(name)
+    if value is None or name.startswith("__") or name in ("True", "False", "Ellipsis", "NotImplemented"):
+        return False
+    return getattr(value, "__module__", None) not in ("builtins", "io", "_io", "_sitebuiltins")
 
 
 def is_reachable(obj: Any, module: str | None, name: str) -> bool:
