@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._arenite import Snapshot, Watch
 from .._errors import ArenaFull
-from . import by_value, elsewhere, links, locks, mirror, pickling
+from . import by_value, elsewhere, instances, links, locks, mirror, pickling
 from .process import imported
 from .weak import IdentityMap
 
@@ -128,7 +128,7 @@ class _Part:
         #: Those that several globals have: the number of each, and the names of these globals.
         self.shared: list[tuple[int, frozenset[str]]] = []
         #: The items of the object that was sent, if it is a plain container.
-        self.items: Snapshot | None = None
+        self.items: Snapshot | instances.Snapshot | None = None
 
     def has_changed(self, owner: Definitions) -> bool:
         """Whether the object was replaced, or has other contents than when it was sent."""
@@ -166,7 +166,10 @@ class _Part:
         self.value, self.print, self.objects, self.shared = value, made, objects, shared
         with suppress(TypeError):
             self.value = _Weak(value, owner.forgetting(self))
-        self.items = Snapshot.of(value) if type(value) in (list, dict) else None
+        if type(value) in (list, dict):
+            self.items = Snapshot.of(value) or instances.snapshot(value)
+        else:
+            self.items = None
 
 
 class _Late(NamedTuple):
