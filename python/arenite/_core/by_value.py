@@ -570,7 +570,7 @@ def reduce_descriptor(_: pickling.Pickler, made: Any) -> Any:
     if kind is base:
         return kind, arguments
     state = made.__getstate__()
-    return mirror.make_descriptor, (kind, base, arguments), state, None, None, mirror.fill_new
+    return mirror.make_as, (kind, base, arguments), state, None, None, mirror.fill_new
 
 
 #: The types of the views of dictionaries.

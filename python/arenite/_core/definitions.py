@@ -366,6 +366,17 @@ def _container_of(kind: type) -> Any:
     return base if any(getattr(kind, name, None) is not getattr(base, name, None) for name in _ADDING) else None
 
 
+def _origin_of(kind: Any) -> Any:
+    """Returns the type of a library from which a class of the program inherits, if pickle calls the class with what
+    this type takes, and the class may take something else. Returns None for other classes."""
+    base: Any = next(one for one in kind.__mro__ if pickling.is_of_library(one))
+    if base is kind or type(kind).__call__ is not type.__call__:
+        return None
+    if any(getattr(kind, name) is not getattr(base, name) for name in ("__reduce_ex__", "__reduce__")):
+        return None
+    return base if any(getattr(kind, name) is not getattr(base, name) for name in ("__new__", "__init__")) else None
+
+
 def _contents(base: Any, container: Any) -> tuple[Any, dict[str, Any]]:
     """Returns the items of a container, and its other parts by name."""
     if issubclass(base, dict):
@@ -875,6 +886,8 @@ class _Definer(_Pickler):
             contents, options = _contents(base, obj)
             state = base, contents, options, attributes
             return base.__new__, (kind,), state, None, None, mirror.fill_container
+        if type(reduced) is tuple and reduced[0] is kind and (origin := _origin_of(kind)) is not None:
+            return mirror.make_as, (kind, origin, reduced[1]), *reduced[2:]
         if reduced is NotImplemented and type(kind.__new__) is FunctionType and _has_state(kind):
             # The program has run the `__new__` of the class, and sends the effects.
             first: Any = next(one for one in kind.__mro__ if type(vars(one).get("__new__")) is BuiltinFunctionType)

@@ -553,10 +553,11 @@ def make_reference(kind: Any, referent: Any, number: int) -> Any:
     return ref(type("", (), {})()) if referent is None else kind(referent)
 
 
-def make_descriptor(kind: Any, base: Any, arguments: tuple[Any, ...]) -> Any:
-    """Makes an object of a type that inherits from `base`, which is `property`, `classmethod` or `staticmethod`."""
+def make_as(kind: Any, base: Any, arguments: tuple[Any, ...]) -> Any:
+    """Makes an object of a class that inherits from `base`, without the `__new__` and `__init__` of the class."""
     made = base.__new__(kind, *arguments)
-    base.__init__(made, *arguments)
+    if base.__init__ is not object.__init__:
+        base.__init__(made, *arguments)
     return made
 
 

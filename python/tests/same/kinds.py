@@ -335,6 +335,57 @@ class Letters(collections.Counter):
         self.factor = factor
 
 
+class Refused(Exception):
+    def __init__(self, code, *, reason):
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+
+
+class NoFile(OSError):
+    def __init__(self, path):
+        super().__init__(2, "no file", path)
+        self.path = path
+
+
+class Day(datetime.datetime):
+    def __new__(cls, text):
+        return super().__new__(cls, *map(int, text.split("-")))
+
+
+class Hours(datetime.timedelta):
+    def __new__(cls, text):
+        return super().__new__(cls, hours=int(text))
+
+
+class Price(decimal.Decimal):
+    def __new__(cls, text, *, currency):
+        made = super().__new__(cls, text)
+        made.currency = currency
+        return made
+
+
+class Group(frozenset):
+    def __new__(cls, *members):
+        return super().__new__(cls, members)
+
+
+class Buffer(bytearray):
+    def __init__(self, size, tag):
+        super().__init__(size)
+        self.tag = tag
+
+
+class Dice(random.Random):
+    def __init__(self, name):
+        self.name = name
+        super().__init__(7)
+
+
+class Place(types.SimpleNamespace):
+    def __init__(self, both):
+        super().__init__(x=both, y=both)
+
+
 LOWER, TWICE, FOREST, RECENT = Lower(), Twice(), Forest(), Recent()
 LOWER["A"] = 1
 LOWER.own = LOWER
@@ -520,6 +571,15 @@ PROGRAMS = {
     "short queue": (Latest(1, 2, 3, 4), "own.append(5), list(own), own.maxlen"),
     "order of items": (RECENT, "[*own.items()], own.__setitem__(2, 0), [*own], own.move_to_end(3), own.popitem()"),
     "counter of letters": (Letters("aab", factor=2), "own.most_common(1), own.factor, own['z']"),
+    "exception of its code": (Refused(3, reason="a"), "str(own), own.code, own.args, type(own).__mro__[1].__name__"),
+    "exception of a path": (NoFile("a"), "own.errno, own.filename, own.path, type(own).__name__"),
+    "date made of text": (Day("2020-1-2"), "own.isoformat(), type(own)('2021-1-1') - own"),
+    "time made of text": (Hours("3"), "own.total_seconds(), type(own)('2').seconds"),
+    "decimal with a currency": (Price("1.5", currency="EUR"), "own + 1, own.currency"),
+    "set of arguments": (Group(1, 2), "sorted(own), len(type(own)(3))"),
+    "bytes with a tag": (Buffer(2, "t"), "bytes(own), own.tag, own.append(3)"),
+    "dice": (Dice("d"), "own.random(), own.randrange(6)"),
+    "place": (Place(3), "own.x, own.y, type(own)(4).x"),
     "tuple made of parts": (Span(1, 4), "[*own], own.length, type(own)(2, 3).length"),
     "tuple with more fields": (Area(2, 3), "[*own], own.size, type(own)(1, 1).size"),
     "number made of text": (Metres("3.5 m"), "own + 1, own.text, type(own)('2 m') * 2"),
