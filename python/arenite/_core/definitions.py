@@ -520,7 +520,8 @@ class _Pickler(pickling.Pickler):
     def complete(self, obj: Any, reduced: Any) -> Any:
         """Adds the attributes of an exception that its type leaves out, and the class of a logger."""
         kind: Any = type(obj)
-        if kind.__reduce__ is _REDUCE_LOGGER and obj.name in obj.manager.loggerDict and not pickling.is_of_library(kind):
+        is_listed = kind.__reduce__ is _REDUCE_LOGGER and obj.name in obj.manager.loggerDict
+        if is_listed and not pickling.is_of_library(kind):
             state = {name: one for name, one in vars(obj).items() if name not in vars(logging.root)}
             state = {name: one for name, one in state.items() if by_value.can_pickle(one)}
             return mirror.find_logger, (obj.name, kind), state, None, None, mirror.fill_slots

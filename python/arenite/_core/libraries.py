@@ -150,8 +150,9 @@ def _set_namespaces(module: Any, value: Any) -> None:
 def _get_options(module: Any) -> Any:
     """Returns the options of pandas that the program has changed, if they are plain values."""
     config = module._config.config
-    options = ((name, module.get_option(name)) for name in config._registered_options.keys() - config._deprecated_options)
-    default = {name: option.defval for name, option in config._registered_options.items()}
+    registered = config._registered_options
+    options = ((name, module.get_option(name)) for name in registered.keys() - config._deprecated_options)
+    default = {name: option.defval for name, option in registered.items()}
     return {name: value for name, value in options if type(value) in _PLAIN and value != default[name]}
 
 

@@ -584,8 +584,8 @@ PROGRAMS = {
     "tuple with more fields": (Area(2, 3), "[*own], own.size, type(own)(1, 1).size"),
     "number made of text": (Metres("3.5 m"), "own + 1, own.text, type(own)('2 m') * 2"),
     "dictionary made of values": (Record("k", 1, 2), "dict(own), own.key, type(own)('q', 3).key"),
-    "values made of parts": ([Span(1, 4), {"a": Area(2, 3)}], "own[0].length, own[1]['a'].size, own.append(3), len(own)"),
-    "log of a class": (TALKING, "own.talk(), type(own).__name__, own is logging.getLogger('talking.one'), own.parent.name"),
+    "values made of parts": ([Span(1, 4), {"a": Area(2, 3)}], "own[0].length, own[1]['a'].size, own.append(3)"),
+    "log of a class": (TALKING, "own.talk(), type(own).__name__, own is logging.getLogger(own.name), own.parent.name"),
     "log of another class": (logging.getLogger("plain"), "type(own).__name__, type(logging.getLogger('new')).__name__"),
     "text": ("arenite:removed", "own"),
 }  # fmt: skip
