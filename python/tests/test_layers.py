@@ -27,6 +27,8 @@ FOREIGN = {
     "_registry",  # weakref
     "_backend", "_lock", "_mmap", "_n_jobs",  # joblib and numpy
     "_replace",  # namedtuple
+    "_namespace_map",  # xml.etree.ElementTree
+    "_config", "_deprecated_options", "_global_config", "_registered_options",  # pandas and scikit-learn
 }  # fmt: skip
 #: Private attributes of public classes which another module sets or reads.
 SHARED = {

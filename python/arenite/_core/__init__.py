@@ -18,6 +18,7 @@ Pickling, for both sides
 - `arrays`, `copies`: arrays in the arena, and arguments that were copied there.
 - `definitions`, `by_value`: functions and classes that workers cannot import.
 - `links`: objects that their globals share.
+- `instances`: whether a container with objects of the program has changed.
 - `elsewhere`: objects that modules have which workers import.
 - `mirror`: the worker's version of their modules.
 - `lookup`: names that a task looks up without having them in its code.

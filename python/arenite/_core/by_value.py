@@ -570,7 +570,7 @@ def reduce_descriptor(_: pickling.Pickler, made: Any) -> Any:
     if kind is base:
         return kind, arguments
     state = made.__getstate__()
-    return mirror.make_descriptor, (kind, base, arguments), state, None, None, mirror.fill_new
+    return mirror.make_as, (kind, base, arguments), state, None, None, mirror.fill_new
 
 
 #: The types of the views of dictionaries.
@@ -621,6 +621,17 @@ def _reduce_key(_: pickling.Pickler, key: Any) -> Any:
     """Reduces what `functools.cmp_to_key` has made, which has no attribute for its function."""
     held = [one for one in gc.get_referents(key) if one is not type(key)]
     return (functools.cmp_to_key, tuple(held)) if len(held) == 1 else NotImplemented
+
+
+def _reduce_ufunc(_: pickling.Pickler, made: Any) -> Any:
+    """Reduces what `numpy.frompyfunc` has made, which has no attribute for its function."""
+    held = [one for one in gc.get_referents(made) if callable(one)]
+    if len(held) != 1:
+        return NotImplemented  # A function of numpy, which has a name.
+    make: Any = sys.modules["numpy"].frompyfunc
+    if made.identity is not None:
+        make = functools.partial(make, identity=made.identity)
+    return make, (held[0], made.nin, made.nout)
 
 
 def _reduce_cached_property(_: pickling.Pickler, made: Any) -> Any:
@@ -714,6 +725,7 @@ RARE: dict[str, Callable[[pickling.Pickler, Any], Any]] = {
     "ctypes.CDLL": _reduce_library,
     "ctypes.PyDLL": _reduce_library,
     "ctypes._FuncPtr": _reduce_library_function,
+    "numpy.ufunc": _reduce_ufunc,
     "random.SystemRandom": lambda _, made: (type(made), ()),
 }
 #: Reducers of definitions, by type, for objects that pickle by name.

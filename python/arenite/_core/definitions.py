@@ -13,6 +13,7 @@ import copyreg
 import gc
 import itertools
 import linecache
+import logging
 import marshal
 import pickle
 import struct
@@ -20,17 +21,18 @@ import sys
 import threading
 import time
 import weakref
+from collections import Counter, OrderedDict, defaultdict, deque
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from io import BytesIO
 from operator import is_
 from queue import SimpleQueue
-from types import FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._arenite import Snapshot, Watch
 from .._errors import ArenaFull
-from . import by_value, elsewhere, links, locks, mirror, pickling
+from . import by_value, elsewhere, instances, links, locks, mirror, pickling
 from .process import imported
 from .weak import IdentityMap
 
@@ -126,7 +128,7 @@ class _Part:
         #: Those that several globals have: the number of each, and the names of these globals.
         self.shared: list[tuple[int, frozenset[str]]] = []
         #: The items of the object that was sent, if it is a plain container.
-        self.items: Snapshot | None = None
+        self.items: Snapshot | instances.Snapshot | None = None
 
     def has_changed(self, owner: Definitions) -> bool:
         """Whether the object was replaced, or has other contents than when it was sent."""
@@ -164,7 +166,10 @@ class _Part:
         self.value, self.print, self.objects, self.shared = value, made, objects, shared
         with suppress(TypeError):
             self.value = _Weak(value, owner.forgetting(self))
-        self.items = Snapshot.of(value) if type(value) in (list, dict) else None
+        if type(value) in (list, dict):
+            self.items = Snapshot.of(value) or instances.snapshot(value)
+        else:
+            self.items = None
 
 
 class _Late(NamedTuple):
@@ -338,12 +343,53 @@ def _find_shared() -> Callable[[Any], bool]:
     return inherit.is_shared
 
 
+def _has_state(kind: type) -> bool:
+    """Whether pickle makes an instance with `__new__` and gives it its state."""
+    reducers: tuple[Any, Any] = kind.__reduce_ex__, kind.__reduce__
+    return reducers == (object.__reduce_ex__, object.__reduce__) and not issubclass(kind, type)
+
+
+#: Containers whose classes may override what pickle calls to make them.
+_BASES: tuple[type, ...] = (OrderedDict, defaultdict, Counter, dict, list, set, deque)
+_ADDING = ("__new__", "__init__", "__setitem__", "append", "extend")
+
+
+def _container_of(kind: type) -> Any:
+    """Returns the type of containers from which a class inherits, if the class overrides how items are added; None for
+    other classes, and if the class says how it is pickled."""
+    if not issubclass(kind, _BASES) or kind in _BASES or pickling.is_of_library(kind):
+        return None
+    base: Any = next(base for base in _BASES if issubclass(kind, base))
+    ways: tuple[Any, Any] = kind.__reduce_ex__, kind.__reduce__
+    if ways != (base.__reduce_ex__, base.__reduce__):
+        return None
+    return base if any(getattr(kind, name, None) is not getattr(base, name, None) for name in _ADDING) else None
+
+
+def _origin_of(kind: Any) -> Any:
+    """Returns the type of a library from which a class of the program inherits, if pickle calls the class with what
+    this type takes, and the class may take something else. Returns None for other classes."""
+    base: Any = next(one for one in kind.__mro__ if pickling.is_of_library(one))
+    if base is kind or type(kind).__call__ is not type.__call__:
+        return None
+    if any(getattr(kind, name) is not getattr(base, name) for name in ("__reduce_ex__", "__reduce__")):
+        return None
+    return base if any(getattr(kind, name) is not getattr(base, name) for name in ("__new__", "__init__")) else None
+
+
+def _contents(base: Any, container: Any) -> tuple[Any, dict[str, Any]]:
+    """Returns the items of a container, and its other parts by name."""
+    if issubclass(base, dict):
+        options = {"default_factory": container.default_factory} if base is defaultdict else {}
+        items = OrderedDict.items(container) if base is OrderedDict else dict.items(container)
+        return dict(items), options
+    return list(base.__iter__(container)), {"maxlen": container.maxlen} if base is deque else {}
+
+
 def _is_plain(kind: type) -> bool:
     """Whether an instance is restored from its state alone, because all its classes are written in Python."""
-    reducers: tuple[Any, Any] = kind.__reduce_ex__, kind.__reduce__
-    if reducers != (object.__reduce_ex__, object.__reduce__):
-        return False
-    return all(type(vars(base).get("__new__", None)) in (staticmethod, type(None)) for base in kind.__mro__[:-1])
+    makers = (vars(base).get("__new__") for base in kind.__mro__[:-1])
+    return _has_state(kind) and all(type(make) in (staticmethod, type(None)) for make in makers)
 
 
 def _empty(value: Any) -> Callable[[], Any] | None:
@@ -389,6 +435,8 @@ def _reduce_context_variable(_: Any, variable: contextvars.ContextVar[Any]) -> A
     return mirror.make_context_variable, (variable.name, default)
 
 
+#: How loggers are pickled: by name.
+_REDUCE_LOGGER = logging.Logger.__reduce__
 #: Objects that each worker creates for itself, as if it had run the program's main file.
 _RECREATED: dict[type, Callable[[Any, Any], Any]] = {
     type(threading.Lock()): lambda *_: (threading.Lock, ()),
@@ -442,6 +490,8 @@ class _Pickler(pickling.Pickler):
     owner: Definitions
 
     def dump(self, value: Any) -> None:
+        #: The streams of this process by their identity, with the names that they have in `sys`.
+        self._streams = {id(getattr(sys, name)): name.strip("_") for name in _STREAMS}
         try:
             super().dump(value)
         except RuntimeError as error:
@@ -460,17 +510,21 @@ class _Pickler(pickling.Pickler):
             kind: Any = type(obj)
             make = partial(kind, *arguments, **keywords) if arguments or keywords else kind
             return make, (), state or None, None, None, mirror.fill_new
-        name = next((name for name in _STREAMS if obj is getattr(sys, name)), None)
-        if name is not None:
-            return getattr, (sys, name.strip("_"))
+        if id(obj) in self._streams:
+            return getattr, (sys, self._streams[id(obj)])
         place = None if self.owner.copies_globals else elsewhere.place_of(obj)
         if place is not None and (pickling.is_standard(place[0]) or type(obj) in elsewhere.METHODS):
             return mirror.find_in, place
         return super().reducer_override(obj)
 
     def complete(self, obj: Any, reduced: Any) -> Any:
-        """Adds the attributes of an exception that its type leaves out."""
+        """Adds the attributes of an exception that its type leaves out, and the class of a logger."""
         kind: Any = type(obj)
+        is_listed = kind.__reduce__ is _REDUCE_LOGGER and obj.name in obj.manager.loggerDict
+        if is_listed and not pickling.is_of_library(kind):
+            state = {name: one for name, one in vars(obj).items() if name not in vars(logging.root)}
+            state = {name: one for name, one in state.items() if by_value.can_pickle(one)}
+            return mirror.find_logger, (obj.name, kind), state, None, None, mirror.fill_slots
         if not issubclass(kind, BaseException) or kind.__setstate__ is not BaseException.__setstate__:
             return reduced
         found = {name: getattr(obj, name) for name in ("__context__", "__cause__", "__suppress_context__")}
@@ -826,9 +880,20 @@ class _Definer(_Pickler):
         if pickling.is_array(obj):
             return self._array(obj)
         reduced, kind = super().reducer_override(obj), type(obj)
-        if reduced is NotImplemented and type(kind.__new__) is FunctionType and _is_plain(kind):
+        base = _container_of(kind)
+        if base is not None:
+            # The items are those that the program has put there, by methods of the class that may change them.
+            attributes = mirror.Items if links.attribute(obj, "__dict__") is obj else obj.__getstate__()
+            contents, options = _contents(base, obj)
+            state = base, contents, options, attributes
+            return base.__new__, (kind,), state, None, None, mirror.fill_container
+        if type(reduced) is tuple and reduced[0] is kind and (origin := _origin_of(kind)) is not None:
+            return mirror.make_as, (kind, origin, reduced[1]), *reduced[2:]
+        if reduced is NotImplemented and type(kind.__new__) is FunctionType and _has_state(kind):
             # The program has run the `__new__` of the class, and sends the effects.
-            return object.__new__, (kind,), *obj.__reduce_ex__(4)[2:]
+            first: Any = next(one for one in kind.__mro__ if type(vars(one).get("__new__")) is BuiltinFunctionType)
+            value = first.__getnewargs__(obj) if hasattr(first, "__getnewargs__") else ()
+            return first.__new__, (kind, *value), *obj.__reduce_ex__(4)[2:]
         return reduced
 
     def complete(self, obj: Any, reduced: Any) -> Any:

@@ -32,6 +32,8 @@ def place_of(value: Any) -> Place | None:
     kind = type(value)
     if issubclass(kind, type) or by_value.is_one_of(kind, _OTHERS) or (kind in METHODS and _is_bare(value)):
         return None
+    if kind.__module__ == "__main__":
+        return None  # As below, but without a look at all modules.
     if _newest() != _modules:
         _look()
     place = _places.get(id(value))

@@ -184,6 +184,8 @@ class Executor(BaseExecutor):
             raise ValueError(f'writable must be None, "copy" or "results", not {writable!r}')
         if arrays not in (None, "shared"):
             raise ValueError(f'arrays must be None or "shared", not {arrays!r}')
+        #: Other libraries read it, as from the executors of the standard library.
+        self._max_workers = max_workers
         mode = sandbox_mode(sandbox)
         if logging not in (None, "auto", "forward"):
             raise ValueError(f'logging must be None, "auto" or "forward", not {logging!r}')

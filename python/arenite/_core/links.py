@@ -256,8 +256,8 @@ class _Walk:
         # Instances of other classes may be shared by many, as loggers are, and have names of their own.
         if not self._is_own(kind) or elsewhere.place_of(value) is not None:
             return (), False
-        slots = [_attribute(value, name) for name in copyreg._slotnames(kind)]  # type: ignore[attr-defined]
-        own = chain(slots, (_attribute(value, "__dict__") or {}).values())
+        slots = [attribute(value, name) for name in copyreg._slotnames(kind)]  # type: ignore[attr-defined]
+        own = chain(slots, (attribute(value, "__dict__") or {}).values())
         base = self._container(kind)
         if base is dict:
             own = chain(own, dict.keys(value), dict.values(value))
@@ -280,7 +280,7 @@ class _Walk:
         return self._own[kind]
 
 
-def _attribute(value: Any, name: str) -> Any:
+def attribute(value: Any, name: str) -> Any:
     """Returns an attribute without the `__getattr__` of the program; None if it is not set."""
     try:
         return object.__getattribute__(value, name)

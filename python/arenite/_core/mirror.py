@@ -48,6 +48,10 @@ class Late:
         return Late, (self.make,)
 
 
+class Items:
+    """Stands, itself, for the attributes of a dictionary that are its items: `self.__dict__ = self`."""
+
+
 def is_removed(value: Any) -> bool:
     return value is Removed
 
@@ -549,10 +553,11 @@ def make_reference(kind: Any, referent: Any, number: int) -> Any:
     return ref(type("", (), {})()) if referent is None else kind(referent)
 
 
-def make_descriptor(kind: Any, base: Any, arguments: tuple[Any, ...]) -> Any:
-    """Makes an object of a type that inherits from `base`, which is `property`, `classmethod` or `staticmethod`."""
+def make_as(kind: Any, base: Any, arguments: tuple[Any, ...]) -> Any:
+    """Makes an object of a class that inherits from `base`, without the `__new__` and `__init__` of the class."""
     made = base.__new__(kind, *arguments)
-    base.__init__(made, *arguments)
+    if base.__init__ is not object.__init__:
+        base.__init__(made, *arguments)
     return made
 
 
@@ -599,6 +604,32 @@ def fill_new(made: Any, state: Any) -> None:
     if state:
         vars(made).update(state)
     fill_slots(made, slots or {})
+
+
+def find_logger(name: str, kind: Any) -> Any:
+    """Returns the logger of this name, which has this class in the program."""
+    import logging
+
+    found: Any = logging.getLogger(name)
+    if type(found) is logging.Logger:
+        found.__class__ = kind
+    return found
+
+
+def fill_container(made: Any, state: tuple[Any, Any, dict[str, Any], Any]) -> None:
+    """Adds items to a container with the methods of the type from which its class inherits."""
+    base, contents, options, attributes = state
+    if issubclass(base, dict):
+        for name, value in options.items():
+            getattr(base, name).__set__(made, value)
+        for key, value in contents.items():
+            base.__setitem__(made, key, value)
+    else:
+        base.__init__(made, contents, **options)
+    if attributes is Items:
+        object.__setattr__(made, "__dict__", made)
+    elif attributes is not None:
+        fill_new(made, attributes)
 
 
 class LateGenerator:

@@ -298,6 +298,8 @@ class Pickler(pickle.Pickler):
                 self.refer_module(value, names)
             elif type(value) is str:
                 self.may_refer(home, frozenset(by_value().words(value)))
+            elif name not in space and _is_added(name):
+                self.names.add(("builtins", f"{OPTIONAL}{name}"))
         if space.get("__package__"):
             # Relative imports need it.
             self.names.add((home, "__package__"))
@@ -327,7 +329,7 @@ class Pickler(pickle.Pickler):
             if not any(home == name for home, _ in self.names):
                 self.names.add((name, "*"))
         else:
-            self.names.update((name, one) for one in names.others if one in vars(module))
+            self.names.update((name, one) for one in (*names.others, "__getattr__") if one in vars(module))
 
     def space_of(self, space: dict[str, Any]) -> dict[str, Any]:
         """Returns the globals for functions of this pickle that have these globals: the same object for each of
@@ -590,12 +592,20 @@ _BY_VALUE = frozenset(
     "WeakKeyDictionary WeakSet WeakValueDictionary _AsyncGeneratorContextManager _GeneratorContextManager "
     "cached_property cell classmethod code dict_items dict_keys dict_values mappingproxy memoryview method module "
     "odict_items odict_keys odict_values property staticmethod CDLL KeyWrapper PyDLL Scanner SystemRandom _FuncPtr "
-    "count".split()
+    "count ufunc".split()
 )
 #: Names in `__module__` under which no module can be imported.
 _absent: set[str] = set()
 #: The specification of each module when a pickle first referred to it. A reload makes another specification.
 _specs: dict[str, Any] = {}
+
+
+def _is_added(name: str) -> bool:
+    """Whether the program has added a builtin of this name, as `gettext.install` does."""
+    value = vars(builtins).get(name)
+    if value is None or name.startswith("__") or name in ("True", "False", "Ellipsis", "NotImplemented"):
+        return False
+    return getattr(value, "__module__", None) not in ("builtins", "io", "_io", "_sitebuiltins")
 
 
 def is_reachable(obj: Any, module: str | None, name: str) -> bool:
@@ -611,8 +621,11 @@ def is_reachable(obj: Any, module: str | None, name: str) -> bool:
             except Exception:
                 _absent.add(module)
         found = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
+    try:
+        for part in name.split("."):
+            found = getattr(found, part, None)
+    except Exception:  # A descriptor that only objects of the class can use.
+        return False
     return found is obj
 
 

@@ -48,6 +48,11 @@ HOLDERS = {
     "dict": (STEP + "held = {'step': step, 'more': [step]}", "held['step'](), held['more'][0]()"),
     "set": (STEP + "held = {step}", "[one() for one in held]"),
     "key": (CLASS + "held = {Conf: 1}", "Conf in held"),
+    "objects": (CLASS + "held = {'a': [Conf(), Conf()]}", "held['a'][0].rate(), type(held['a'][1]) is Conf"),
+    "objects that remain": (
+        CLASS + "if VERSION == 1: remaining = [Conf()]",
+        "remaining[0].rate(), type(remaining[0]) is Conf",
+    ),
     "partial": (STEP + "held = functools.partial(step, 5)", "held()"),
     "object": (STEP + "held = types.SimpleNamespace(step=step)", "held.step()"),
     "attribute of a class": (STEP + "class Kept:\n    steps = [step]\n", "Kept.steps[0]()"),
@@ -85,6 +90,25 @@ class Second:
 
 class Child(First):
     pass
+
+
+class Row:
+    def __init__(self, number):
+        self.number, self.more = number, [number]
+
+
+class OtherRow(Row):
+    pass
+
+
+def flat(held):
+    """The rows in containers."""
+    if isinstance(held, Row):
+        return [held]
+    return [row for one in (held.values() if isinstance(held, dict) else held) for row in flat(one)]
+
+
+rows, by_name = [Row(1), (Row(2), {"a": Row(3)})], {}
 
 
 class Marked:
@@ -267,6 +291,36 @@ EDITS = {
     "defaults: keywords in place": (
         [lambda: None, lambda: keyword.__kwdefaults__.update(x=3), lambda: keyword.__kwdefaults__.update(x=3.0)],
         "keyword()",
+    ),
+    "objects: in a list": (
+        [
+            lambda: None,
+            # Without a reference to the objects, which this table would share with the global.
+            *[lambda one=one: setattr(rows[0], "number", one) for one in (1.0, True, 1)],
+            lambda: rows[1][0].more.append(3),
+            lambda: rows[1][1].update(b=rows[0]),
+            lambda: rows[1][1]["b"].__dict__.update(text="a"),
+            lambda: setattr(rows[1][1]["a"], "a", SAME),
+            lambda: rename(rows[1][1]["a"], "a", "b"),
+            lambda: setattr(rows[0], "__dict__", {"number": 7, "more": []}),
+            lambda: setattr(rows[0], "__class__", OtherRow),
+            lambda: setattr(OtherRow, "number", 5),
+            lambda: vars(rows[0]).pop("number"),
+            lambda: rows.append(rows[0]),
+            lambda: rows.__setitem__(2, Row(7)),
+            lambda: rows.reverse(),
+        ],
+        "[(type(row).__name__, vars(row), row is found[0]) for found in [flat(rows)] for row in found]",
+    ),
+    "objects: in a dictionary": (
+        [
+            lambda: by_name.update(a=Row(1)),
+            lambda: by_name.update(b=by_name["a"], c=[by_name["a"]]),
+            lambda: by_name["a"].more.append(by_name["a"]),
+            lambda: setattr(by_name["b"], "number", by_name),
+            lambda: by_name.update(b=Row(1)),
+        ],
+        "[sorted(by_name), by_name['a'] is by_name.get('b'), len(by_name['a'].more), by_name['a'].number is by_name]",
     ),
     "underscores": (
         [

@@ -38,6 +38,9 @@ import zoneinfo
 
 import backends
 
+with contextlib.suppress(ImportError):
+    import numpy
+
 # ---- classes
 
 
@@ -192,6 +195,206 @@ def refused():
         return str(error)
 
 
+class OwnAttributes(dict):
+    """A dictionary whose items are its attributes."""
+
+    def __init__(self, **items):
+        super().__init__(**items)
+        self.__dict__ = self
+
+
+class OfItems(OwnAttributes):
+    __setattr__ = dict.__setitem__
+
+    def __init__(self, **items):
+        dict.__init__(self, **items)
+        object.__setattr__(self, "__dict__", self)
+
+
+class Decorated:
+    """A decorator whose objects are methods, but not of the class."""
+
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+
+    def __get__(self, instance, owner=None):
+        return types.MethodType(self, instance)
+
+    def __call__(self, instance, number):
+        return self.__wrapped__(instance, number), self.__name__
+
+
+class OfObjects:
+    """A descriptor that classes refuse."""
+
+    def __get__(self, instance, owner=None):
+        if instance is None:
+            raise RuntimeError("only objects have it")
+        return self.value
+
+    def __set_name__(self, owner, name):
+        self.value = name
+
+
+class Decorates:
+    value = OfObjects()
+
+    @Decorated
+    def method(self, number):
+        return number, type(self).__name__
+
+
+class Span(tuple):
+    """Its `__new__` does not take what pickle gives it."""
+
+    def __new__(cls, start, end):
+        return super().__new__(cls, (start, end))
+
+    length = property(lambda self: self[1] - self[0])
+
+
+class Area(collections.namedtuple("Area", "width height size")):
+    def __new__(cls, width, height):
+        return super().__new__(cls, width, height, width * height)
+
+
+class Metres(float):
+    def __new__(cls, text):
+        made = super().__new__(cls, text.removesuffix(" m"))
+        made.text = text
+        return made
+
+
+class Record(dict):
+    def __new__(cls, key, *values):
+        made = super().__new__(cls)
+        made.key = key
+        return made
+
+    def __init__(self, key, *values):
+        super().__init__(enumerate(values))
+
+
+class Talking(logging.Logger):
+    def __init__(self, name, level=logging.NOTSET):
+        super().__init__(name, level)
+        self.said = ["hello"]
+
+    def talk(self):
+        return self.name, self.isEnabledFor(logging.INFO), self.said
+
+
+class Lower(dict):
+    """Counts how often an item is set."""
+
+    count = 0
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key.lower(), value)
+        self.count += 1
+
+
+class Twice(list):
+    def append(self, value):
+        super().append(value * 2)
+
+    def extend(self, values):
+        for value in values:
+            self.append(value)
+
+
+class Forest(collections.defaultdict):
+    def __init__(self):
+        super().__init__(Forest)
+
+
+class Named(set):
+    def __init__(self, name, *values):
+        super().__init__(values)
+        self.name = name
+
+
+class Latest(collections.deque):
+    def __init__(self, *values):
+        super().__init__(values, maxlen=3)
+
+
+class Recent(collections.OrderedDict):
+    """Contains the two items that were set last."""
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        while len(self) > 2:
+            self.popitem(last=False)
+
+
+class Letters(collections.Counter):
+    def __init__(self, text, *, factor):
+        super().__init__(text)
+        self.factor = factor
+
+
+class Refused(Exception):
+    def __init__(self, code, *, reason):
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+
+
+class NoFile(OSError):
+    def __init__(self, path):
+        super().__init__(2, "no file", path)
+        self.path = path
+
+
+class Day(datetime.datetime):
+    def __new__(cls, text):
+        return super().__new__(cls, *map(int, text.split("-")))
+
+
+class Hours(datetime.timedelta):
+    def __new__(cls, text):
+        return super().__new__(cls, hours=int(text))
+
+
+class Price(decimal.Decimal):
+    def __new__(cls, text, *, currency):
+        made = super().__new__(cls, text)
+        made.currency = currency
+        return made
+
+
+class Group(frozenset):
+    def __new__(cls, *members):
+        return super().__new__(cls, members)
+
+
+class Buffer(bytearray):
+    def __init__(self, size, tag):
+        super().__init__(size)
+        self.tag = tag
+
+
+class Dice(random.Random):
+    def __init__(self, name):
+        self.name = name
+        super().__init__(7)
+
+
+class Place(types.SimpleNamespace):
+    def __init__(self, both):
+        super().__init__(x=both, y=both)
+
+
+LOWER, TWICE, FOREST, RECENT = Lower(), Twice(), Forest(), Recent()
+LOWER["A"] = 1
+LOWER.own = LOWER
+TWICE.append(1)
+list.append(TWICE, TWICE)
+FOREST["a"]["b"]["c"] = 3
+RECENT[1] = RECENT[2] = RECENT[3] = [1]
+
+
 class Homeless:
     pass
 
@@ -255,6 +458,10 @@ def fail():
     raise Detailed("text", code=4)
 
 
+logging.setLoggerClass(Talking)
+TALKING = logging.getLogger("talking.one")
+logging.setLoggerClass(logging.Logger)
+TALKING.setLevel(logging.INFO)
 MONEY, MOMENT = Money("1.5"), Moment(2020, 1, 2)
 MONEY.currency = MOMENT.zone = "USD"
 MATH, C = ctypes.CDLL("libm.so.6"), ctypes.CDLL(None, use_errno=True)
@@ -353,8 +560,39 @@ PROGRAMS = {
     "attributes of a dispatching function": (dispatching, "own(1), own('a'), own.cells, own.imports, own.globals"),
     "slots from an iterator": (OfIterator, "own().get()"),
     "slots from a generator": (OfGenerator, "own().get()"),
+    "items as attributes": (OwnAttributes(a=1), "own.__setattr__('a', own.a + 1), dict(own), own.a, vars(own) is own"),
+    "attributes as items": (OfItems(a=OfItems(b=[1])), "own.a.b.append(2), own['a']['b'], setattr(own, 'c', 3), own.c"),
+    "descriptors of objects": (Decorates, "own().method(3), own().value, vars(own)['method'].__qualname__"),
+    "object with such descriptors": (Decorates(), "own.method(3), own.value"),
+    "dictionary of its own items": (LOWER, "own.__setitem__('B', 2), dict(own), own.count, own.own is own"),
+    "list of its own items": (TWICE, "own[0], own[1] is own, own.append(2), len(own)"),
+    "dictionary of itself": (FOREST, "own['a']['b']['c'], type(own['x']['y']).__name__, len(own)"),
+    "set with a name": (Named("n", 1, 2), "sorted(own), own.name, own.add(3)"),
+    "short queue": (Latest(1, 2, 3, 4), "own.append(5), list(own), own.maxlen"),
+    "order of items": (RECENT, "[*own.items()], own.__setitem__(2, 0), [*own], own.move_to_end(3), own.popitem()"),
+    "counter of letters": (Letters("aab", factor=2), "own.most_common(1), own.factor, own['z']"),
+    "exception of its code": (Refused(3, reason="a"), "str(own), own.code, own.args, type(own).__mro__[1].__name__"),
+    "exception of a path": (NoFile("a"), "own.errno, own.filename, own.path, type(own).__name__"),
+    "date made of text": (Day("2020-1-2"), "own.isoformat(), type(own)('2021-1-1') - own"),
+    "time made of text": (Hours("3"), "own.total_seconds(), type(own)('2').seconds"),
+    "decimal with a currency": (Price("1.5", currency="EUR"), "own + 1, own.currency"),
+    "set of arguments": (Group(1, 2), "sorted(own), len(type(own)(3))"),
+    "bytes with a tag": (Buffer(2, "t"), "bytes(own), own.tag, own.append(3)"),
+    "dice": (Dice("d"), "own.random(), own.randrange(6)"),
+    "place": (Place(3), "own.x, own.y, type(own)(4).x"),
+    "tuple made of parts": (Span(1, 4), "[*own], own.length, type(own)(2, 3).length"),
+    "tuple with more fields": (Area(2, 3), "[*own], own.size, type(own)(1, 1).size"),
+    "number made of text": (Metres("3.5 m"), "own + 1, own.text, type(own)('2 m') * 2"),
+    "dictionary made of values": (Record("k", 1, 2), "dict(own), own.key, type(own)('q', 3).key"),
+    "values made of parts": ([Span(1, 4), {"a": Area(2, 3)}], "own[0].length, own[1]['a'].size, own.append(3)"),
+    "log of a class": (TALKING, "own.talk(), type(own).__name__, own is logging.getLogger(own.name), own.parent.name"),
+    "log of another class": (logging.getLogger("plain"), "type(own).__name__, type(logging.getLogger('new')).__name__"),
     "text": ("arenite:removed", "own"),
 }  # fmt: skip
+if "numpy" in globals():
+    PROGRAMS["function of arrays"] = numpy.frompyfunc(lambda a, b: a + b, 2, 1), "own([1, 2], 3), own.nin, own(2, 1)"
+    PROGRAMS["reduction"] = numpy.frompyfunc(lambda a, b: a | b, 2, 1, identity=0), "own.reduce([]), own.reduce([1, 2])"
+    PROGRAMS["function of numpy"] = numpy.hypot, "own(3, 4), own is numpy.hypot"
 PROGRAMS["of this thread"][0].value = 3
 OWN = re.compile(r"\bown\b")
 TASKS = {}

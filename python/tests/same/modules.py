@@ -1,6 +1,8 @@
 """Programs whose globals are objects of modules that workers import: of the standard library, and of the program."""
 
 import atexit
+import builtins
+import gettext
 import importlib
 import os
 import pathlib
@@ -135,6 +137,16 @@ def libraries():
     return *known, root.name, filters is sys.modules["warnings"].filters, digits
 
 
+# Not in the process that draws programs. `spawn` runs this file under another name.
+if __name__ in ("__main__", "__mp_main__"):
+    gettext.install("same")
+    builtins.shout = lambda text: f"{text.upper()} {digits}"
+
+
+def uses_builtins():
+    return _("text"), shout("a"), [shout("b") for _ in range(2)], hasattr(builtins, "shout"), len("abc")  # noqa: F821
+
+
 def shows(shown):
     return shown.name(), type(shown) is Shown, type(shown).__module__, Shown
 
@@ -151,6 +163,7 @@ CALLS = [
     ("reads again", reads, ["abcd"]),
     ("opens", opens, []),
     ("libraries", libraries, []),
+    ("builtins", uses_builtins, []),
     ("shows", shows, [Shown()]),
 ]
 

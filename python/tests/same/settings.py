@@ -4,10 +4,12 @@ import calendar
 import csv
 import decimal
 import importlib
+import io
 import locale
 import logging
 import socket
 import sys
+import xml.etree.ElementTree
 
 import backends
 
@@ -18,7 +20,7 @@ def optional(name):
         return None
 
 
-numpy, image = optional("numpy"), optional("PIL.ImageFile")
+numpy, image, pandas, sklearn = map(optional, ("numpy", "PIL.ImageFile", "pandas", "sklearn"))
 
 
 def change():
@@ -35,12 +37,23 @@ def change():
     logging.getLogger("quiet.one").setLevel(logging.ERROR)
     logging.getLogger().setLevel(logging.INFO)
     logging.disable(logging.DEBUG)
+    logging.addLevelName(5, "TRACE")
+    logging.addLevelName(logging.WARNING, "careful")
+    csv.register_dialect("bars", delimiter="|", quoting=csv.QUOTE_ALL, lineterminator="\n")
+    xml.etree.ElementTree.register_namespace("", "http://www.w3.org/2000/svg")
+    xml.etree.ElementTree.register_namespace("mine", "http://example.org/mine")
     if numpy:
         numpy.seterr(divide="raise", under="warn")
         numpy.set_printoptions(precision=2, suppress=True, threshold=5)
     if image:
         image.LOAD_TRUNCATED_IMAGES = True
         image.Image.MAX_IMAGE_PIXELS = None
+    if pandas:
+        pandas.set_option("display.precision", 2)
+        pandas.options.display.max_rows = 4
+        pandas.set_option("display.float_format", None)
+    if sklearn:
+        sklearn.set_config(assume_finite=True, transform_output="pandas")
 
 
 # Not in the process that draws programs. `spawn` runs this file under another name.
@@ -80,6 +93,29 @@ def levels():
     return [one.getEffectiveLevel() for one in found], enabled
 
 
+def level_names():
+    return [logging.getLevelName(level) for level in (5, 10, 25, 30, 40, "TRACE", "WARNING", "careful")]
+
+
+def dialects():
+    file = io.StringIO()
+    csv.writer(file, "bars").writerow([1, "a"])
+    return file.getvalue(), list(csv.reader(["a|b"], "bars")), csv.list_dialects()
+
+
+def namespaces():
+    tree = xml.etree.ElementTree.Element("{http://www.w3.org/2000/svg}svg", {"{http://example.org/mine}a": "1"})
+    return xml.etree.ElementTree.tostring(tree)
+
+
+def frames():
+    return str(pandas.DataFrame({"a": [n / 7 for n in range(9)]})), pandas.get_option("display.max_rows")
+
+
+def configuration():
+    return sklearn.get_config()
+
+
 def week():
     return calendar.weekheader(2)
 
@@ -96,9 +132,11 @@ def pixels():
     return image.LOAD_TRUNCATED_IMAGES, image.Image.MAX_IMAGE_PIXELS
 
 
-PROGRAMS = [depth, digits, third, inexact, locales, limits, levels, week]
+PROGRAMS = [depth, digits, third, inexact, locales, limits, levels, level_names, dialects, namespaces, week]
 PROGRAMS += [divide, shown] if numpy else []
 PROGRAMS += [pixels] if image else []
+PROGRAMS += [frames] if pandas else []
+PROGRAMS += [configuration] if sklearn else []
 TASKS = {f"settings: {program.__name__}": program for program in PROGRAMS}
 
 names, programs = backends.of_tasks(TASKS)

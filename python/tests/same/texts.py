@@ -105,6 +105,18 @@ def finds_main():
     return importlib.import_module("__main__").FACTOR, pkgutil.resolve_name("__main__:LIMIT")
 
 
+def __getattr__(name):
+    if name == "MADE":
+        return FACTOR * 2
+    raise AttributeError(name)
+
+
+def made_by_main():
+    import __main__
+
+    return __main__.MADE, hasattr(__main__, "ABSENT")
+
+
 def getter():
     return operator.attrgetter("FACTOR")(sys.modules["__main__"])
 
@@ -149,7 +161,7 @@ def expression():
 
 
 PROGRAMS = [hints, signature, makes_from_annotations, evaluates, attribute_of_main, variables_of_main]
-PROGRAMS += [finds_main, getter, frame, function_globals, patches, patches_by_global, measures]
+PROGRAMS += [finds_main, made_by_main, getter, frame, function_globals, patches, patches_by_global, measures]
 PROGRAMS += [query, query_in_global, query_in_two_functions, expression] if pandas else []
 TASKS = {f"texts: {program.__name__}": program for program in PROGRAMS}
 
