@@ -166,6 +166,38 @@ fn a_torn_picture_is_written_as_far_as_it_goes_if_that_is_allowed() {
     }
 }
 
+/// A scaled decode locates the loss as exactly as a decode at full size, and shows the rows above it.
+#[test]
+fn rows_above_a_loss_are_shown_at_any_scale() {
+    let file = jpeg(&waves(240, 200));
+    let missing = |torn: &[u8], spec: &ResizeSpec| {
+        let damage = resize_encoded(torn, spec).unwrap().damage;
+        damage.map_or(0, |damage| damage.missing / 240)
+    };
+    let full = ResizeSpec {
+        fail_on: FailOn::None,
+        ..ResizeSpec::full_size()
+    };
+    for tenth in 2..10 {
+        let torn = &file[..file.len() * tenth / 10];
+        let expected = missing(torn, &full);
+        for size in ["110x", "60x", "30x", "15x"] {
+            let size = size.parse().unwrap();
+            let rows = missing(torn, &ResizeSpec { size, ..full });
+            // One row of blocks more or less: 16 pixels with 4:2:0 chroma.
+            assert!(
+                rows.abs_diff(expected) <= 16,
+                "{tenth} {size}: {rows} of {expected}"
+            );
+        }
+        let checked = check(torn, &full).unwrap().damage.unwrap();
+        assert!(
+            (checked.missing / 240).abs_diff(expected) <= 16,
+            "{tenth}: {checked:?}"
+        );
+    }
+}
+
 #[test]
 fn restart_markers_that_are_missing_or_misnumbered_cost_no_pixel() {
     let picture = waves(128, 96);
