@@ -6,14 +6,15 @@
 //! coding than the version suggests or without a table, headers of old and new versions.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::panic::catch_unwind;
 use std::rc::Rc;
 
 use lcms2::{Flags, Intent, PixelFormat, Profile, Transform as LcmsTransform};
 use moxcms::{
-    CicpProfile, ColorDateTime, ColorProfile, DataColorSpace, Layout, LocalizableString, LutType,
-    LutWarehouse, MatrixCoefficients, ProfileText, ProfileVersion, TransferCharacteristics,
-    TransformExecutor, TransformOptions, Xyzd,
+    CicpProfile, ColorProfile, DataColorSpace, Layout, LocalizableString, LutType, LutWarehouse,
+    MatrixCoefficients, ProfileText, ProfileVersion, TransferCharacteristics, TransformExecutor,
+    TransformOptions, Xyzd,
 };
 
 use super::hdr::Hdr;
@@ -285,19 +286,19 @@ pub(super) fn encoded(mut profile: ColorProfile, name: &str, is_grey: bool) -> O
     (profile.white_point, profile.media_white_point) = (D50, Some(D50));
     // moxcms writes the matrix to the cones of the eye in its place.
     profile.chromatic_adaptation = None;
-    profile.creation_date_time = ColorDateTime {
-        year: 2026,
-        month: 1,
-        day_of_the_month: 1,
-        hours: 0,
-        minutes: 0,
-        seconds: 0,
-    };
     let [language, country, name] = ["en", "US", name].map(str::to_owned);
     let name = LocalizableString::new(language, country, name);
     profile.description = Some(ProfileText::Localizable(vec![name]));
-    aligned(&profile.encode().ok()?)
+    let mut icc = aligned(&profile.encode().ok()?)?;
+    // moxcms writes the time of the run.
+    icc.get_mut(DATE)?.copy_from_slice(&NEW_YEAR_2026);
+    Some(icc)
 }
+
+/// The bytes of a profile with the time at which it was made: year, month, day, hour, minute and second, of two bytes
+/// each.
+const DATE: Range<usize> = 24..36;
+const NEW_YEAR_2026: [u8; 12] = [0x07, 0xea, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0];
 
 /// Returns a profile whose length and offsets are multiples of 4, as ICC.1 prescribes: moxcms writes others,
 /// which libpng ignores.
