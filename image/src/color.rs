@@ -6,6 +6,7 @@
 //! coding than the version suggests or without a table, headers of old and new versions.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::panic::catch_unwind;
 use std::rc::Rc;
 
@@ -13,7 +14,7 @@ use lcms2::{Flags, Intent, PixelFormat, Profile, Transform as LcmsTransform};
 use moxcms::{
     CicpProfile, ColorProfile, DataColorSpace, Layout, LocalizableString, LutType, LutWarehouse,
     MatrixCoefficients, ProfileText, ProfileVersion, TransferCharacteristics, TransformExecutor,
-    TransformOptions,
+    TransformOptions, Xyzd,
 };
 
 use super::hdr::Hdr;
@@ -144,11 +145,14 @@ pub(super) fn is_profile_of(icc: &[u8], color: Color) -> bool {
     }
 }
 
+/// The offset of the number of tags in a profile. The entries of the tags follow.
+const TAGS: usize = 128;
+/// The number of bytes of an entry: the name of the tag, its offset and its length.
+const ENTRY: usize = 12;
+
 /// Returns the HDR coding of pixels with this colour model, if their profile has code points for it (tag `cicp`, full
 /// range). Curves and tables in such a profile contain another program's tone mapping.
 pub(super) fn hdr_of_profile(icc: &[u8], color: Color) -> Option<Hdr> {
-    const TAGS: usize = 128;
-    const ENTRY: usize = 12;
     let word = |at: usize| Some(u32::from_be_bytes(*icc.get(at..)?.first_chunk()?));
     if !is_profile_of(icc, color) {
         return None;
@@ -264,18 +268,55 @@ pub(super) fn name_of(primaries: u8, transfer: u8) -> String {
     format!("{primaries}, {curve}")
 }
 
-/// Returns the bytes of a profile with a name; if `is_grey`, of a profile for grey with the same curve.
+/// Returns the bytes of a profile with a name; if `is_grey`, of a profile for grey with the same curve. They are the
+/// same at any time.
 pub(super) fn encoded(mut profile: ColorProfile, name: &str, is_grey: bool) -> Option<Vec<u8>> {
+    /// The white of the connection space, in the numbers of ICC.1.
+    const D50: Xyzd = Xyzd {
+        x: 0.9642,
+        y: 1.0,
+        z: 0.8249,
+    };
     profile.cicp = None;
     if is_grey {
         let curve = profile.red_trc;
         profile = ColorProfile::new_gray_with_gamma(1.0);
         profile.gray_trc = curve;
     }
+    (profile.white_point, profile.media_white_point) = (D50, Some(D50));
+    // moxcms writes the matrix to the cones of the eye in its place.
+    profile.chromatic_adaptation = None;
     let [language, country, name] = ["en", "US", name].map(str::to_owned);
     let name = LocalizableString::new(language, country, name);
     profile.description = Some(ProfileText::Localizable(vec![name]));
-    profile.encode().ok()
+    let mut icc = aligned(&profile.encode().ok()?)?;
+    // moxcms writes the time of the run.
+    icc.get_mut(DATE)?.copy_from_slice(&NEW_YEAR_2026);
+    Some(icc)
+}
+
+/// The bytes of a profile with the time at which it was made: year, month, day, hour, minute and second, of two bytes
+/// each.
+const DATE: Range<usize> = 24..36;
+const NEW_YEAR_2026: [u8; 12] = [0x07, 0xea, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0];
+
+/// Returns a profile whose length and offsets are multiples of 4, as ICC.1 prescribes: moxcms writes others,
+/// which libpng ignores.
+fn aligned(icc: &[u8]) -> Option<Vec<u8>> {
+    let word = |at: usize| Some(u32::from_be_bytes(*icc.get(at..)?.first_chunk()?) as usize);
+    let first = TAGS + 4;
+    let end = first + word(TAGS)? * ENTRY;
+    let mut out = icc.get(..end)?.to_vec();
+    for entry in (first..end).step_by(ENTRY) {
+        let (offset, len) = (word(entry + 4)?, word(entry + 8)?);
+        let place = u32::try_from(out.len()).ok()?;
+        out[entry + 4..entry + 8].copy_from_slice(&place.to_be_bytes());
+        out.extend_from_slice(icc.get(offset..)?.get(..len)?);
+        out.resize(out.len().next_multiple_of(4), 0);
+    }
+    let len = u32::try_from(out.len()).ok()?;
+    out[..4].copy_from_slice(&len.to_be_bytes());
+    Some(out)
 }
 
 fn converter_for(icc: &[u8], color: Color) -> Option<Converter> {

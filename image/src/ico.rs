@@ -103,7 +103,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let data = &rest[..largest.len.min(rest.len())];
     let decoded = match data.starts_with(b"\x89PNG\r\n\x1a\n") {
         true => png::decode(data, request),
-        false => decode_bmp(data, request),
+        false => decode_bmp(data, data.len() < largest.len, request),
     };
     let mut decoded = decoded.map_err(of_icon)?.with_damage(of_icon);
     if data.len() < largest.len {
@@ -129,8 +129,9 @@ fn of_icon(error: ImageError) -> ImageError {
     }
 }
 
-/// Decodes a BMP of twice the height: rows of colours, then rows of bits. A bit of 1 is transparent.
-fn decode_bmp(data: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
+/// Decodes a BMP of twice the height: rows of colours, then rows of bits. A bit of 1 is transparent. `is_cut`: whether
+/// the file ends before the BMP does.
+fn decode_bmp(data: &[u8], is_cut: bool, request: Request<'_>) -> Result<Decoded, ImageError> {
     let truncated = || ImageError::Truncated { format: FORMAT };
     let header = data.first_chunk::<WINDOWS_3>().ok_or_else(truncated)?;
     let long = |at: usize| {
@@ -191,18 +192,30 @@ fn decode_bmp(data: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> 
     let decoded = bmp::decode(&file, request)?;
     match has_alpha {
         true => Ok(decoded),
-        false => with_mask(decoded, mask, height < 0),
+        false => with_mask(decoded, mask, height < 0, is_cut),
     }
 }
 
 /// Makes the pixels transparent whose bits in `mask` are set. A missing mask hides nothing.
-fn with_mask(decoded: Decoded, mask: &[u8], is_top_down: bool) -> Result<Decoded, ImageError> {
+fn with_mask(
+    decoded: Decoded,
+    mask: &[u8],
+    is_top_down: bool,
+    is_cut: bool,
+) -> Result<Decoded, ImageError> {
     let (wide, rows) = (
         decoded.pixels.width as usize,
         decoded.pixels.height as usize,
     );
     let stride = wide.div_ceil(32) * 4;
     let Some(mask) = mask.get(..stride * rows) else {
+        if !is_cut && mask.iter().all(|&bits| bits == 0) {
+            // Pillow writes rows that are not padded; the mask hides nothing.
+            let reason = "its mask is shorter than its picture";
+            let short = Found::around(ImageError::corrupt(FORMAT, reason));
+            let damage = decoded.damage.or(Some(short));
+            return Ok(Decoded { damage, ..decoded });
+        }
         let missing = rows - mask.len() / stride;
         let torn = Found {
             loss: Loss::Pixels((missing * wide) as u64),

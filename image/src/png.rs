@@ -307,7 +307,8 @@ fn profile(info: &png::Info<'_>, is_grey: bool) -> Option<Vec<u8>> {
         None | Some(LIKE_SRGB) => None,
         Some(gamma) => Some(ToneReprCurve::Parametric(vec![100_000.0 / gamma as f32])),
     };
-    let chosen = info.chrm_chunk.filter(is_triangle).map(|chosen| {
+    let chosen = info.chrm_chunk.filter(is_triangle);
+    let chosen = chosen.filter(|chosen| !is_like_srgb(chosen)).map(|chosen| {
         let point = |(x, y): Point| Chromaticity::new(x.into_value(), y.into_value());
         let [red, green, blue, white] =
             [chosen.red, chosen.green, chosen.blue, chosen.white].map(point);
@@ -335,6 +336,26 @@ type Point = (png::ScaledFloat, png::ScaledFloat);
 /// Returns whether a gamma, in units of 1/100,000, is in the range that libpng accepts.
 fn is_gamma(gamma: &u32) -> bool {
     (16..=625_000_000).contains(gamma)
+}
+
+/// Returns whether primaries and white are those of sRGB, which ImageMagick writes to each PNG. With the tolerance of
+/// libpng.
+fn is_like_srgb(chosen: &png::SourceChromaticities) -> bool {
+    const TOLERANCE: u32 = 100;
+    const SRGB: [(u32, u32); 4] = [
+        (64_000, 33_000),
+        (30_000, 60_000),
+        (15_000, 6_000),
+        (31_270, 32_900),
+    ];
+    let all = [chosen.red, chosen.green, chosen.blue, chosen.white];
+    let is_near = |((x, y), (to_x, to_y)): (Point, (u32, u32))| {
+        x.into_scaled()
+            .abs_diff(to_x)
+            .max(y.into_scaled().abs_diff(to_y))
+            <= TOLERANCE
+    };
+    all.into_iter().zip(SRGB).all(is_near)
 }
 
 /// Returns whether primaries form a triangle of colours around their white point.

@@ -3,7 +3,8 @@
 //! The largest result is made from the decoder's pixels, as if it were the only one. A smaller result is made from the
 //! next larger result that has [`SPARE`] times its sides: filtering all pixels again would take several times as long.
 //! This is only done for Lanczos, because two passes of a softer filter blur more than one pass. It is not done with
-//! alpha, because alpha is clamped where the filter overshoots.
+//! alpha, because alpha is clamped where the filter overshoots, and not from a result that is enlarged: the decoder's
+//! pixels are fewer and sharper.
 
 use super::error::ImageError;
 use super::linear;
@@ -35,7 +36,10 @@ pub(super) fn resize_each(
         let plan = &plans[index];
         let size = (plan.width, plan.height);
         let is_source = |(other, larger): &&(usize, Pixels)| {
-            shows_same(plans[*other].region, plan.region) && has_spare(larger, plan)
+            let region = plans[*other].region;
+            shows_same(region, plan.region)
+                && !is_enlarged(larger, region)
+                && has_spare(larger, plan)
         };
         let larger = results.iter().rev().find(is_source);
         if let Some((_, larger)) = larger.filter(|_| cascades) {
@@ -73,6 +77,11 @@ fn shows_same(one: Region, other: Region) -> bool {
     let parts = |region: Region| [region.left, region.top, region.width, region.height];
     let is_near = |(a, b): (f64, f64)| (a - b).abs() < 1e-3;
     parts(one).into_iter().zip(parts(other)).all(is_near)
+}
+
+/// Returns whether a result has a side that is longer than that of its region.
+fn is_enlarged(result: &Pixels, region: Region) -> bool {
+    f64::from(result.width) > region.width || f64::from(result.height) > region.height
 }
 
 /// Returns whether the result `larger` has enough pixels to make the result of `plan` from it.

@@ -314,7 +314,9 @@ const fn longest_side(format: Format) -> u32 {
     match format {
         Format::Jpeg => 65_500,
         Format::WebP => 16_383,
-        Format::Gif | Format::Avif => 65_535,
+        Format::Gif => 65_535,
+        // libavif, which Chrome and Pillow use, refuses longer sides by default.
+        Format::Avif => 32_768,
         _ => i32::MAX as u32,
     }
 }

@@ -176,7 +176,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     };
     let bytes = usize::from(header.bits).div_ceil(8);
     let targets = samples.chunks_exact_mut(channels);
-    let done = match header.has_runs {
+    let (done, has_excess) = match header.has_runs {
         true => read_runs(&input[palette_end..], bytes, targets, convert),
         false => {
             let stored = input[palette_end..].chunks_exact(bytes);
@@ -184,7 +184,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
             stored
                 .zip(targets)
                 .for_each(|(stored, to)| convert(stored, to));
-            done
+            (done, false)
         }
     };
     // A file whose alpha is 0 everywhere was written without alpha.
@@ -202,14 +202,20 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         color,
         samples: Samples::Eight(samples),
     };
-    let damage = ((done as u64) < all).then(|| {
+    let damage = if (done as u64) < all {
         let rows = done / full.0 as usize;
         fill_rows(&mut pixels, rows, spec.background);
-        Found {
+        Some(Found {
             loss: Loss::Pixels(all - rows as u64 * u64::from(full.0)),
             error: ImageError::Truncated { format: FORMAT },
-        }
-    });
+        })
+    } else if has_excess {
+        // After a byte too many or too few, pixels are read as lengths.
+        let reason = "its last run is longer than the picture";
+        Some(Found::doubtful(ImageError::corrupt(FORMAT, reason)))
+    } else {
+        None
+    };
     Ok(Decoded::without_metadata(
         pixels,
         plans,
@@ -219,14 +225,15 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     ))
 }
 
-/// Reads packets: each is a run of one pixel, or a number of different pixels. Returns the number of pixels.
+/// Reads packets: each is a run of one pixel, or a number of different pixels. Returns the number of pixels, and whether
+/// the last packet has more than the picture.
 fn read_runs<'a>(
     mut data: &[u8],
     bytes: usize,
     mut targets: impl ExactSizeIterator<Item = &'a mut [u8]>,
     convert: impl Fn(&[u8], &mut [u8]),
-) -> usize {
-    let mut done = 0;
+) -> (usize, bool) {
+    let (mut done, mut has_excess) = (0, false);
     while targets.len() > 0 {
         let Some((&packet, rest)) = data.split_first() else {
             break;
@@ -242,6 +249,7 @@ fn read_runs<'a>(
             (true, _) => 0,
             (false, whole) => whole,
         };
+        has_excess = count > targets.len();
         for to in targets.by_ref().take(count) {
             if let Some(pixel) = pixels.next() {
                 convert(pixel, to);
@@ -249,5 +257,5 @@ fn read_runs<'a>(
             }
         }
     }
-    done
+    (done, has_excess)
 }

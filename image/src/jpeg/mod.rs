@@ -287,12 +287,14 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
     // the first row.
     let mut whole = (!faults::has_lost()).then_some(height);
     let mut row = 0;
-    for rows in samples.chunks_mut(ROWS * width * color.channels()) {
+    // The rows that are read at a time, and thus the accuracy with which a loss of pixels is located: a row of blocks.
+    let step = eighths as usize;
+    for rows in samples.chunks_mut(step * width * color.channels()) {
         lines.read_scanlines_into::<u8>(rows).map_err(broken)?;
         if faults::has_lost() {
             whole = whole.map(|whole| whole.min(row));
         }
-        row += ROWS;
+        row += step;
     }
     let end = faults::guarded(|| lines.finish().map_err(broken));
     if color == Color::Cmyk {
@@ -340,9 +342,6 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
         full,
     })
 }
-
-/// The number of rows that are read at a time, and thus the accuracy with which a loss of pixels is located.
-const ROWS: usize = 8;
 
 /// Returns the number of bytes that decoding needs according to the header: the scaled pixels and, for several scans,
 /// the coefficients of all components. Chroma often has a quarter of the coefficients of luma.

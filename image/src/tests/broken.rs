@@ -166,6 +166,38 @@ fn a_torn_picture_is_written_as_far_as_it_goes_if_that_is_allowed() {
     }
 }
 
+/// A scaled decode locates the loss as exactly as a decode at full size, and shows the rows above it.
+#[test]
+fn rows_above_a_loss_are_shown_at_any_scale() {
+    let file = jpeg(&waves(240, 200));
+    let missing = |torn: &[u8], spec: &ResizeSpec| {
+        let damage = resize_encoded(torn, spec).unwrap().damage;
+        damage.map_or(0, |damage| damage.missing / 240)
+    };
+    let full = ResizeSpec {
+        fail_on: FailOn::None,
+        ..ResizeSpec::full_size()
+    };
+    for tenth in 2..10 {
+        let torn = &file[..file.len() * tenth / 10];
+        let expected = missing(torn, &full);
+        for size in ["110x", "60x", "30x", "15x"] {
+            let size = size.parse().unwrap();
+            let rows = missing(torn, &ResizeSpec { size, ..full });
+            // One row of blocks more or less: 16 pixels with 4:2:0 chroma.
+            assert!(
+                rows.abs_diff(expected) <= 16,
+                "{tenth} {size}: {rows} of {expected}"
+            );
+        }
+        let checked = check(torn, &full).unwrap().damage.unwrap();
+        assert!(
+            (checked.missing / 240).abs_diff(expected) <= 16,
+            "{tenth}: {checked:?}"
+        );
+    }
+}
+
 #[test]
 fn restart_markers_that_are_missing_or_misnumbered_cost_no_pixel() {
     let picture = waves(128, 96);
@@ -629,15 +661,21 @@ fn out_of_memory_names_the_size_if_known() {
 #[test]
 fn outputs_too_large_for_their_format_are_rejected() {
     let file = jpeg(&waves(40, 1));
-    let webp = ResizeSpec {
-        output: Output::WebP,
-        ..spec("20000x")
-    };
-    let error = resize_encoded(&file, &webp).unwrap_err();
-    assert!(
-        matches!(error, ImageError::OutputTooLarge { limit: 16_383, .. }),
-        "{error}"
-    );
+    // libavif 1.4 refuses a side of 32,769 pixels.
+    for (output, size, longest) in [
+        (Output::WebP, "20000x", 16_383),
+        (Output::Avif, "32769x", 32_768),
+    ] {
+        let spec = ResizeSpec {
+            output,
+            ..spec(size)
+        };
+        let error = resize_encoded(&file, &spec).unwrap_err();
+        assert!(
+            matches!(error, ImageError::OutputTooLarge { limit, .. } if limit == longest),
+            "{error}"
+        );
+    }
     // A thin picture made high would be enormous: rejected before memory is allocated. The message does not blame the
     // format, which could hold it.
     let error = resize_encoded(&file, &spec("x60000")).unwrap_err();

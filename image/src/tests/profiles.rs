@@ -677,3 +677,90 @@ fn spoilt_profiles_are_harmless() {
         }
     }
 }
+
+/// A PNG of two pixels with this chunk about its colours.
+fn with_chunk(color: Color, kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let file = encode(ramp(color, false), Format::Png, 80).unwrap();
+    let body = [&kind[..], data].concat();
+    let sum = meta::crc32(&body).to_be_bytes();
+    let chunk = [&(data.len() as u32).to_be_bytes(), &body[..], &sum].concat();
+    // Signature and header have 33 bytes.
+    [&file[..33], &chunk, &file[33..]].concat()
+}
+
+/// libpng ignores a profile of version 4 whose length is no multiple of 4, and warns about offsets that are none and
+/// about another white (`png_icc_check_header`, `png_icc_check_tag_table`): browsers, libvips and ImageMagick read with
+/// libpng.
+#[test]
+fn profiles_made_for_a_result_are_as_libpng_wants_them() {
+    let keeping = ResizeSpec {
+        keep_metadata: true,
+        ..ResizeSpec::full_size()
+    };
+    let word = |icc: &[u8], at: usize| u32::from_be_bytes(*icc[at..].first_chunk().unwrap());
+    let gammas =
+        [100_000_u32, 55_556, 50_000].map(|gamma| (*b"gAMA", gamma.to_be_bytes().to_vec()));
+    let points = [
+        (12, 13),
+        (9, 13),
+        (9, 1),
+        (1, 4),
+        (1, 8),
+        (12, 8),
+        (10, 8),
+        (11, 17),
+        (5, 6),
+    ];
+    let points = points.map(|(primaries, curve)| (*b"cICP", vec![primaries, curve, 0, 1]));
+    let mut lengths = std::collections::BTreeSet::new();
+    for (kind, data) in gammas.into_iter().chain(points) {
+        for color in [Color::Gray, Color::Rgb, Color::Rgba] {
+            let what = format!("{} {data:?} {color:?}", kind.escape_ascii());
+            let file = with_chunk(color, &kind, &data);
+            let icc = rendered(&file, &keeping).unwrap().metadata.icc.unwrap();
+            assert_eq!(word(&icc, 0) as usize, icc.len(), "{what}");
+            assert_eq!(icc.len() % 4, 0, "{what}");
+            let d50 = [0.9642, 1.0, 0.8249].map(fixed).concat();
+            assert_eq!(icc[68..80], d50, "{what}");
+            // Not the time of the run: equal inputs have equal results.
+            assert_eq!(icc[24..36], shorts(&[2026, 1, 1, 0, 0, 0]), "{what}");
+            let tags: Vec<_> = (0..word(&icc, 128) as usize)
+                .map(|number| &icc[132 + 12 * number..][..12])
+                .collect();
+            for tag in &tags {
+                assert_eq!(word(tag, 4) % 4, 0, "{what}: {}", tag[..4].escape_ascii());
+            }
+            // White is that of the connection space, and nothing says how it was adapted.
+            let white = tags.iter().find(|tag| tag.starts_with(b"wtpt")).unwrap();
+            assert_eq!(icc[word(white, 4) as usize + 8..][..12], d50, "{what}");
+            assert!(tags.iter().all(|tag| !tag.starts_with(b"chad")), "{what}");
+            assert!(lcms2::Profile::new_icc(&icc).is_ok(), "{what}");
+            lengths.insert(icc.len());
+        }
+    }
+    assert!(lengths.len() > 5, "{lengths:?}");
+}
+
+/// The numbers are those that ImageMagick 6.9 writes to each PNG.
+#[test]
+fn primaries_of_srgb_need_no_profile() {
+    let keeping = ResizeSpec {
+        keep_metadata: true,
+        ..ResizeSpec::full_size()
+    };
+    let icc = |places: [u32; 8]| {
+        let places: Vec<u8> = places.iter().flat_map(|it| it.to_be_bytes()).collect();
+        let file = with_chunk(Color::Rgb, b"cHRM", &places);
+        rendered(&file, &keeping).unwrap().metadata.icc
+    };
+    let srgb = [
+        31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000,
+    ];
+    assert_eq!(icc(srgb), None);
+    // Rounded otherwise, and green of Adobe RGB.
+    assert_eq!(icc(srgb.map(|place| place + 100)), None);
+    let adobe = [
+        31_270, 32_900, 64_000, 33_000, 21_000, 71_000, 15_000, 6_000,
+    ];
+    assert!(icc(adobe).is_some());
+}

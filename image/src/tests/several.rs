@@ -151,3 +151,24 @@ fn one_bad_size_is_the_error_of_all() {
     let expected = matches!(large, ImageError::OutputTooManyPixels { .. });
     assert!(expected, "{large}");
 }
+
+/// A result of the picture's own size is a copy, whatever else is made.
+#[test]
+fn no_result_is_made_from_an_enlarged_one() {
+    let picture = noise(40, 30);
+    let file = written(&picture.into(), ImageFormat::Png);
+    for enlarged in ["160x", "30%"] {
+        for others in [["100%", "20x"], ["100%", "13x9!"]] {
+            let all = sizes(&[&others[..], &[enlarged, "120x400!"]].concat());
+            let made = resize_encoded_sizes(&file, &ResizeSpec::full_size(), &all).unwrap();
+            for (made, size) in made.iter().zip(&all) {
+                let alone = ResizeSpec {
+                    size: *size,
+                    ..ResizeSpec::full_size()
+                };
+                let alone = resize_encoded(&file, &alone).unwrap();
+                assert_eq!(made.bytes, alone.bytes, "{size} beside {enlarged}");
+            }
+        }
+    }
+}

@@ -280,6 +280,27 @@ fn tga_is_read_with_palettes_run_lengths_and_any_corner_first() {
     assert_pixels("tga", &written(&picture, ImageFormat::Tga), &picture, 0);
 }
 
+/// Most files with a byte too many or too few end so. Pillow refuses most of them, too.
+#[test]
+fn runs_of_a_tga_that_exceed_the_picture_are_damage() {
+    let pixels: Vec<u8> = (0..15).map(|index| index / 4 * 60).collect();
+    let whole = tga([11, 0x20, 8], &packets(&pixels, 1), (0, &[]));
+    assert_eq!(decode(&whole).unwrap().eight_bits(), pixels);
+    let mut longer = whole.clone();
+    let last = longer.len() - 2;
+    longer[last] += 1;
+    let error = decode(&longer).unwrap_err();
+    assert!(error.to_string().contains("last run is longer"), "{error}");
+    let lenient = ResizeSpec {
+        fail_on: FailOn::Truncated,
+        ..ResizeSpec::full_size()
+    };
+    let made = resize_encoded(&longer, &lenient).unwrap();
+    let text = made.damage.as_ref().unwrap().text.clone();
+    assert!(text.contains("may be wrong"), "{text}");
+    assert_eq!(decoded(&made).to_luma8().into_raw(), pixels);
+}
+
 /// An icon of pictures: sides, bits, and what the file has of it.
 fn icon(pictures: &[(u8, u8, u16, Vec<u8>)]) -> Vec<u8> {
     let mut file = vec![0, 0, 1, 0, pictures.len() as u8, 0];
@@ -423,6 +444,39 @@ fn an_icon_that_ends_early_is_found() {
             text.contains("shorter than its directory says; no pixel"),
             "{text}"
         );
+    }
+}
+
+/// Pillow 13 wrote it (`save(…, bitmap_format="bmp")`): rows of the mask have no padding.
+#[test]
+fn a_short_mask_that_hides_nothing_hides_nothing() {
+    const PILLOW: &[u8] =
+        b"\0\0\x01\0\x01\0\x03\x02\0\0\0\0\x18\0B\0\0\0\x16\0\0\0(\0\0\0\x03\0\0\0\x04\0\0\0\
+        \x01\0\x18\0\0\0\0\0\x18\0\0\0\xc4\x0e\0\0\xc4\x0e\0\0\0\0\0\0\0\0\0\0\
+        \t\t\tccc\xe6\xf0\xfa\0\0\0\0\0\xc8\0\xc8\0\xc8\0\0\0\0\0\0\0";
+    let spec = ResizeSpec::full_size();
+    let made = resize_encoded(PILLOW, &spec).unwrap();
+    let pixels = decoded(&made).to_rgba8();
+    let rows = [
+        [200, 0, 0],
+        [0, 200, 0],
+        [0, 0, 200],
+        [9; 3],
+        [99; 3],
+        [250, 240, 230],
+    ];
+    let shown: Vec<u8> = rows.iter().flat_map(|&[r, g, b]| [r, g, b, 255]).collect();
+    assert_eq!(*pixels.as_raw(), shown);
+    let text = made.damage.unwrap().text;
+    assert!(
+        text.contains("mask is shorter") && text.ends_with("no pixel is missing"),
+        "{text}"
+    );
+    // A mask that hides pixels, and one that the file lacks.
+    let hiding = [&PILLOW[..87], &[0x20]].concat();
+    for torn in [&hiding[..], &PILLOW[..87]] {
+        let error = resize_encoded(torn, &spec).unwrap_err();
+        assert!(matches!(error, ImageError::Truncated { .. }), "{error}");
     }
 }
 
