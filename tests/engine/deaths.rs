@@ -96,9 +96,16 @@ fn a_crash_loop_is_given_up() {
         let builder = builder.on_worker_start(start_unless_told);
         builder.max_in_flight_bytes(1 << 20)
     });
-    assert_eq!(lab.value_of(|| 1u8, ()), 1);
+    fn one() -> u8 {
+        1
+    }
+    // The size of what these kernels return is known.
+    assert_eq!(lab.value_of(one, ()), 1);
+    let (known, held) = lab.hold();
+    drop(held);
+    known.wait().unwrap();
     let (running, held) = lab.hold();
-    let queued: Vec<_> = (0..10).map(|_| lab.submit(|| 1u8, ())).collect();
+    let queued: Vec<_> = (0..10).map(|_| lab.submit(one, ())).collect();
     let is_the_reason = |error: JobError| {
         assert_kind!(
             error,

@@ -164,7 +164,7 @@ fn memory_that_does_not_fit_is_named() {
         });
         assert_eq!(*error.kind(), expected, "{error}");
         let bytes = requested.map_or(String::new(), |bytes| bytes.to_string());
-        assert_says(&error, bytes);
+        assert_says(&error, &bytes);
     }
 }
 

@@ -91,7 +91,7 @@ fn a_start_that_hangs_or_stops_itself() {
         hung_in(|builder| builder.on_worker_start(hang)),
         hung_in(|builder| builder.on_worker_start(stop)),
     ] {
-        assert_says(&text, format!("{limit:?}"));
+        assert_says(&text, &format!("{limit:?}"));
     }
 }
 

@@ -189,7 +189,7 @@ fn programs_that_are_no_workers() {
     }
     let soon = Duration::from_millis(100);
     let endless = builder(script("while :; do :; done")).start_timeout(soon);
-    assert_says(refusal(endless), "has not called arenite::run_worker()");
+    assert_says(&refusal(endless), "has not called arenite::run_worker()");
 }
 
 fn a_script_runs_the_worker_in_its_own_process() {
