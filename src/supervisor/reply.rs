@@ -15,8 +15,8 @@ pub(super) enum Unreadable {
     CheckPanicked(JobErrorKind),
 }
 
-/// Reads a reply inside a `catch_unwind` guard: a type of the program may have a check or a conversion of its own, and a
-/// panic in it must not leave the engine's state half changed. The panic's payload is leaked, because its drop could
+/// Reads a reply inside a `catch_unwind` guard: a type of the program may have a check or a conversion of its own, and
+/// a panic in it must not leave the engine's state half changed. The panic's payload is leaked, because its drop could
 /// panic again under the lock.
 pub(super) fn read_guarded<R>(read: impl FnOnce() -> Result<R, BadReply>) -> Result<R, Unreadable> {
     IS_READING.set(true);
@@ -50,8 +50,8 @@ pub(super) fn assert_not_reading() {
     assert!(
         !IS_READING.get(),
         "a type calls an engine, or drops a handle of one, while its value is read from a reply: its check \
-         (`CheckedBitPattern`), its conversion (`newtype!`) or its `from_bytes` (`KernelError`) may do nothing else than \
-         make the value"
+         (`CheckedBitPattern`), its conversion (`newtype!`) or its `from_bytes` (`KernelError`) may do nothing else \
+         than make the value"
     );
 }
 
