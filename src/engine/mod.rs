@@ -104,6 +104,12 @@ use seeds::Seeds;
 /// does. To end one worker, send it SIGKILL: its job fails with that cause, and the worker is replaced. A program
 /// started by a kernel inherits the ignored signals.
 ///
+/// # Privileges
+///
+/// Build an engine after the program has dropped its privileges (`setuid`). A process may not kill workers of another
+/// user, nor can it start others: if that is refused, the engine ends its workers, and every job fails with
+/// [`NoWorkers`](JobErrorKind::NoWorkers) or as lost.
+///
 /// # Forking
 ///
 /// An engine belongs to the process that built it. In a child made by `fork()`, dropping a handle has no effect, and

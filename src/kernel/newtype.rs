@@ -3,7 +3,8 @@
 /// Lets a type of yours that wraps one array travel as the array does: `&Photo` is a parameter of kernels, `Photo` and
 /// `&Photo` are arguments for it, and kernels may return `Photo`. Nothing is copied or checked on the way.
 ///
-/// The type must be `Clone` and implement conversions from the array, into the array, and into a reference to it.
+/// The type must be `Clone` and implement conversions from the array, into the array, and into a reference to it. The
+/// conversion from the array may run while the engine is locked: make the value and do nothing else.
 ///
 /// ```
 /// use arenite::{Array, Engine};

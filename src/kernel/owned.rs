@@ -10,13 +10,13 @@ use super::scalar::Scalar;
 use super::spawn::{Giving, Piece, Source, only};
 use super::step::{Loading, NodeValues, Slot, receive_one};
 use crate::arena::ArenaFull;
-use crate::array::{Array, ArrayMut, Element};
+use crate::array::{Array, ArrayLocation, ArrayMut, Element};
 
 /// A parameter whose argument is not borrowed: the argument can wait in a graph, travel in a reply, and be the value of
 /// another job. Sealed, like [`Param`].
 #[diagnostic::on_unimplemented(
     message = "a node of a graph or a spawned job cannot take a parameter of type `{Self}`",
-    note = "lend tiles and `&mut` arrays in a scope; nodes and spawned jobs take `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `&str`, `&Bytes` and scalars"
+    note = "lend tiles and `&mut` arrays in a scope; nodes and spawned jobs take `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `&str`, `&Bytes`, scalars and `Vec`s of scalars"
 )]
 pub trait OwnedParam: Param<Held: Send + 'static> {
     /// The type of a job's value that can be passed for this parameter.
@@ -80,7 +80,12 @@ macro_rules! one_array {
             value
         }
         fn send_held(held: Array<T>, call: &mut CallWriter) {
-            Arg::<Self>::send(held, call);
+            // A list that was passed for `&[T]`. A graph with any other array outside of the arena is not run.
+            if matches!(held.location(), ArrayLocation::Private) {
+                Arg::<&[T]>::send(&held[..], call);
+            } else {
+                Arg::<Self>::send(held, call);
+            }
         }
         fn share(value: &Array<T>) -> Option<Array<T>> {
             Some(value.clone())
@@ -202,8 +207,8 @@ impl<T: Element> OwnedParam for ArrayMut<T> {
 }
 
 macro_rules! in_words {
-    ($($param:ty, $value:ty;)*) => { $(
-        impl OwnedParam for $param {
+    ($($param:ty, $value:ty $(, $kind:ident: $bound:path)?;)*) => { $(
+        impl$(<$kind: $bound>)? OwnedParam for $param {
             type Value = $value;
             one_slot!();
             fn from_value(value: $value) -> $value {
@@ -228,6 +233,7 @@ macro_rules! in_words {
 in_words! {
     &str, String;
     &Bytes, Bytes;
+    Vec<S>, Vec<S>, S: Scalar;
 }
 
 impl<S: Scalar> OwnedParam for S {

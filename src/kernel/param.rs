@@ -22,9 +22,9 @@ pub mod sealed {
 }
 
 /// A type that a kernel may take: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
-/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], tuples of two to four of these, and references to types of the
-/// program that wrap one array ([`newtype!`](crate::newtype)). This trait is sealed, so that only the kernel of a job
-/// can reach memory that is lent to the job.
+/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], `Vec`s of scalars, tuples of two to four of these, and references
+/// to types of the program that wrap one array ([`newtype!`](crate::newtype)). This trait is sealed, so that only the
+/// kernel of a job can reach memory that is lent to the job.
 ///
 /// ```compile_fail,E0061
 /// use arenite::array::ArrayMut;
@@ -100,6 +100,7 @@ pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 /// | [`raw::Buffers<'_>`](super::raw::Buffers) | `Vec<raw::Buffer>`, for bindings of other languages |
 /// | `&Bytes` | `Bytes`, `Vec<u8>`, references to these, `&[u8]`, `&[u8; N]` |
 /// | a [`Scalar`] | the same |
+/// | `Vec<S>` of a [`Scalar`] `S` | `Vec<S>`, `&Vec<S>`, `&[S]`, which are copied with the call |
 /// | a tuple of two to four of these | a tuple of their arguments |
 ///
 /// An `Array<T>` is in the arena of the job's engine, or in a sealed memory file ([`Array::map_sealed`]), as arrays
@@ -107,7 +108,7 @@ pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed for the kernel's parameter `{P}`",
     label = "not an argument for `{P}`",
-    note = "pass `&Array<T>` or `Array<T>` for `&Array<T>` and `&[T]`; for `&[T]` also a `Vec<T>` or a slice, which is copied; `ArrayMut<T>` for `ArrayMut<T>`; a tile or `&mut ArrayMut<T>`, in a scope, for `TileMut<'_, T>` and `&mut [T]`; the same type for numbers"
+    note = "pass `&Array<T>` or `Array<T>` for `&Array<T>` and `&[T]`; for `&[T]` also a `Vec<T>` or a slice, which is copied; `ArrayMut<T>` for `ArrayMut<T>`; a tile or `&mut ArrayMut<T>`, in a scope, for `TileMut<'_, T>` and `&mut [T]`; the same type for numbers; a `Vec` or a slice of numbers for a `Vec`"
 )]
 pub trait Arg<'env, P: Param> {
     #[doc(hidden)]
@@ -129,7 +130,7 @@ pub struct CallWriter(pub(crate) ArgWriter);
 /// other types has no effect, because those types cannot be arguments.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is changed in place, so its job cannot be run again",
-    note = "`retries` needs arguments that a job only reads; return a fresh array instead"
+    note = "`retries`, and an actor, which may start again, need arguments that a job only reads; return a fresh array instead"
 )]
 pub trait RetrySafe {}
 

@@ -15,9 +15,9 @@ pub(super) enum Unreadable {
     CheckPanicked(JobErrorKind),
 }
 
-/// Reads a reply inside a `catch_unwind` guard: a type of the program may have a check of its own, and a panic in it
-/// must not leave the engine's state half changed. The panic's payload is leaked, because its drop could panic again
-/// under the lock.
+/// Reads a reply inside a `catch_unwind` guard: a type of the program may have a check or a conversion of its own, and
+/// a panic in it must not leave the engine's state half changed. The panic's payload is leaked, because its drop could
+/// panic again under the lock.
 pub(super) fn read_guarded<R>(read: impl FnOnce() -> Result<R, BadReply>) -> Result<R, Unreadable> {
     IS_READING.set(true);
     let guarded = || catch_unwind(AssertUnwindSafe(read));
@@ -39,7 +39,8 @@ thread_local! {
     static IS_READING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Rejects calls of an engine from the check of a type: this thread holds the lock of the engine whose reply it reads.
+/// Rejects calls of an engine from code of the program that reads a reply: this thread holds the lock of the engine
+/// whose reply it reads.
 ///
 /// # Panics
 ///
@@ -48,7 +49,9 @@ thread_local! {
 pub(super) fn assert_not_reading() {
     assert!(
         !IS_READING.get(),
-        "the check of a type (`CheckedBitPattern`) calls an engine: it may look at the bits and at nothing else"
+        "a type calls an engine, or drops a handle of one, while its value is read from a reply: its check \
+         (`CheckedBitPattern`), its conversion (`newtype!`) or its `from_bytes` (`KernelError`) may do nothing else \
+         than make the value"
     );
 }
 

@@ -61,6 +61,8 @@ pub(super) struct Worker {
     /// The worker's status. Changed only by `EngineState::set_status`.
     status: Status,
     process: Option<Arc<Process>>,
+    /// Why the process could not be killed.
+    kill_error: Option<crate::sys::Error>,
     /// Counts the processes, so that a late report about an earlier process is recognized. Changed only by
     /// `EngineState::next_generation`.
     generation: u32,
@@ -96,6 +98,7 @@ impl Worker {
         Self {
             status: Status::Absent { not_before: None },
             process: None,
+            kill_error: None,
             generation: FIRST_COUNT,
             code: None,
             failed_starts: Vec::new(),
@@ -143,6 +146,7 @@ impl Worker {
 
     /// Removes the worker's process, which has ended or cannot be watched.
     pub(super) fn take_process(&mut self) -> Option<Arc<Process>> {
+        self.kill_error = None;
         self.process.take()
     }
 
@@ -163,12 +167,18 @@ impl Worker {
         process.map_or(0, |process| process.pidfd.pid().as_raw().cast_unsigned())
     }
 
-    /// Kills the worker's process, and the programs that kernels have started in it.
-    pub(super) fn kill(&self) {
+    /// Kills the worker's process, and the programs that kernels have started in it. If Linux refuses that, the monitor
+    /// ends the engine: see [`kill_error`](Self::kill_error).
+    pub(super) fn kill(&mut self) {
         if let Some(process) = &self.process {
-            // This fails if the process has ended already. In both cases its pidfd reports the exit.
-            let _ = process.pidfd.kill_group(Signal::SIGKILL);
+            // Succeeds if the process has ended already. In both cases its pidfd reports the exit.
+            self.kill_error = process.pidfd.kill_group(Signal::SIGKILL).err();
         }
+    }
+
+    /// Returns why the worker's process could not be killed, if the last attempt failed.
+    pub(super) fn kill_error(&self) -> Option<&crate::sys::Error> {
+        self.kill_error.as_ref()
     }
 
     // ---- starts -----------------------------------------------------------------------------

@@ -597,9 +597,9 @@ pub fn close_all_except(keep: &[RawFd]) -> Result<()> {
 pub struct WatchPipe {
     /// The read end, which workers inherit.
     pub read: OwnedFd,
-    /// The write end. It stays in the supervisor, and no process inherits it.
-    #[allow(dead_code, reason = "kept open: that is all it is for")]
-    pub write: OwnedFd,
+    /// The write end. It stays in the supervisor, and no process inherits it. `None` after
+    /// [`hang_up`](WatchPipe::hang_up).
+    pub write: Option<OwnedFd>,
 }
 
 impl WatchPipe {
@@ -608,7 +608,16 @@ impl WatchPipe {
         let (read, write) = allowed()
             .and_then(|()| nix::unistd::pipe2(OFlag::O_CLOEXEC))
             .map_err(|errno| Error::new("pipe2", errno, "a watch pipe"))?;
-        Ok(WatchPipe { read, write })
+        Ok(WatchPipe {
+            read,
+            write: Some(write),
+        })
+    }
+
+    /// Closes the write end. Processes that have called [`kill_me_on_hangup`] end, even if this process has lost the
+    /// right to send them signals: Linux checks the rights that they had themselves at that call.
+    pub fn hang_up(&mut self) {
+        self.write = None;
     }
 }
 

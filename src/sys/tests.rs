@@ -172,7 +172,10 @@ fn exits_and_signals_are_told_apart() {
 
     let ready = WatchPipe::new().unwrap();
     let watch = WatchPipe::new().unwrap();
-    let child = start("busy", &[watch.read.as_fd(), ready.write.as_fd()]);
+    let child = start(
+        "busy",
+        &[watch.read.as_fd(), ready.write.as_ref().unwrap().as_fd()],
+    );
     assert_eq!(child.try_exit().unwrap(), None);
     child.kill(Signal::SIGUSR1).unwrap();
     assert_eq!(end(&child), Exit::Signal(libc::SIGUSR1));
@@ -196,7 +199,10 @@ fn a_closed_pipe_kills_a_busy_child_and_a_stopped_one() {
     for role in ["busy", "stopped"] {
         let ready = WatchPipe::new().unwrap();
         let watch = WatchPipe::new().unwrap();
-        let child = start(role, &[watch.read.as_fd(), ready.write.as_fd()]);
+        let child = start(
+            role,
+            &[watch.read.as_fd(), ready.write.as_ref().unwrap().as_fd()],
+        );
         drop(ready.write);
         nix::unistd::read(&ready.read, &mut [0]).unwrap();
         if role == "stopped" {

@@ -1,10 +1,13 @@
-//! Another user at the socket of a handshake, at the moment when it has a name. Needs the feature `points`.
+//! Another user at the socket of a handshake, at the moment when it has a name, and a program that becomes another
+//! user. Needs the feature `points`.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use arenite::points::{Board, Fault, VARIABLE};
+use arenite::{JobErrorKind, JobLimit};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -13,13 +16,42 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use crate::harness::programs::{Program, Scenario};
-use crate::harness::{builder, step, tests};
+use crate::harness::{assert_kind, builder, hang, step, tests, wait_until};
 use crate::users::{become_unprivileged, is_root};
 
-// Only root can start a process of another user.
-tests![; where is_root() => no_other_user_connects_to_a_worker];
+// Only root can start a process of another user, and become another user.
+tests![; where is_root() => no_other_user_connects_to_a_worker, a_program_becomes_another_user];
 
-pub const SCENARIOS: &[Scenario] = &[("host", host), ("stranger", stranger)];
+pub const SCENARIOS: &[Scenario] = &[("host", host), ("stranger", stranger), ("changed", changed)];
+
+fn a_program_becomes_another_user() {
+    Program::start("changed", || Ok(())).end().assert_done();
+}
+
+/// Becomes a user that may kill no worker, while jobs hang.
+fn changed() {
+    let [engine, other] = [(); 2].map(|()| builder(2, 8 << 20).build().unwrap());
+    let hung = engine
+        .job(hang, ())
+        .deadline(Duration::from_secs(1))
+        .submit();
+    let endless = other.submit(hang, ());
+    wait_until("both jobs to run", || {
+        hung.is_running() && endless.is_running()
+    });
+    become_unprivileged().unwrap();
+    assert_kind!(
+        hung.wait().unwrap_err(),
+        JobErrorKind::Limit(JobLimit::Deadline { .. })
+    );
+    let error = engine.submit(|| (), ()).wait().unwrap_err();
+    assert!(
+        error.to_string().contains("dropped its privileges"),
+        "{error}"
+    );
+    drop(other);
+    assert_kind!(endless.wait().unwrap_err(), JobErrorKind::ShutDown);
+}
 
 fn no_other_user_connects_to_a_worker() {
     // The usual umask, one for groups, and none.

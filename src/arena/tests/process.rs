@@ -338,7 +338,11 @@ fn a_kept_name_is_listed_while_its_program_lives_and_swept_afterwards() {
     drop(block);
 
     let (watch, ready) = (WatchPipe::new().unwrap(), WatchPipe::new().unwrap());
-    let child = start("holder", &[watch.read.as_fd(), ready.write.as_fd()], &name);
+    let child = start(
+        "holder",
+        &[watch.read.as_fd(), ready.write.as_ref().unwrap().as_fd()],
+        &name,
+    );
     drop(ready.write);
     assert_eq!(nix::unistd::read(&ready.read, &mut [0]), Ok(1));
     assert!(found(&name).unwrap().live);

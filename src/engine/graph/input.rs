@@ -71,8 +71,8 @@ pub trait Input<P: OwnedParam> {
 }
 
 macro_rules! given {
-    ($($arg:ty => $param:ty, $held:ty $(, $kind:ident: $bound:path)?;)*) => { $(
-        impl$(<$kind: $bound>)? Input<$param> for $arg {
+    ($($arg:ty => $param:ty, $held:ty $(, $kind:ident: $bound:path $(, const $n:ident)?)?;)*) => { $(
+        impl$(<$kind: $bound $(, const $n: usize)?>)? Input<$param> for $arg {
             #[inline]
             fn slot(self, _: &mut Wiring<'_>) -> Slot<$held> {
                 Slot::Held(Arg::<$param>::hold(self))
@@ -89,6 +89,14 @@ given! {
     Vec<u8> => &Bytes, Bytes;
     &Vec<u8> => &Bytes, Bytes;
     &[u8] => &Bytes, Bytes;
+    Vec<T> => &[T], Array<T>, T: Element;
+    &Vec<T> => &[T], Array<T>, T: Element;
+    &[T] => &[T], Array<T>, T: Element;
+    [T; N] => &[T], Array<T>, T: Element, const N;
+    &[T; N] => &[T], Array<T>, T: Element, const N;
+    Vec<S> => Vec<S>, Vec<S>, S: Scalar;
+    &Vec<S> => Vec<S>, Vec<S>, S: Scalar;
+    &[S] => Vec<S>, Vec<S>, S: Scalar;
     S => S, S, S: Scalar;
 }
 
@@ -135,6 +143,8 @@ taken! {
     Node<String> => &str, String;
     &Node<Bytes> => &Bytes, Bytes;
     Node<Bytes> => &Bytes, Bytes;
+    &Node<Vec<S>> => Vec<S>, Vec<S>, S: Scalar;
+    Node<Vec<S>> => Vec<S>, Vec<S>, S: Scalar;
     &Node<S> => S, S, S: Scalar;
     Node<S> => S, S, S: Scalar;
 }

@@ -18,8 +18,8 @@ pub trait SpawnInput<P: OwnedParam> {
 }
 
 macro_rules! given {
-    ($($arg:ty => $param:ty, $held:ty $(, $kind:ident: $bound:path)?;)*) => { $(
-        impl$(<$kind: $bound>)? SpawnInput<$param> for $arg {
+    ($($arg:ty => $param:ty, $held:ty $(, $kind:ident: $bound:path $(, const $n:ident)?)?;)*) => { $(
+        impl$(<$kind: $bound $(, const $n: usize)?>)? SpawnInput<$param> for $arg {
             fn source(self, _: &mut Children) -> Source<$held> {
                 Source::Given(Arg::<$param>::hold(self))
             }
@@ -43,6 +43,14 @@ given! {
     Vec<u8> => &Bytes, Bytes;
     &Vec<u8> => &Bytes, Bytes;
     &[u8] => &Bytes, Bytes;
+    Vec<T> => &[T], Array<T>, T: Element;
+    &Vec<T> => &[T], Array<T>, T: Element;
+    &[T] => &[T], Array<T>, T: Element;
+    [T; N] => &[T], Array<T>, T: Element, const N;
+    &[T; N] => &[T], Array<T>, T: Element, const N;
+    Vec<S> => Vec<S>, Vec<S>, S: Scalar;
+    &Vec<S> => Vec<S>, Vec<S>, S: Scalar;
+    &[S] => Vec<S>, Vec<S>, S: Scalar;
     S => S, S, S: Scalar;
 }
 
@@ -62,6 +70,7 @@ called! {
     ArrayMut<T> => ArrayMut<T>, Option<ArrayMut<T>>, T: Element;
     String => &str, String;
     Bytes => &Bytes, Bytes;
+    Vec<S> => Vec<S>, Vec<S>, S: Scalar;
     S => S, S, S: Scalar;
 }
 

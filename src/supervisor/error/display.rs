@@ -54,7 +54,7 @@ impl fmt::Display for WorkerExit {
             Self::Denied { call } => write!(f, "the sandbox denied {call}, which ended its worker"),
             Self::Escaped { count } => write!(
                 f,
-                "{count} array handle{} outlived the job (in a static, on a thread, or leaked); drop them before the kernel returns, or build the engine with `retain_escaped`",
+                "{count} array handle{} outlived the job (in a static, in the state of an actor, on a thread, or leaked); drop them before the kernel returns, or build the engine with `retain_escaped`",
                 if *count == 1 { "" } else { "s" }
             ),
             Self::Protocol(what) => write!(

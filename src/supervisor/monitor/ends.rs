@@ -4,8 +4,6 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use super::{Monitor, process_of};
 use crate::link::STOP;
 use crate::supervisor::error::JobErrorKind;
@@ -125,16 +123,15 @@ impl Monitor {
         let abrupt = state.lifecycle.closes_now();
         let mut left = state.has_uncopied();
         for index in 0..state.workers.len() {
-            let Some(process) = state.workers[index].process() else {
+            if state.workers[index].process().is_none() {
                 continue;
-            };
+            }
             left = true;
             let starting = state.workers[index].status() == Status::Starting;
             let mut lanes = state.lanes.of_worker(index);
             let busy = starting || abrupt && !lanes.all(|lane| state.lanes[lane].is_idle());
             if busy || now >= deadline {
-                // Fails if the process has ended already. In both cases the pidfd reports the exit.
-                let _ = process.pidfd.kill_group(Signal::SIGKILL);
+                state.workers[index].kill();
             } else {
                 for lane in state.lanes.of_worker(index) {
                     let producer = &mut state.lanes[lane].producer;
@@ -154,5 +151,23 @@ impl Monitor {
         }
         self.shared.unlock(state);
         !left
+    }
+
+    /// Ends the engine if Linux has refused to kill a worker, for example because the program has become another user:
+    /// otherwise a job could not be ended, and the end of the engine would wait for that worker. All workers end with
+    /// the watch pipe, which needs no rights.
+    pub(super) fn end_unkillable(&mut self) {
+        let mut state = self.shared.lock();
+        let mut workers = state.workers.iter().enumerate();
+        let refused = workers.find_map(|(index, worker)| Some((index, worker.kill_error()?)));
+        let Some((index, error)) = refused else {
+            return;
+        };
+        let why = format!(
+            "worker {index} cannot be killed ({error}): build engines after the program has dropped its privileges"
+        );
+        state.give_up(&why);
+        self.shared.unlock(state);
+        self.pipe.hang_up();
     }
 }

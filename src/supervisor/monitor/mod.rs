@@ -184,7 +184,7 @@ impl Monitor {
     }
 
     /// Kills all workers and answers every job. Used if the monitor has panicked or cannot poll.
-    fn end_without_poller(&self, why: &str) {
+    fn end_without_poller(&mut self, why: &str) {
         {
             let mut state = self.shared.lock();
             // A panic may have interrupted the processing of ends.
@@ -195,8 +195,10 @@ impl Monitor {
         for index in 0..self.shared.workers() {
             let process = self.shared.lock().workers[index].take_process();
             let Some(process) = process else { continue };
-            // Fails if the process has ended already. In both cases its exit is awaited.
-            let _ = process.pidfd.kill_group(Signal::SIGKILL);
+            // Succeeds if the process has ended already. In both cases its exit is awaited.
+            if process.pidfd.kill_group(Signal::SIGKILL).is_err() {
+                self.pipe.hang_up();
+            }
             process.handshake.release();
             let exit = process.pidfd.wait_exit().unwrap_or(Exit::Unknown);
             let words = LastWords::default();
@@ -227,6 +229,7 @@ impl Monitor {
             if self.step_closing() {
                 return Ok(());
             }
+            self.end_unkillable();
             // A worker that requests something endlessly must not delay the handling of other workers' ends.
             hasty = if progress { hasty + 1 } else { 0 };
             if !hasty.is_multiple_of(LISTEN_EVERY) {

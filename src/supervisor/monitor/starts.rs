@@ -121,8 +121,8 @@ impl Monitor {
         let refusals = self.shared.take_refusals();
         let any = !refusals.is_empty();
         for refusal in refusals {
-            let state = self.shared.lock();
-            let worker = &state.workers[refusal.worker];
+            let mut state = self.shared.lock();
+            let worker = &mut state.workers[refusal.worker];
             // A report about an earlier process is ignored.
             if worker.generation() != refusal.generation || worker.status() != Status::Starting {
                 continue;

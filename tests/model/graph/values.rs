@@ -63,6 +63,12 @@ fn values_of_every_kind_are_passed_on() {
     fn nothing() -> Array<u8> {
         Array::from_slice(&[])
     }
+    fn thirds(n: usize) -> Vec<bool> {
+        (0..n).map(|at| at % 3 == 0).collect()
+    }
+    fn weigh(flags: Vec<bool>, more: Vec<bool>, weights: &[f32]) -> f32 {
+        flags.iter().chain(&more).filter(|&&flag| flag).count() as f32 * weights[1]
+    }
     fn count(a: &[u8], b: &[u8; 4], c: char) -> Result<u32, String> {
         Ok(a.len() as u32 + u32::from(b[3]) + u32::from(c))
     }
@@ -88,10 +94,13 @@ fn values_of_every_kind_are_passed_on() {
             );
             let bytes = graph.add(reversed, (b"ab\xff".repeat(100),));
             let bytes = graph.add(reversed, (&bytes,));
+            let flags = graph.add(thirds, (&length,));
+            let weight = graph.add(weigh, (flags, vec![true, false], [1.0, 2.0]));
             let running = graph
-                .run(engine, (&total, &pair, unit, vec![count], &bytes))
+                .run(engine, (&total, &pair, unit, vec![count], &bytes, weight))
                 .unwrap();
-            let (total, pair, (), counts, bytes) = running.wait().unwrap();
+            let (total, pair, (), counts, bytes, weight) = running.wait().unwrap();
+            assert_eq!(weight, 335.0 * 2.0);
             assert_eq!(*bytes, *b"ab\xff".repeat(100));
             assert_eq!(total, (1999.0 * 1000.0 + 6.0) * 0.5);
             assert_eq!((pair.0.len(), pair.1.as_deref()), (2000, Some("pair")));

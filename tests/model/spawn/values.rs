@@ -124,6 +124,16 @@ fn values_of_every_kind_are_passed_on() {
             ),
         )
     }
+    fn lists(n: usize) -> Spawn<f32> {
+        fn thirds(n: usize) -> Vec<bool> {
+            (0..n).map(|at| at % 3 == 0).collect()
+        }
+        fn weigh(flags: Vec<bool>, more: Vec<bool>, weights: &[f32]) -> f32 {
+            flags.iter().chain(&more).filter(|&&flag| flag).count() as f32 * weights[1]
+        }
+        let flags = call(thirds, (n,));
+        Spawn::new(weigh, (flags, vec![true, false], [1.0, 2.0]))
+    }
     /// Changes its argument and an array of its own in place.
     fn in_place(mut given: ArrayMut<u32>) -> Spawn<ArrayMut<u32>> {
         given[0] = 1;
@@ -145,6 +155,7 @@ fn values_of_every_kind_are_passed_on() {
     }
     let lab = Lab::new(2);
     for engine in [&*lab, &Engine::inline()] {
+        assert_eq!(engine.submit(lists, (1_000,)).wait().unwrap(), 335.0 * 2.0);
         let values = engine.from_slice(&[1u32, 2, 3, 4]).unwrap();
         for fresh in [true, false] {
             let all = engine.submit(all, (&values, fresh)).wait().unwrap();
