@@ -45,6 +45,18 @@ impl Uncopieds {
         self.waiting.push(value);
     }
 
+    /// Takes the values that wait. Each counts until [`finish_one`](Self::finish_one) is called for it.
+    fn take(&mut self) -> Vec<Uncopied> {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.taken += waiting.len();
+        waiting
+    }
+
+    /// Stops counting a value that was taken: its job is about to be answered.
+    fn finish_one(&mut self) {
+        self.taken -= 1;
+    }
+
     pub(super) fn len(&self) -> usize {
         self.waiting.len() + self.taken
     }
@@ -69,8 +81,8 @@ impl EngineState {
             leases,
             end,
         } = value;
-        self.uncopied.taken -= 1;
-        self.runs.last = end;
+        self.uncopied.finish_one();
+        self.runs.resume_end(end);
         match result {
             Ok(()) => self.answer_checked(record, (lane, generation), checked, end.took_ns),
             Err(full) => {
@@ -96,7 +108,7 @@ impl EngineState {
     ) {
         let kernel = self.records.at(record).kernel;
         self.kernels.get(kernel).learn(took_ns, bytes, true);
-        self.runs.last.shares = None;
+        self.runs.note_shares(None);
         let full = JobErrorKind::Limit(JobLimit::Arena(full));
         self.fail(record, full, Some(worker), Vec::new());
     }
@@ -113,12 +125,7 @@ impl EngineState {
 impl Supervisor {
     /// Copies the waiting values. Called by the monitor. Returns whether there were any.
     pub(super) fn copy_values(&self) -> bool {
-        let waiting = {
-            let mut state = self.lock();
-            let waiting = std::mem::take(&mut state.uncopied.waiting);
-            state.uncopied.taken += waiting.len();
-            waiting
-        };
+        let waiting = self.lock().uncopied.take();
         let any = !waiting.is_empty();
         for mut value in waiting {
             let result = copy_out(&self.arena, value.checked.blocks(), &value.leases);

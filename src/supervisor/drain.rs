@@ -8,7 +8,6 @@ use smallvec::SmallVec;
 use super::config::Config;
 #[cfg(feature = "sandbox")]
 use super::copy_out::{Uncopied, copy_out};
-use super::depend::JobEnd;
 use super::error::{JobErrorKind, WorkerExit};
 use super::failed_reply::{failed_step, failure};
 use super::lane::{Lane, NO_RECORD};
@@ -152,11 +151,7 @@ impl EngineState {
         }
         self.lanes[lane_index].count_job();
         self.lanes.left();
-        self.runs.last = JobEnd {
-            took_ns,
-            lane: lane_index as u32,
-            ..JobEnd::default()
-        };
+        self.runs.begin_end(lane_index, took_ns);
         if self.records.at(index).is_traced() {
             self.trace.ran(&self.lanes, lane_index, position, index);
         }
@@ -243,7 +238,7 @@ impl EngineState {
                     generation: self.lanes[lane_index].generation(),
                     checked,
                     leases,
-                    end: self.runs.last,
+                    end: self.runs.drained(),
                 });
                 return self
                     .lanes
@@ -254,7 +249,7 @@ impl EngineState {
             }
         }
         if let Some(why) = why {
-            self.runs.last.bytes = bytes;
+            self.runs.note_bytes(bytes);
             self.kernels.get(kernel).learn(took_ns, bytes, failed);
             let rows = lent(&leases);
             // The leases are retained for another attempt, if there is one.
@@ -320,7 +315,7 @@ impl EngineState {
             true => failed_step(reply.kind, words),
             false => u32::MAX,
         };
-        self.runs.last.step = step;
+        self.runs.note_step(step);
         match reply.kind {
             _ if failed => {}
             kind::VALUE => {}
@@ -329,7 +324,7 @@ impl EngineState {
                 if !self.kernels.get(kernel).is_chain() {
                     return Err("the times of a chain from a job that is none".into());
                 }
-                self.runs.last.shares = checked.take_shares()?;
+                self.runs.note_shares(checked.take_shares()?);
             }
             other => return Err(format!("a value of kind {other}")),
         }
@@ -350,7 +345,7 @@ impl EngineState {
             in_arena,
             bytes,
         } = checked;
-        self.runs.last.bytes = bytes;
+        self.runs.note_bytes(bytes);
         let kernel = self.records.at(index).kernel;
         self.kernels.get(kernel).learn(took_ns, bytes, false);
         self.trace_value(index, bytes);

@@ -88,7 +88,7 @@ impl Supervisor {
             .count() as u64;
         let unanswered = awaiting_exit + state.uncopied_values() as u64;
         let ended = state.records.submitted() - queued - waiting - limited - open - unanswered;
-        let (failed, cancelled) = (state.counts.failed, state.counts.cancelled);
+        let (failed, cancelled) = (state.counts.failed(), state.counts.cancelled());
         let mut progress = Progress {
             submitted: state.records.submitted(),
             planned: state.runs.planned() as u64,

@@ -133,7 +133,7 @@ impl EngineState {
                     self.queue.push_back(index, record);
                 }
                 // `process_ends` notifies the lanes.
-                self.runs.has_queued = true;
+                self.runs.note_queued();
             }
         } else if overtakes {
             self.enqueue(index);

@@ -18,7 +18,7 @@ pub(super) enum EndNotice {
     },
 }
 
-/// The end of the job that was drained last, as its lane reported it.
+/// The end of a job, as its lane reported it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::supervisor) struct JobEnd {
     pub(in crate::supervisor) took_ns: u64,

@@ -153,7 +153,7 @@ impl EngineState {
         record.payload = payload;
         record.arrays = arrays;
         record.answered_by = answered_by;
-        self.runs.last = end;
+        self.runs.resume_end(end);
         self.answer(parent, outcome);
     }
 }

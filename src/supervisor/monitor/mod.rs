@@ -188,7 +188,7 @@ impl Monitor {
         {
             let mut state = self.shared.lock();
             // A panic may have interrupted the processing of ends.
-            state.runs.is_processing = false;
+            state.runs.end_processing();
             state.give_up(why);
             self.shared.unlock(state);
         }
