@@ -6,61 +6,16 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::depend::JobEnd;
-use super::drain::CheckedReply;
 use super::error::{JobErrorKind, JobLimit};
 use super::record::{Record, Stage};
 use super::shared::Supervisor;
 use super::state::EngineState;
+use super::uncopied::{Uncopied, Uncopieds};
 use crate::arena::{Arena, ArenaFull, Block};
-use crate::kernel::wire::{Lease, Leases, ReceivedArray};
+use crate::kernel::wire::{Lease, ReceivedArray};
 
 /// Maximum number of bytes that are copied under the lock.
 const SMALL: u64 = 64 << 10;
-
-/// A value that was drained and checked, and whose worker can still write it.
-#[derive(Debug)]
-pub(super) struct Uncopied {
-    /// The record of the job.
-    pub(super) record: u32,
-    pub(super) lane: usize,
-    /// The generation of the worker that sent it.
-    pub(super) generation: u32,
-    pub(super) checked: CheckedReply,
-    pub(super) leases: Leases,
-    pub(super) end: JobEnd,
-}
-
-/// The values that wait to be copied by the monitor.
-#[derive(Debug, Default)]
-pub(super) struct Uncopieds {
-    waiting: Vec<Uncopied>,
-    /// Number of values that the monitor has taken and not returned yet.
-    taken: usize,
-}
-
-impl Uncopieds {
-    /// Adds a value for the monitor to copy. The caller calls the monitor.
-    pub(super) fn add(&mut self, value: Uncopied) {
-        self.waiting.push(value);
-    }
-
-    /// Takes the values that wait. Each counts until [`finish_one`](Self::finish_one) is called for it.
-    fn take(&mut self) -> Vec<Uncopied> {
-        let waiting = std::mem::take(&mut self.waiting);
-        self.taken += waiting.len();
-        waiting
-    }
-
-    /// Stops counting a value that was taken: its job is about to be answered.
-    fn finish_one(&mut self) {
-        self.taken -= 1;
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len() + self.taken
-    }
-}
 
 impl Record {
     /// Returns true if the monitor is to copy the value of a job. Values of jobs that the engine posted for an actor

@@ -1,17 +1,19 @@
 //! All runs of an engine.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
 
-use super::ends::{EndNotice, JobEnd};
+use super::ends::{EndNotice, JobEnd, ended_in_worker};
 use super::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
 use super::plan::Calls;
 use super::run::{Run, Spawned, UnitStage, Writers};
 use crate::kernel::Shares;
-use crate::supervisor::error::{JobErrorKind, JobLimit};
+use crate::supervisor::error::{JobError, JobErrorKind, JobLimit};
 use crate::supervisor::job_table::JobTable;
 use crate::supervisor::lane::Lane;
+use crate::supervisor::lanes::Lanes;
 use crate::supervisor::owner::Owner;
-use crate::supervisor::record::Record;
+use crate::supervisor::record::{Record, Stage};
 use crate::supervisor::trace::Trace;
 
 /// All runs of an engine.
@@ -92,6 +94,19 @@ impl Runs {
     /// Notes how the time of a chain is divided among its nodes.
     pub(in crate::supervisor) fn note_shares(&mut self, shares: Option<Shares>) {
         self.drained.shares = shares;
+    }
+
+    /// Returns the step of the node that a failed chain had reached.
+    pub(super) fn step_of(&self, error: &JobError, stage: Stage, lanes: &Lanes) -> u32 {
+        match stage {
+            _ if ended_in_worker(error) => self.drained.step,
+            Stage::Placed { link, .. } => {
+                let reply = lanes[link as usize].producer.cells().reply();
+                // Relaxed: read after the worker has ended, or only to name a node.
+                reply.step.load(Ordering::Relaxed)
+            }
+            _ => 0,
+        }
     }
 
     // ---- ends to process --------------------------------------------------------------------

@@ -1,14 +1,13 @@
 //! Advances runs: sends ready units, processes ends, and cancels.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::ends::{EndNotice, JobEnd};
+use super::ends::{EndNotice, JobEnd, ended_in_worker};
 use super::limits::MAX_ENDS;
 use super::run::{CancelMode, NoCall};
 use crate::link::{NOTICE, fence_after_queueing};
-use crate::supervisor::error::{Because, JobError, JobErrorKind};
+use crate::supervisor::error::{Because, JobErrorKind};
 use crate::supervisor::owner::Owner;
 use crate::supervisor::record::{JobId, Outcome, Stage};
 use crate::supervisor::state::EngineState;
@@ -21,7 +20,7 @@ impl EngineState {
         self.discharge(index);
         let stage = self.records.at(index).stage;
         let step = match &outcome {
-            Outcome::Failed(error) => self.step_of(error, stage),
+            Outcome::Failed(error) => self.runs.step_of(error, stage, &self.lanes),
             _ => 0,
         };
         let end = JobEnd {
@@ -39,19 +38,6 @@ impl EngineState {
             false => self.runs.add_notice(notice),
         }
         crate::sync::point!("unit.answered");
-    }
-
-    /// Returns the step of the node that a failed chain had reached.
-    pub(super) fn step_of(&self, error: &JobError, stage: Stage) -> u32 {
-        match stage {
-            _ if ended_in_worker(error) => self.runs.drained().step,
-            Stage::Placed { link, .. } => {
-                let reply = self.lanes[link as usize].producer.cells().reply();
-                // Relaxed: read after the worker has ended, or only to name a node.
-                reply.step.load(Ordering::Relaxed)
-            }
-            _ => 0,
-        }
     }
 
     /// Processes ends: marks dependents ready and sends them. Leaves ends beyond [`MAX_ENDS`] to
@@ -72,7 +58,7 @@ impl EngineState {
                 // Jobs were queued. The lanes' flags have to show this, and lanes may have run out of jobs in the
                 // meantime.
                 self.monitor.watch_memory();
-                self.update_flags();
+                self.lanes.update_flags(&self.queue, &self.config);
                 fence_after_queueing();
                 self.catch_up();
             }
@@ -320,9 +306,4 @@ impl EngineState {
         self.cancel_run(run, JobErrorKind::Cancelled, how);
         true
     }
-}
-
-/// Returns true if the call itself ended with this error; false if its worker was lost.
-pub(super) fn ended_in_worker(error: &JobError) -> bool {
-    error.kind().ended_in_worker() && error.worker().is_some()
 }

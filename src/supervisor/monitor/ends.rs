@@ -123,7 +123,7 @@ impl Monitor {
             clock::saturating_add(now, grace)
         });
         let abrupt = state.lifecycle.closes_now();
-        let mut left = state.has_uncopied();
+        let mut left = !state.uncopied.is_empty();
         for index in 0..state.workers.len() {
             let Some(process) = state.workers[index].process() else {
                 continue;

@@ -324,7 +324,10 @@ impl Monitor {
         let now = Instant::now();
         let starts = match self.template.is_awaited() {
             true => None,
-            false => state.next_start(now),
+            false => {
+                let needed = state.needs_workers();
+                state.workers.next_start(&state.config, needed, now)
+            }
         };
         let tick = state.monitor.ticks().then(|| now + TICK);
         let unsent =
