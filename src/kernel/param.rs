@@ -22,8 +22,8 @@ pub mod sealed {
 }
 
 /// A type that a kernel may take: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
-/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], tuples of two to four of these, and references to types of the
-/// program that wrap one array ([`newtype!`](crate::newtype)). This trait is sealed, so that only the kernel of a job
+/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], `Vec` of a [`Scalar`], tuples of two to four of these, and
+/// references to types of the program that wrap one array ([`newtype!`](crate::newtype)). This trait is sealed, so that only the kernel of a job
 /// can reach memory that is lent to the job.
 ///
 /// ```compile_fail,E0061
@@ -100,6 +100,7 @@ pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 /// | [`raw::Buffers<'_>`](super::raw::Buffers) | `Vec<raw::Buffer>`, for bindings of other languages |
 /// | `&Bytes` | `Bytes`, `Vec<u8>`, references to these, `&[u8]`, `&[u8; N]` |
 /// | a [`Scalar`] | the same |
+/// | `Vec<S>` of a [`Scalar`] | `Vec<S>`, `&Vec<S>`, `&[S]`, which are copied with the call |
 /// | a tuple of two to four of these | a tuple of their arguments |
 ///
 /// An `Array<T>` is in the arena of the job's engine, or in a sealed memory file ([`Array::map_sealed`]), as arrays
