@@ -81,31 +81,6 @@ impl Supervisor {
 }
 
 impl EngineState {
-    /// Reports that an attempt of a job returned a value, with this number of bytes of fresh arrays, if it is traced.
-    #[inline]
-    pub(super) fn trace_value(&mut self, index: u32, bytes: u64) {
-        if self.records.look(index).is_traced() {
-            self.trace
-                .value(index, &self.records, &mut self.kernels, bytes);
-        }
-    }
-
-    /// Reports that an attempt of a job ended without a value, if it is traced.
-    #[inline]
-    pub(super) fn trace_failed(
-        &mut self,
-        index: u32,
-        why: &JobErrorKind,
-        crash: Option<&Crash>,
-        is_retried: bool,
-    ) {
-        if self.records.look(index).is_traced() {
-            let (records, kernels) = (&self.records, &mut self.kernels);
-            self.trace
-                .failed(index, records, kernels, why, (crash, is_retried));
-        }
-    }
-
     /// Answers a job, and wakes the waiters for the job in this process.
     #[inline]
     pub(super) fn answer(&mut self, index: u32, outcome: Outcome) {
@@ -210,7 +185,9 @@ impl EngineState {
     /// Counts and traces a job that ended without a value.
     pub(super) fn count_failed(&mut self, index: u32, kind: &JobErrorKind, crash: Option<&Crash>) {
         self.counts.count(kind);
-        self.trace_failed(index, kind, crash, false);
+        let (records, kernels) = (&self.records, &mut self.kernels);
+        self.trace
+            .failed(index, records, kernels, kind, (crash, false));
     }
 
     /// Takes the answer of a job, if there is one. A long value is returned unread: call [`Supervisor::read`] without

@@ -73,7 +73,7 @@ impl EngineState {
             self.monitor.call();
         }
         if self.queue.unbound() == 0 {
-            self.update_flags();
+            self.lanes.update_flags(&self.queue, &self.config);
         }
     }
 

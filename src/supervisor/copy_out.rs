@@ -6,49 +6,16 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::depend::JobEnd;
-use super::drain::CheckedReply;
 use super::error::{JobErrorKind, JobLimit};
 use super::record::{Record, Stage};
 use super::shared::Supervisor;
 use super::state::EngineState;
+use super::uncopied::{Uncopied, Uncopieds};
 use crate::arena::{Arena, ArenaFull, Block};
-use crate::kernel::wire::{Lease, Leases, ReceivedArray};
+use crate::kernel::wire::{Lease, ReceivedArray};
 
 /// Maximum number of bytes that are copied under the lock.
 const SMALL: u64 = 64 << 10;
-
-/// A value that was drained and checked, and whose worker can still write it.
-#[derive(Debug)]
-pub(super) struct Uncopied {
-    /// The record of the job.
-    pub(super) record: u32,
-    pub(super) lane: usize,
-    /// The generation of the worker that sent it.
-    pub(super) generation: u32,
-    pub(super) checked: CheckedReply,
-    pub(super) leases: Leases,
-    pub(super) end: JobEnd,
-}
-
-/// The values that wait to be copied by the monitor.
-#[derive(Debug, Default)]
-pub(super) struct Uncopieds {
-    waiting: Vec<Uncopied>,
-    /// Number of values that the monitor has taken and not returned yet.
-    taken: usize,
-}
-
-impl Uncopieds {
-    /// Adds a value for the monitor to copy. The caller calls the monitor.
-    pub(super) fn add(&mut self, value: Uncopied) {
-        self.waiting.push(value);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len() + self.taken
-    }
-}
 
 impl Record {
     /// Returns true if the monitor is to copy the value of a job. Values of jobs that the engine posted for an actor
@@ -69,8 +36,8 @@ impl EngineState {
             leases,
             end,
         } = value;
-        self.uncopied.taken -= 1;
-        self.runs.last = end;
+        self.uncopied.finish_one();
+        self.runs.resume_end(end);
         match result {
             Ok(()) => self.answer_checked(record, (lane, generation), checked, end.took_ns),
             Err(full) => {
@@ -96,7 +63,7 @@ impl EngineState {
     ) {
         let kernel = self.records.at(record).kernel;
         self.kernels.get(kernel).learn(took_ns, bytes, true);
-        self.runs.last.shares = None;
+        self.runs.note_shares(None);
         let full = JobErrorKind::Limit(JobLimit::Arena(full));
         self.fail(record, full, Some(worker), Vec::new());
     }
@@ -113,12 +80,7 @@ impl EngineState {
 impl Supervisor {
     /// Copies the waiting values. Called by the monitor. Returns whether there were any.
     pub(super) fn copy_values(&self) -> bool {
-        let waiting = {
-            let mut state = self.lock();
-            let waiting = std::mem::take(&mut state.uncopied.waiting);
-            state.uncopied.taken += waiting.len();
-            waiting
-        };
+        let waiting = self.lock().uncopied.take();
         let any = !waiting.is_empty();
         for mut value in waiting {
             let result = copy_out(&self.arena, value.checked.blocks(), &value.leases);

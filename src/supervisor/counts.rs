@@ -6,9 +6,9 @@ use super::error::JobErrorKind;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct JobCounts {
     /// Jobs that were answered with an error other than a cancellation.
-    pub(super) failed: u64,
+    failed: u64,
     /// Jobs that were cancelled, or whose handle was dropped before they began.
-    pub(super) cancelled: u64,
+    cancelled: u64,
 }
 
 impl JobCounts {
@@ -19,5 +19,15 @@ impl JobCounts {
         } else {
             self.failed += 1;
         }
+    }
+
+    /// Returns the number of jobs that were answered with an error other than a cancellation.
+    pub(super) fn failed(&self) -> u64 {
+        self.failed
+    }
+
+    /// Returns the number of jobs that were cancelled, or whose handle was dropped before they began.
+    pub(super) fn cancelled(&self) -> u64 {
+        self.cancelled
     }
 }

@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 use super::depend::CancelMode;
 use super::error::{JobErrorKind, JobLimit};
+use super::job_table::JobTable;
 use super::lane::{Alarm, Clock, Lane};
+use super::lanes::Lanes;
+use super::signals::MonitorSignals;
 use super::state::EngineState;
 use super::timers::Timer;
 use super::worker::Worker;
@@ -55,24 +58,24 @@ impl Lane {
     }
 }
 
-impl EngineState {
+impl Lanes {
     /// Starts the clock of the lane's oldest job if the job has a deadline. Otherwise requests notice of the end of the
     /// last job ahead of the next job with a deadline. Called whenever one of these jobs may have changed.
-    pub(super) fn watch(&mut self, index: usize) {
-        let lane = &mut self.lanes[index];
+    pub(super) fn watch(&mut self, index: usize, records: &JobTable, monitor: &mut MonitorSignals) {
+        let lane = &mut self[index];
         if lane.is_condemned() {
             return;
         }
         let (clock, was_over) = lane.update_alarm();
         if was_over {
-            self.monitor.look_again();
+            monitor.look_again();
         }
         match clock {
-            Clock::NotNeeded => self.lanes.end_exclusive(index),
+            Clock::NotNeeded => self.end_exclusive(index),
             Clock::Unchanged => {}
             Clock::Starts(position) => {
                 let record = lane.record_at(position);
-                let policy = &self.records.at(record).policy;
+                let policy = &records.look(record).policy;
                 let limit = policy.as_ref().and_then(|policy| policy.options.deadline);
                 // A limit beyond the range of the clock counts as no limit.
                 let since = Instant::now();
@@ -85,13 +88,34 @@ impl EngineState {
                 }));
                 if let Some(at) = at {
                     crate::sync::point!("deadline.set");
-                    self.monitor.call_for_end(at);
+                    monitor.call_for_end(at);
                     crate::sync::point!("deadline.started");
                 }
             }
         }
     }
 
+    /// Starts the clock of a placed job with a deadline if it is the oldest of its lane.
+    #[cold]
+    pub(super) fn watch_if_timed(
+        &mut self,
+        (index, lane, position): (u32, usize, u64),
+        records: &JobTable,
+        monitor: &mut MonitorSignals,
+    ) {
+        let policy = &records.look(index).policy;
+        let limit = policy.as_ref().and_then(|policy| policy.options.deadline);
+        if limit.is_some() {
+            self[lane].add_timed(position);
+            self.watch(lane, records, monitor);
+            if records.look(index).is_exclusive() {
+                self.begin_exclusive(lane);
+            }
+        }
+    }
+}
+
+impl EngineState {
     /// Returns true if a job, a worker or a drain is to be ended at a certain time.
     pub(super) fn has_clocks(&self) -> bool {
         self.lanes.iter().any(|lane| lane.alarm().is_some())
@@ -107,7 +131,7 @@ impl EngineState {
         }
         self.timers.postpone_ends(by);
         self.lifecycle.postpone(by);
-        for worker in &mut self.workers {
+        for worker in self.workers.iter_mut() {
             worker.postpone_end(by);
         }
     }
@@ -144,7 +168,7 @@ impl EngineState {
         self.run_due(now);
         self.recheck_admission(now);
         // These workers were asked to end and have not: they were stopped by a signal, or a job has taken them over.
-        for worker in &mut self.workers {
+        for worker in self.workers.iter_mut() {
             if worker.is_overdue(now) {
                 worker.kill();
             }
@@ -163,7 +187,10 @@ impl EngineState {
         for (at, timer) in due {
             match timer {
                 Timer::Attempt(_) => {}
-                Timer::ActorStart(index) => self.restart_after_pause(index, at),
+                Timer::ActorStart(index) => {
+                    let parts = (&mut self.timers, &mut self.queue);
+                    self.actors.restart_after_pause(index, at, parts);
+                }
                 Timer::Scope(group) => {
                     // Killing may drain ends, but no record is removed meanwhile: jobs of a scope are never detached,
                     // and only their scope takes their answers.
@@ -218,7 +245,7 @@ impl EngineState {
             if lane.is_condemned() || !lane.holds(position) {
                 // Jobs that were taken back in an earlier iteration are placed again.
                 self.refill();
-                return self.update_flags();
+                return self.lanes.update_flags(&self.queue, &self.config);
             }
             if self.take_back_behind(index, position) {
                 break;

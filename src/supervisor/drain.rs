@@ -1,30 +1,25 @@
 //! Drains lanes: turns replies into answers.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use super::config::Config;
+use super::checked_reply::CheckedReply;
 #[cfg(feature = "sandbox")]
-use super::copy_out::{Uncopied, copy_out};
-use super::depend::JobEnd;
+use super::copy_out::copy_out;
 use super::error::{JobErrorKind, WorkerExit};
 use super::failed_reply::{failed_step, failure};
-use super::lane::{Lane, NO_RECORD};
+use super::lane::NO_RECORD;
 use super::lanes::Lanes;
 use super::record::Outcome;
 #[cfg(feature = "sandbox")]
 use super::record::Stage;
 use super::reply::{Unreadable, read_guarded};
 use super::state::EngineState;
+#[cfg(feature = "sandbox")]
+use super::uncopied::Uncopied;
 use super::worker::Status;
 use crate::arena::Arena;
-use crate::kernel::wire::{
-    EXTENT_WORDS, Lease, Leases, MAX_REPLY_WORDS, ReceivedArray, SENT_WORDS, SentArray, WordReader,
-};
-use crate::kernel::{MAX_ARRAYS, SHARE_WORDS, Shares};
-use crate::link::{CANCEL, Drained, INLINE_WORDS, MAX_RETAINED, NO_GRANT, Reply, kind};
+use crate::kernel::wire::{Lease, Leases};
+use crate::link::{CANCEL, Drained, INLINE_WORDS, NO_GRANT, Reply, kind};
 
 /// Maximum number of words that are copied under the lock.
 const SHORT: u32 = (64 << 10) / 8;
@@ -123,7 +118,7 @@ impl EngineState {
                 self.monitor.watch_memory();
             }
             if self.lanes[index].has_timed() {
-                self.watch(index);
+                self.lanes.watch(index, &self.records, &mut self.monitor);
             }
             crate::sync::point!("reap.reported");
             if !self.lanes[index].is_ready() {
@@ -152,16 +147,12 @@ impl EngineState {
         }
         self.lanes[lane_index].count_job();
         self.lanes.left();
-        self.runs.last = JobEnd {
-            took_ns,
-            lane: lane_index as u32,
-            ..JobEnd::default()
-        };
+        self.runs.begin_end(lane_index, took_ns);
         if self.records.at(index).is_traced() {
             self.trace.ran(&self.lanes, lane_index, position, index);
         }
         if is_empty {
-            self.trace_value(index, 0);
+            self.trace.value(index, &self.records, &mut self.kernels, 0);
             let generation = self.lanes[lane_index].generation();
             let record = self.records.at(index);
             // The empty reply is not a value of every kernel. Reading the reply finds out whether it is one of this
@@ -192,7 +183,7 @@ impl EngineState {
         record.payload[..len].copy_from_slice(&reply.words[..len]);
         record.leases.clear();
         self.kernels.get(kernel).learn(took_ns, 0, false);
-        self.trace_value(index, 0);
+        self.trace.value(index, &self.records, &mut self.kernels, 0);
         self.answer_inline(index, len as u32);
     }
 
@@ -243,7 +234,7 @@ impl EngineState {
                     generation: self.lanes[lane_index].generation(),
                     checked,
                     leases,
-                    end: self.runs.last,
+                    end: self.runs.drained(),
                 });
                 return self
                     .lanes
@@ -254,7 +245,7 @@ impl EngineState {
             }
         }
         if let Some(why) = why {
-            self.runs.last.bytes = bytes;
+            self.runs.note_bytes(bytes);
             self.kernels.get(kernel).learn(took_ns, bytes, failed);
             let rows = lent(&leases);
             // The leases are retained for another attempt, if there is one.
@@ -320,7 +311,7 @@ impl EngineState {
             true => failed_step(reply.kind, words),
             false => u32::MAX,
         };
-        self.runs.last.step = step;
+        self.runs.note_step(step);
         match reply.kind {
             _ if failed => {}
             kind::VALUE => {}
@@ -329,7 +320,7 @@ impl EngineState {
                 if !self.kernels.get(kernel).is_chain() {
                     return Err("the times of a chain from a job that is none".into());
                 }
-                self.runs.last.shares = checked.take_shares()?;
+                self.runs.note_shares(checked.take_shares()?);
             }
             other => return Err(format!("a value of kind {other}")),
         }
@@ -350,10 +341,11 @@ impl EngineState {
             in_arena,
             bytes,
         } = checked;
-        self.runs.last.bytes = bytes;
+        self.runs.note_bytes(bytes);
         let kernel = self.records.at(index).kernel;
         self.kernels.get(kernel).learn(took_ns, bytes, false);
-        self.trace_value(index, bytes);
+        self.trace
+            .value(index, &self.records, &mut self.kernels, bytes);
         let record = self.records.at(index);
         record.answered_by = (lane as u32, generation);
         record.arrays = arrays;
@@ -424,174 +416,6 @@ impl Lanes {
         crate::sync::point!("release.freed");
         wrong
     }
-
-    /// Takes over the memory of a reply. If `stays`, its words stay in the arena, except those that describe arrays.
-    ///
-    /// # Errors
-    ///
-    /// A description of what is wrong with the reply.
-    pub(super) fn unpack(
-        &mut self,
-        lane: usize,
-        (arena, config): (&Arc<Arena>, &Config),
-        reply: &Reply,
-        leases: &[Lease],
-        stays: bool,
-    ) -> Result<CheckedReply, String> {
-        let arrays = usize::from(reply.arrays);
-        if arrays > MAX_ARRAYS {
-            return Err(format!("a reply of {arrays} arrays"));
-        }
-        let most_retained = if config.retains { MAX_RETAINED } else { 0 };
-        let retained = usize::try_from(reply.retained)
-            .ok()
-            .filter(|&retained| retained <= most_retained)
-            .ok_or_else(|| format!("a reply that retains {} arrays", reply.retained))?;
-        let skip = arrays * SENT_WORDS + retained * EXTENT_WORDS;
-        let sent = (arrays, skip);
-        let mut checked = self[lane].unpack_all(arena, reply, leases, sent, stays)?;
-        if retained > 0 {
-            let left = checked.arrays.drain(arrays..).map(|array| array.block);
-            let lane_state = &mut self[lane];
-            lane_state.retained_mut().add(arena, left, leases)?;
-            self.note_retaining(lane);
-            crate::sync::point!("retain.recorded");
-        }
-        Ok(checked)
-    }
-}
-
-impl Lane {
-    /// Takes over the memory of a reply. The last arrays of a reply are the arrays that the lane retains.
-    fn unpack_all(
-        &mut self,
-        arena: &Arc<Arena>,
-        reply: &Reply,
-        leases: &[Lease],
-        (arrays, skip): (usize, usize),
-        stays: bool,
-    ) -> Result<CheckedReply, String> {
-        if !reply.spilled {
-            let words = reply
-                .words
-                .get(..reply.len as usize)
-                .filter(|words| words.len() >= skip)
-                .ok_or("a reply longer than its slot")?;
-            let sent = read_sent(&words[..skip], arrays)?;
-            let taken = self.receive(arena, reply, &sent, leases)?;
-            return Ok(CheckedReply {
-                arrays: taken.arrays,
-                words: SmallVec::from_slice(&words[skip..]),
-                in_arena: None,
-                bytes: taken.bytes,
-            });
-        }
-        // The words lie in a block of their own, the first block of the reply. The arrays that they describe come out
-        // of the same grants, so all are taken together.
-        let at = bytemuck::cast::<u64, crate::arena::Offset>(reply.words[0]);
-        let extent = crate::arena::Extent {
-            at,
-            len: reply.words[1],
-        };
-        if extent.len != u64::from(reply.len) * 8 || reply.len as usize > MAX_REPLY_WORDS {
-            return Err(format!(
-                "a reply of {} words in {} bytes",
-                reply.len, extent.len
-            ));
-        }
-        // Only granted memory is read: a page without memory would kill this process by SIGBUS.
-        if !self.grants().contain(extent) {
-            return Err(format!("a reply at {extent:?}, which was not granted"));
-        }
-        let len = match stays {
-            true => skip,
-            false => reply.len as usize,
-        };
-        if skip > reply.len as usize {
-            return Err("a reply shorter than its arrays".into());
-        }
-        let copied = crate::arena::Extent {
-            len: len as u64 * 8,
-            ..extent
-        };
-        let mut words = arena
-            .copy_words(copied)
-            .map_err(|error| error.to_string())?;
-        let mut sent = read_sent(&words[..skip], arrays)?;
-        sent.push(SentArray {
-            chunk: extent,
-            view: extent,
-        });
-        let mut taken = self.receive(arena, reply, &sent, leases)?;
-        let block = taken.arrays.pop().filter(|_| stays);
-        words.drain(..skip);
-        Ok(CheckedReply {
-            arrays: taken.arrays,
-            words: words.into(),
-            in_arena: block.map(|block| ReceivedArray {
-                skip: block.skip + skip as u64 * 8,
-                len: block.len - skip as u64 * 8,
-                ..block
-            }),
-            bytes: taken.bytes,
-        })
-    }
-}
-
-/// A reply that was checked, and whose memory was taken over.
-#[derive(Debug)]
-pub(super) struct CheckedReply {
-    pub(super) arrays: SmallVec<[ReceivedArray; 1]>,
-    /// The words of the value, without those that describe arrays. Empty if they stay in the arena.
-    words: SmallVec<[u64; INLINE_WORDS]>,
-    /// The words of the value, if they stay in the arena.
-    in_arena: Option<ReceivedArray>,
-    pub(super) bytes: u64,
-}
-
-impl CheckedReply {
-    /// Returns all arrays, and the block of the words if it stays in the arena.
-    #[cfg(feature = "sandbox")]
-    pub(super) fn blocks(&mut self) -> impl Iterator<Item = &mut ReceivedArray> {
-        self.arrays.iter_mut().chain(&mut self.in_arena)
-    }
-
-    /// Returns the maximum number of bytes that [`copy_out`] copies: whole blocks, of which an array may be a small
-    /// part.
-    #[cfg(feature = "sandbox")]
-    fn bytes_to_copy(&self) -> u64 {
-        let blocks = self.arrays.iter().chain(&self.in_arena);
-        let extents = blocks.map(|array| array.block.extent());
-        let fresh = extents.filter(|extent| extent.at.region() != 0);
-        fresh.fold(0, |bytes, extent| bytes.saturating_add(extent.len))
-    }
-
-    /// Removes and returns the shares at the end of a chain's reply, which are not part of its value.
-    fn take_shares(&mut self) -> Result<Option<Shares>, String> {
-        let shares = self.words.last_chunk();
-        let shares = Shares::of(*shares.ok_or("a chain's reply without its times")?);
-        self.words.truncate(self.words.len() - SHARE_WORDS);
-        Ok(shares)
-    }
-
-    /// Returns the words of the value, and the arrays.
-    pub(super) fn into_words(self) -> (Vec<u64>, Vec<ReceivedArray>) {
-        (self.words.into_vec(), self.arrays.into_vec())
-    }
-}
-
-/// Reads the descriptors of arrays: first those of the value, then those of arrays that the lane retains.
-fn read_sent(words: &[u64], arrays: usize) -> Result<SmallVec<[SentArray; 2]>, String> {
-    let mut reader = WordReader::new(words);
-    let mut sent = SmallVec::new();
-    while reader.len() > 0 {
-        let array = match sent.len() < arrays {
-            true => SentArray::read(&mut reader),
-            false => SentArray::read_retained(&mut reader),
-        };
-        sent.push(array.map_err(|_| "a cut list of arrays".to_owned())?);
-    }
-    Ok(sent)
 }
 
 /// Returns the ranges of memory that a job could write in place.

@@ -105,7 +105,7 @@ pub(super) fn with_lanes(
         workers.into(),
         Config::new(&plain),
     );
-    let lanes = state.active_lanes();
+    let lanes = state.config.active_workers * state.lanes.per_worker();
     state.config.set_cores(2, lanes);
     state.lifecycle.set_started();
     for worker in 0..ready {

@@ -7,6 +7,7 @@ mod arena_share;
 mod at_exit;
 mod batch;
 mod cancel;
+mod checked_reply;
 mod config;
 #[cfg(feature = "sandbox")]
 mod copy_out;
@@ -71,9 +72,11 @@ mod template;
 mod tests;
 mod timers;
 mod trace;
+mod uncopied;
 mod waiting;
 mod worker;
 mod worker_start;
+mod workers;
 
 pub use actor::ActorStatus;
 pub(crate) use actor::{ActorId, ActorPlan, CheckpointPlan};

@@ -5,7 +5,7 @@ use super::grants::Grants;
 use super::lane::Lane;
 use super::lanes::Lanes;
 use super::lifecycle::Closing;
-use super::queue::Constraint;
+use super::queue::{Constraint, Queue};
 use super::record::Stage;
 use super::state::EngineState;
 use crate::link::{BACKLOG, Call, LOW_SHIFT, NOTICE, SLOTS, SPILLED, SPIN, STEALABLE, STOP};
@@ -111,6 +111,34 @@ impl Lanes {
         });
         best.min().map(|(_, lane)| lane)
     }
+
+    /// Updates the flags of a lane after its state has changed.
+    #[inline]
+    pub(super) fn flag(&mut self, index: usize, queue: &Queue, config: &Config) {
+        let more = queue.has_work();
+        let spare = self.open() > self.ready();
+        let spin = config.may_spin && index == self.recent();
+        let lane = &mut self[index];
+        if lane.producer.flags() & STOP != 0 {
+            return;
+        }
+        let mut flags = if spin { SPIN } else { 0 } | if spare { STEALABLE } else { 0 };
+        if more {
+            // The lane rings when a quarter of its jobs is left, rounded to a power of two.
+            let low = (lane.producer.open() as u32 / 4)
+                .clamp(1, 64)
+                .next_power_of_two();
+            flags |= BACKLOG | low << LOW_SHIFT;
+        }
+        lane.producer.set_flags(flags);
+    }
+
+    /// Updates the flags of all lanes.
+    pub(super) fn update_flags(&mut self, queue: &Queue, config: &Config) {
+        for index in 0..self.len() {
+            self.flag(index, queue, config);
+        }
+    }
 }
 
 impl EngineState {
@@ -213,11 +241,13 @@ impl EngineState {
         crate::sync::point!("submit.noted");
         if let Some(before) = self.lanes.posted(chosen) {
             // Only the lane that got work last may spin.
-            self.flag(before);
+            self.lanes.flag(before, &self.queue, &self.config);
         }
-        self.flag(chosen);
+        self.lanes.flag(chosen, &self.queue, &self.config);
         if record_has_policy {
-            self.watch_if_timed(index, chosen, position);
+            let (records, monitor) = (&self.records, &mut self.monitor);
+            self.lanes
+                .watch_if_timed((index, chosen, position), records, monitor);
         }
         let lane = &mut self.lanes[chosen];
         lane.producer.ring_early();
@@ -228,34 +258,6 @@ impl EngineState {
         }
         if position.is_multiple_of(DRAIN_EVERY) && self.lanes[chosen].producer.open() > SLOTS / 4 {
             self.drain(chosen);
-        }
-    }
-
-    /// Updates the flags of a lane after its state has changed.
-    #[inline]
-    pub(super) fn flag(&mut self, index: usize) {
-        let more = self.queue.has_work();
-        let spare = self.lanes.open() > self.lanes.ready();
-        let spin = self.config.may_spin && index == self.lanes.recent();
-        let lane = &mut self.lanes[index];
-        if lane.producer.flags() & STOP != 0 {
-            return;
-        }
-        let mut flags = if spin { SPIN } else { 0 } | if spare { STEALABLE } else { 0 };
-        if more {
-            // The lane rings when a quarter of its jobs is left, rounded to a power of two.
-            let low = (lane.producer.open() as u32 / 4)
-                .clamp(1, 64)
-                .next_power_of_two();
-            flags |= BACKLOG | low << LOW_SHIFT;
-        }
-        lane.producer.set_flags(flags);
-    }
-
-    /// Updates the flags of all lanes.
-    pub(super) fn update_flags(&mut self) {
-        for index in 0..self.lanes.len() {
-            self.flag(index);
         }
     }
 
@@ -278,7 +280,7 @@ impl EngineState {
         let before = self.queue.unbound() == 0;
         while self.place_next(Constraint::Any) {}
         if before != (self.queue.unbound() == 0) {
-            self.update_flags();
+            self.lanes.update_flags(&self.queue, &self.config);
         }
         if !actors_first && self.queue.has_actors() {
             self.feed_actors(usize::MAX);
@@ -318,7 +320,7 @@ impl EngineState {
         }
         self.lanes.set_paused(true);
         if !is_empty && self.queue.unbound() == 0 {
-            self.update_flags();
+            self.lanes.update_flags(&self.queue, &self.config);
         }
     }
 
@@ -333,20 +335,6 @@ impl EngineState {
             self.lanes.unreserve();
         } else if reserve && let Some(worker) = self.lanes.reserve() {
             self.reclaim(self.lanes.of_worker(worker));
-        }
-    }
-
-    /// Starts the clock of a placed job with a deadline if it is the oldest of its lane.
-    #[cold]
-    fn watch_if_timed(&mut self, index: u32, lane: usize, position: u64) {
-        let policy = &self.records.at(index).policy;
-        let limit = policy.as_ref().and_then(|policy| policy.options.deadline);
-        if limit.is_some() {
-            self.lanes[lane].add_timed(position);
-            self.watch(lane);
-            if self.records.at(index).is_exclusive() {
-                self.lanes.begin_exclusive(lane);
-            }
         }
     }
 
@@ -378,7 +366,7 @@ impl EngineState {
         self.monitor.keep_ticking(waiting, tick);
         self.refill();
         // Lanes that got no job also have to know that others have jobs to spare.
-        self.update_flags();
+        self.lanes.update_flags(&self.queue, &self.config);
     }
 
     /// Takes back a fair share of the jobs that a lane has not begun, newest first.

@@ -118,6 +118,9 @@ pub(super) struct Record {
     pub(super) payload: [u64; INLINE_WORDS],
 }
 
+// Two cache lines of 64 bytes.
+const _: () = assert!(std::mem::offset_of!(Record, leases) <= 128);
+
 impl Record {
     /// Returns a record without a job.
     pub(super) fn new() -> Self {

@@ -118,11 +118,16 @@ impl Supervisor {
         if let Some(why) = damage.or_else(|| state.lifecycle.broken().cloned()) {
             state.give_up(&why);
         }
-        state
-            .lanes
-            .begin_generation(index, self.settings.memory.recycling.jobs);
-        state.workers[index].begin_generation();
-        state.update_flags();
+        let EngineState {
+            lanes,
+            workers,
+            queue,
+            config,
+            ..
+        } = &mut *state;
+        lanes.begin_generation(index, self.settings.memory.recycling.jobs);
+        workers[index].begin_generation();
+        lanes.update_flags(queue, config);
         state.refill();
         state.waiters.notify_start();
         self.unlock(state);
@@ -309,7 +314,9 @@ impl EngineState {
             let most = self.config.quarantine_after;
             let policy = self.records.at(record).policy.as_mut();
             if open && policy.is_some_and(|policy| policy.may_run_again_after_loss(most)) {
-                self.trace_failed(record, &lost, None, true);
+                let (records, kernels) = (&self.records, &mut self.kernels);
+                self.trace
+                    .failed(record, records, kernels, &lost, (None, true));
                 self.requeue(record);
                 self.waiters.notify_moved(self.records.look(record), record);
             } else {
@@ -376,7 +383,7 @@ impl EngineState {
         let admission = self.admission.iter_mut();
         self.waiters
             .call(admission.flat_map(|all| all.take_wakers()));
-        self.update_flags();
+        self.lanes.update_flags(&self.queue, &self.config);
     }
 }
 

@@ -36,7 +36,9 @@ impl EngineState {
             match after {
                 Some(After::Again { pause }) => {
                     if let Some(crash) = traced {
-                        self.trace_failed(index, &why, crash.as_ref(), true);
+                        let (records, kernels) = (&self.records, &mut self.kernels);
+                        let how = (crash.as_ref(), true);
+                        self.trace.failed(index, records, kernels, &why, how);
                     }
                     let record = self.records.at(index);
                     record.attempt = record.attempt.saturating_add(1);
@@ -79,11 +81,14 @@ impl EngineState {
         // jobs.
         let over: Vec<_> = over
             .into_iter()
-            .filter(|&index| !self.wait_for_permit(index))
+            .filter(|&index| {
+                let parts = (&mut self.records, &mut self.monitor);
+                !self.permit_waiters.wait_for_permit(index, parts)
+            })
             .collect();
         over.into_iter().rev().for_each(|index| self.requeue(index));
         crate::sync::point!("retry.due");
-        self.update_flags();
+        self.lanes.update_flags(&self.queue, &self.config);
     }
 
     /// Answers all jobs that wait for another attempt.

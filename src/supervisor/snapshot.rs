@@ -8,22 +8,20 @@ use super::state::EngineState;
 use super::stats::{KernelStats, Progress, Stats, WorkerStats};
 use super::worker::{Status, Worker};
 
-impl EngineState {
-    /// Returns the statistics of all kernels, in the order of their first jobs, and the number of jobs that run.
-    pub(super) fn kernel_stats(&self) -> (Vec<KernelStats>, usize) {
-        let mut running = 0;
-        let mut stats = self.kernels.stats();
-        for lane in self.lanes.iter() {
-            let mut open = lane.producer.open_positions().map(|at| lane.record_at(at));
-            if let Some(oldest) = open.find(|&record| record != NO_RECORD) {
-                running += 1;
-                let record = self.records.look(oldest);
-                let node = self.runs.running_node(lane, record);
-                stats[node.unwrap_or(record.kernel) as usize].running += 1;
-            }
+/// Returns the statistics of all kernels, in the order of their first jobs, and the number of jobs that run.
+fn kernel_stats(state: &EngineState) -> (Vec<KernelStats>, usize) {
+    let mut running = 0;
+    let mut stats = state.kernels.stats();
+    for lane in state.lanes.iter() {
+        let mut open = lane.producer.open_positions().map(|at| lane.record_at(at));
+        if let Some(oldest) = open.find(|&record| record != NO_RECORD) {
+            running += 1;
+            let record = state.records.look(oldest);
+            let node = state.runs.running_node(lane, record);
+            stats[node.unwrap_or(record.kernel) as usize].running += 1;
         }
-        (self.kernels.merged(stats), running)
     }
+    (state.kernels.merged(stats), running)
 }
 
 impl Supervisor {
@@ -54,7 +52,7 @@ impl Supervisor {
         let stats = Stats {
             arena,
             workers: workers.collect(),
-            kernels: state.kernel_stats().0,
+            kernels: kernel_stats(&state).0,
             queued: state.queue.len(),
             waiting: state.timers.attempts().count() + state.runs.waiting_parents(),
             limited: state.permit_waiters.len(),
@@ -75,7 +73,7 @@ impl Supervisor {
     pub(crate) fn progress(&self) -> Progress {
         let mut state = self.lock();
         state.catch_up();
-        let (kernels, running) = state.kernel_stats();
+        let (kernels, running) = kernel_stats(&state);
         let queued = state.queue.len() as u64;
         let waiting = (state.timers.attempts().count() + state.runs.waiting_parents()) as u64;
         let limited = state.permit_waiters.len() as u64;
@@ -86,9 +84,9 @@ impl Supervisor {
         let awaiting_exit = reasons
             .filter(|&&(record, _)| record != NO_RECORD && !state.lanes.hold(record))
             .count() as u64;
-        let unanswered = awaiting_exit + state.uncopied_values() as u64;
+        let unanswered = awaiting_exit + state.uncopied.len() as u64;
         let ended = state.records.submitted() - queued - waiting - limited - open - unanswered;
-        let (failed, cancelled) = (state.counts.failed, state.counts.cancelled);
+        let (failed, cancelled) = (state.counts.failed(), state.counts.cancelled());
         let mut progress = Progress {
             submitted: state.records.submitted(),
             planned: state.runs.planned() as u64,

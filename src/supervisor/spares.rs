@@ -6,43 +6,56 @@
 
 use std::time::Instant;
 
-use super::state::EngineState;
-use super::worker::{Status, missing, with_status};
+use super::config::Config;
+use super::worker::Status;
+use super::workers::Workers;
 
-impl EngineState {
+impl Workers {
     /// Returns the workers to start now: replacements for missing active workers, and the spares once no active worker
-    /// is missing.
-    pub(super) fn to_start(&self, now: Instant) -> Vec<usize> {
-        let (absent, most) = self.absent();
+    /// is missing. None if they are not `needed`.
+    pub(super) fn to_start(&self, config: &Config, needed: bool, now: Instant) -> Vec<usize> {
+        let (absent, most) = self.absent(config, needed);
         let mut due: Vec<usize> = absent
             .filter(|(_, not_before)| not_before.is_none_or(|at| at <= now))
             .map(|(worker, _)| worker)
             .collect();
         // Workers with fewer failed starts go first, so a worker that fails to start takes turns with the others.
-        due.sort_by_key(|&worker| self.workers[worker].failed_starts().len());
+        due.sort_by_key(|&worker| self[worker].failed_starts().len());
         due.truncate(most);
         due
     }
 
-    /// Returns the time when the next worker has to be started.
-    pub(super) fn next_start(&self, now: Instant) -> Option<Instant> {
-        let (absent, most) = self.absent();
+    /// Returns the time when the next worker has to be started. `None` if workers are not `needed`.
+    pub(super) fn next_start(
+        &self,
+        config: &Config,
+        needed: bool,
+        now: Instant,
+    ) -> Option<Instant> {
+        let (absent, most) = self.absent(config, needed);
         let times = absent.map(|(_, not_before)| not_before.unwrap_or(now));
         times.min().filter(|_| most > 0)
     }
 
     /// Returns the workers without a process, with the time from which each may be started; and how many of them may be
     /// started before others have become ready.
-    fn absent(&self) -> (impl Iterator<Item = (usize, Option<Instant>)>, usize) {
-        let workers = self.workers.iter().enumerate();
+    fn absent(
+        &self,
+        config: &Config,
+        needed: bool,
+    ) -> (
+        impl Iterator<Item = (usize, Option<Instant>)> + use<'_>,
+        usize,
+    ) {
+        let workers = self.iter().enumerate();
         let absent = workers.filter_map(|(index, worker)| match worker.status() {
             Status::Absent { not_before } => Some((index, not_before)),
             _ => None,
         });
-        let most = match missing(&self.workers, self.config.active_workers) {
-            _ if !self.needs_workers() => 0,
+        let most = match self.missing(config.active_workers) {
+            _ if !needed => 0,
             0 => usize::MAX,
-            missing => missing.saturating_sub(with_status(&self.workers, Status::Starting).count()),
+            missing => missing.saturating_sub(self.with_status(Status::Starting).count()),
         };
         (absent, most)
     }
@@ -54,6 +67,7 @@ mod tests {
 
     use super::*;
     use crate::supervisor::fixture::fixture;
+    use crate::supervisor::state::EngineState;
 
     const ABSENT: Status = Status::Absent { not_before: None };
 
@@ -69,25 +83,41 @@ mod tests {
         (0..state.workers.len()).map(letter).collect()
     }
 
+    fn to_start(state: &EngineState, now: Instant) -> Vec<usize> {
+        let needed = state.needs_workers();
+        state.workers.to_start(&state.config, needed, now)
+    }
+
+    fn next_start(state: &EngineState, now: Instant) -> Option<Instant> {
+        let needed = state.needs_workers();
+        state.workers.next_start(&state.config, needed, now)
+    }
+
     #[test]
     fn spares_start_behind_the_others_and_take_their_places() {
         let (shared, _) = fixture(4, 0);
         let mut state = shared.lock();
         state.config.active_workers = 2;
         let now = Instant::now();
-        assert_eq!(state.to_start(now), [0, 1]);
+        assert_eq!(to_start(&state, now), [0, 1]);
         state.set_status(0, Status::Starting);
         assert_eq!(
-            (state.to_start(now), state.next_start(now)),
+            (to_start(&state, now), next_start(&state, now)),
             (vec![1], Some(now))
         );
         state.set_status(1, Status::Starting);
-        assert_eq!((state.to_start(now), state.next_start(now)), (vec![], None));
+        assert_eq!(
+            (to_start(&state, now), next_start(&state, now)),
+            (vec![], None)
+        );
         state.set_status(0, Status::Spare);
-        assert_eq!((look(&state), state.to_start(now)), ("Rsaa".into(), vec![]));
+        assert_eq!(
+            (look(&state), to_start(&state, now)),
+            ("Rsaa".into(), vec![])
+        );
         state.set_status(1, Status::Spare);
         assert_eq!(
-            (look(&state), state.to_start(now)),
+            (look(&state), to_start(&state, now)),
             ("RRaa".into(), vec![2, 3])
         );
         for spare in [2, 3] {
@@ -100,13 +130,13 @@ mod tests {
         assert_eq!((look(&state), state.lanes.ready()), ("LRSS".into(), 1));
         state.set_status(0, ABSENT);
         assert_eq!(
-            (look(&state), state.to_start(now)),
+            (look(&state), to_start(&state, now)),
             ("aRRS".into(), vec![0])
         );
         state.set_status(1, ABSENT);
         state.set_status(2, ABSENT);
         assert_eq!(
-            (look(&state), state.to_start(now)),
+            (look(&state), to_start(&state, now)),
             ("aaaR".into(), vec![0])
         );
     }
@@ -120,7 +150,7 @@ mod tests {
         let later = now + Duration::from_secs(1);
         let mut order = Vec::new();
         for _ in 0..6 {
-            let next = state.to_start(later)[0];
+            let next = to_start(&state, later)[0];
             order.push(next);
             state.set_status(next, Status::Starting);
             state.workers[next].start_failed("it is broken");
@@ -133,7 +163,7 @@ mod tests {
         }
         assert_eq!(order, [0, 1, 2, 0, 1, 2]);
         assert_eq!(
-            (state.to_start(now), state.next_start(now)),
+            (to_start(&state, now), next_start(&state, now)),
             (vec![], Some(later))
         );
     }

@@ -46,10 +46,8 @@ pub(crate) fn start(
     let monitor = monitor::spawn(Arc::clone(&shared)).map_err(StartError::System)?;
     // Runs while the programs of the workers are loaded.
     let cores = shared.cores();
-    let mut state = shared.lock();
-    let lanes = state.active_lanes();
-    state.config.set_cores(cores, lanes);
-    drop(state);
+    let lanes = shared.active_lanes();
+    shared.lock().config.set_cores(cores, lanes);
     if shared.settings.sweep {
         crate::control::sweep_once();
     }

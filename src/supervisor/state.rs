@@ -5,8 +5,6 @@ use std::sync::Arc;
 use super::actor::Actors;
 use super::admission::Admission;
 use super::config::Config;
-#[cfg(feature = "sandbox")]
-use super::copy_out::Uncopieds;
 use super::counts::JobCounts;
 use super::depend::Runs;
 use super::groups::Groups;
@@ -23,9 +21,11 @@ use super::signals::MonitorSignals;
 use super::suspicion::Suspicion;
 use super::timers::Timers;
 use super::trace::Trace;
+use super::uncopied::Uncopieds;
 use super::waiting::parking::Parking;
 use super::waiting::waiters::Waiters;
-use super::worker::{Status, Worker, missing, with_status};
+use super::worker::Status;
+use super::workers::Workers;
 use crate::arena::Arena;
 use crate::link::Reply;
 
@@ -44,7 +44,7 @@ pub(super) struct EngineState {
     pub(super) records: JobTable,
     pub(super) kernels: Kernels,
     pub(super) groups: Groups,
-    pub(super) workers: Vec<Worker>,
+    pub(super) workers: Workers,
     pub(super) lanes: Lanes,
     pub(super) scheduler: Scheduler,
     /// The jobs and actors that wait for a lane.
@@ -65,7 +65,6 @@ pub(super) struct EngineState {
     pub(super) counts: JobCounts,
     pub(super) trace: Trace,
     /// The values that the monitor has to copy.
-    #[cfg(feature = "sandbox")]
     pub(super) uncopied: Uncopieds,
     /// The reply that was drained last.
     pub(super) reply: Reply,
@@ -89,7 +88,7 @@ impl EngineState {
             records: JobTable::default(),
             kernels: Kernels::default(),
             groups: Groups::default(),
-            workers: (0..workers).map(|_| Worker::new()).collect(),
+            workers: Workers::new(workers),
             lanes: Lanes::new(lanes, workers),
             scheduler: Scheduler::default(),
             queue,
@@ -102,7 +101,6 @@ impl EngineState {
             suspicion: Suspicion::default(),
             counts: JobCounts::default(),
             trace: Trace::default(),
-            #[cfg(feature = "sandbox")]
             uncopied: Uncopieds::default(),
             reply: Reply::default(),
         }
@@ -112,24 +110,11 @@ impl EngineState {
     pub(super) fn is_drained(&self) -> bool {
         self.lifecycle.closing() == Closing::Drain
             && self.lanes.open() == 0
-            && !self.has_uncopied()
+            && self.uncopied.is_empty()
             && !self.queue.has_work()
             && self.permit_waiters.is_empty()
             && !self.timers.has_actor_starts()
             && !self.runs.has_pending_work()
-    }
-
-    /// Returns true if values wait for the monitor to copy them.
-    pub(super) fn has_uncopied(&self) -> bool {
-        self.uncopied_values() > 0
-    }
-
-    /// Returns the number of values that the monitor has not copied yet.
-    pub(super) fn uncopied_values(&self) -> usize {
-        #[cfg(feature = "sandbox")]
-        return self.uncopied.len();
-        #[cfg(not(feature = "sandbox"))]
-        0
     }
 
     pub(super) fn call_if_drained(&mut self) {
@@ -150,18 +135,13 @@ impl EngineState {
         asked_for && !self.lifecycle.is_stopping() && self.lifecycle.broken().is_none()
     }
 
-    /// Returns the number of lanes of the workers that may be active at the same time.
-    pub(super) fn active_lanes(&self) -> usize {
-        self.config.active_workers * self.lanes.per_worker()
-    }
-
     /// Sets the status of a worker, and whether its lanes accept jobs. Makes spares ready if fewer workers are active
     /// than may be.
     pub(super) fn set_status(&mut self, worker: usize, status: Status) {
         self.workers[worker].move_to(status);
         self.lanes.set_ready(worker, status == Status::Ready);
-        while missing(&self.workers, self.config.active_workers) > 0
-            && let Some(spare) = { with_status(&self.workers, Status::Spare).next() }
+        while self.workers.missing(self.config.active_workers) > 0
+            && let Some(spare) = { self.workers.with_status(Status::Spare).next() }
         {
             self.workers[spare].move_to(Status::Ready);
             self.lanes.set_ready(spare, true);

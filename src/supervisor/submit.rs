@@ -28,6 +28,12 @@ pub(super) fn refuse(why: JobErrorKind) -> Refusal {
     Some(Box::new(why))
 }
 
+/// Refuses a job whose deadline is zero: no worker is killed for it.
+pub(super) fn too_late(options: &JobOptions) -> Refusal {
+    let limit = options.deadline.filter(Duration::is_zero)?;
+    refuse(JobErrorKind::Limit(JobLimit::Deadline { limit }))
+}
+
 /// What a call is submitted to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target {
@@ -111,14 +117,15 @@ impl EngineState {
     /// state instead: [`call_actor`](Self::call_actor).
     #[inline]
     pub(super) fn enter(&mut self, index: u32, refusal: Refusal, options: Option<&JobOptions>) {
-        if let Some(why) = refusal {
+        if let Some(why) = refusal.or_else(|| options.and_then(too_late)) {
             return self.fail(index, *why, None, Vec::new());
         }
-        if let Some(options) = options
-            && (self.is_too_late(index, options) || self.wait_for_permit(index))
-        {
-            // The job is answered, or its limiter decides when it continues.
-            return;
+        if options.is_some() {
+            let parts = (&mut self.records, &mut self.monitor);
+            if self.permit_waiters.wait_for_permit(index, parts) {
+                // The limiter decides when the job continues.
+                return;
+            }
         }
         let overtakes = self.scheduler.has_priorities() && self.overtake(index);
         let owner = self.records.look(index).owner;
@@ -133,7 +140,7 @@ impl EngineState {
                     self.queue.push_back(index, record);
                 }
                 // `process_ends` notifies the lanes.
-                self.runs.has_queued = true;
+                self.runs.note_queued();
             }
         } else if overtakes {
             self.enqueue(index);
@@ -164,16 +171,6 @@ impl EngineState {
             self.monitor.watch_memory();
         }
         self.scheduler.saw(options.priority);
-    }
-
-    /// Answers a job whose deadline is zero, without killing a worker. Returns true if it was answered.
-    pub(super) fn is_too_late(&mut self, index: u32, options: &JobOptions) -> bool {
-        let Some(limit) = options.deadline.filter(Duration::is_zero) else {
-            return false;
-        };
-        let why = JobErrorKind::Limit(JobLimit::Deadline { limit });
-        self.fail(index, why, None, Vec::new());
-        true
     }
 
     /// Moves the call of a job into its record. Returns why the job is refused, if it is.
@@ -226,7 +223,7 @@ impl EngineState {
         self.monitor.watch_memory();
         self.queue.push_back(index, self.records.at(index));
         crate::sync::point!("submit.retained");
-        self.update_flags();
+        self.lanes.update_flags(&self.queue, &self.config);
         fence_after_queueing();
         self.catch_up();
     }

@@ -33,7 +33,7 @@ impl EngineState {
                 // The worker skips the slot when it reaches it. If it sleeps, it has to be woken.
                 lane.producer.ring();
                 if lane.has_timed() {
-                    self.watch(link);
+                    self.lanes.watch(link, &self.records, &mut self.monitor);
                 }
                 crate::sync::point!("retract.reported");
                 true
@@ -86,7 +86,7 @@ impl EngineState {
             self.requeue(record);
             self.waiters.notify_moved(self.records.look(record), record);
         }
-        self.update_flags();
+        self.lanes.update_flags(&self.queue, &self.config);
     }
 
     /// Takes back unbegun jobs of lower priority than this job, which is about to be submitted. Does nothing if jobs of

@@ -300,16 +300,3 @@ impl Worker {
         self.ends_by.take_if(|at| *at <= now).is_some()
     }
 }
-
-/// Returns the workers with this status.
-pub(super) fn with_status(workers: &[Worker], status: Status) -> impl Iterator<Item = usize> {
-    let workers = workers.iter().enumerate();
-    let with = workers.filter(move |(_, worker)| worker.status() == status);
-    with.map(|(index, _)| index)
-}
-
-/// Returns the number of workers by which the active ones fall short of `most`.
-pub(super) fn missing(workers: &[Worker], most: usize) -> usize {
-    let count = |status| with_status(workers, status).count();
-    most.saturating_sub(count(Status::Ready) + count(Status::Leaving))
-}

@@ -8,6 +8,7 @@ use std::thread;
 
 use super::settings::StartError;
 use super::shared::Supervisor;
+use super::state::EngineState;
 use super::template::Templates;
 use super::worker::{Process, Refusal, Status};
 use crate::control::{HandshakeError, LaneStart, Server, Welcome};
@@ -250,11 +251,17 @@ impl Supervisor {
         }
         // From now on, a failed start is only one of many attempts. An engine that starts in the foreground has started
         // when all workers that may be active are ready at the same time.
-        if self.settings.in_background || state.lanes.ready() == state.active_lanes() {
+        if self.settings.in_background || state.lanes.ready() == self.active_lanes() {
             state.lifecycle.set_started();
         }
         state.waiters.notify_start();
-        state.update_flags();
+        let EngineState {
+            lanes,
+            queue,
+            config,
+            ..
+        } = &mut *state;
+        lanes.update_flags(queue, config);
         state.refill();
         // The monitor counts this worker when it waits for the last job or moves jobs. It also calls the wakers of
         // ended jobs, which are foreign code and may need more stack than this thread has.

@@ -20,6 +20,7 @@ tests![
     long_replies,
     too_long_replies,
     lists_of_plain_values,
+    lists_of_plain_values_as_parameters,
     lists_of_arrays,
     tuples_as_arguments,
     results,
@@ -474,6 +475,36 @@ fn lists_of_plain_values() {
         let error = more.wait().unwrap_err();
         assert_kind!(error, JobErrorKind::Returned(_));
     }
+}
+
+fn lists_of_plain_values_as_parameters() {
+    type Rest = (Vec<[u32; 2]>, Vec<Limits>);
+    type Lists = (Vec<bool>, Vec<char>, Vec<[u32; 2]>, Vec<Limits>);
+    fn reversed(flags: Vec<bool>, letters: Vec<char>, (pairs, limits): Rest) -> Lists {
+        fn back<T>(list: Vec<T>) -> Vec<T> {
+            list.into_iter().rev().collect()
+        }
+        (back(flags), back(letters), back(pairs), back(limits))
+    }
+    let lab = Lab::with(1, |builder| builder.capacity(64 << 20));
+    for engine in [&*lab, &Engine::inline()] {
+        for n in [0, 1, 3, 50_000] {
+            let flags: Vec<bool> = (0..n).map(|i| i % 3 == 0).collect();
+            let letters: Vec<char> = ('a'..='ü').cycle().take(n as usize).collect();
+            let pairs: Vec<[u32; 2]> = (0..n).map(|i| [i, n - i]).collect();
+            let limit = |count| Limits {
+                count,
+                ..Limits::default()
+            };
+            let limits: Vec<Limits> = (0..n).map(limit).collect();
+            // The oracle is the kernel, called as a function.
+            let rest = (pairs.clone(), limits.clone());
+            let expected = reversed(flags.clone(), letters.clone(), rest);
+            let args = (&flags, &letters[..], (pairs, limits));
+            assert!(engine.submit(reversed, args).wait().unwrap() == expected);
+        }
+    }
+    lab.assert_in_use(0);
 }
 
 fn lists_of_arrays() {

@@ -80,6 +80,19 @@ proptest! {
         accepts::<bool>(&words);
         accepts::<char>(&words);
         accepts::<[u16; 7]>(&words);
+        // A list of scalars: its length, then its values.
+        let count = words.first().and_then(|&count| usize::try_from(count).ok());
+        let rest = words.get(1..).unwrap_or_default();
+        let first = |count: usize| bytemuck::cast_slice::<u64, u8>(rest).get(..count);
+        let flags = count.and_then(first);
+        prop_assert_eq!(accepts::<Vec<u8>>(&words), flags.is_some());
+        prop_assert_eq!(accepts::<Vec<bool>>(&words), flags.is_some_and(|flags| flags.iter().all(|&flag| flag < 2)));
+        let first = |count: usize| bytemuck::cast_slice::<u64, u32>(rest).get(..count);
+        let letters = count.and_then(first);
+        let is_letter = |&letter: &u32| char::from_u32(letter).is_some();
+        prop_assert_eq!(accepts::<Vec<char>>(&words), letters.is_some_and(|letters| letters.iter().all(is_letter)));
+        let pairs = count.and_then(|count| rest.get(..count));
+        prop_assert_eq!(accepts::<Vec<[u32; 2]>>(&words), pairs.is_some());
         accepts::<&str>(&words);
         accepts::<&Bytes>(&words);
         // Without memory, no array is accepted even if its words are well formed.

@@ -13,7 +13,7 @@ use crate::supervisor::owner::{Owner, Role};
 use crate::supervisor::record::JobId;
 use crate::supervisor::shared::Supervisor;
 use crate::supervisor::state::EngineState;
-use crate::supervisor::submit::refuse;
+use crate::supervisor::submit::{refuse, too_late};
 use crate::sync::FIRST_COUNT;
 
 impl EngineState {
@@ -52,11 +52,8 @@ impl EngineState {
             },
             _ => refuse(JobErrorKind::Rejected(Rejection::ActorEnded)),
         });
-        if let Some(why) = refusal {
+        if let Some(why) = refusal.or_else(|| options.and_then(too_late)) {
             self.fail(job.index, *why, None, Vec::new());
-            return job;
-        }
-        if options.is_some_and(|options| self.is_too_late(job.index, options)) {
             return job;
         }
         let record = self.records.look(job.index);
@@ -107,7 +104,7 @@ impl EngineState {
         if calls > 1 && !calls.is_multiple_of(LOOK_EVERY) {
             return;
         }
-        self.update_flags();
+        self.lanes.update_flags(&self.queue, &self.config);
         fence_after_queueing();
         if let Some(lane) = lane {
             self.drain(lane);

@@ -34,7 +34,7 @@ impl EngineState {
             left -= self.feed_actor_lane(lane, left);
         }
         if !self.queue.has_actors() {
-            self.update_flags();
+            self.lanes.update_flags(&self.queue, &self.config);
         }
     }
 
@@ -67,7 +67,7 @@ impl EngineState {
                 break;
             }
         }
-        self.flag(lane);
+        self.lanes.flag(lane, &self.queue, &self.config);
         placed
     }
 

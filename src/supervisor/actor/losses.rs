@@ -43,7 +43,7 @@ impl EngineState {
                     actor.stage = ActorStage::Hosted { lane };
                     crate::sync::point!("actor.ready");
                     self.actors.queue_actor(index, &mut self.queue);
-                    self.flag(lane);
+                    self.lanes.flag(lane, &self.queue, &self.config);
                 }
             }
             (Role::Save, outcome) => {

@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use super::state::Actors;
 use crate::supervisor::error::{JobErrorKind, JobLimit};
+use crate::supervisor::queue::Queue;
 use crate::supervisor::recover::START_PAUSES;
 use crate::supervisor::state::EngineState;
-use crate::supervisor::timers::Timer;
+use crate::supervisor::timers::{Timer, Timers};
 
 /// The maximum number of consecutive restarts before the actor is lost, which takes about 15 seconds.
 const MAX_TRIES: u32 = 20;
@@ -30,11 +32,19 @@ impl EngineState {
         self.monitor.call_before(due);
         true
     }
+}
+
+impl Actors {
     /// Gives an actor its turn again after its pause. Does nothing if the pause has been ended in the meantime.
-    pub(in crate::supervisor) fn restart_after_pause(&mut self, index: u32, due: Instant) {
-        if self.actors.get(index).due == Some(due) {
-            self.actors.end_pause(index, &mut self.timers);
-            self.actors.queue_actor(index, &mut self.queue);
+    pub(in crate::supervisor) fn restart_after_pause(
+        &mut self,
+        index: u32,
+        due: Instant,
+        (timers, queue): (&mut Timers, &mut Queue),
+    ) {
+        if self.get(index).due == Some(due) {
+            self.end_pause(index, timers);
+            self.queue_actor(index, queue);
         }
     }
 }

@@ -26,7 +26,7 @@ impl EngineState {
         held: u64,
         ticket: Option<u64>,
     ) -> Result<Admitted, RefusedBy> {
-        let lanes = self.active_lanes();
+        let lanes = self.config.active_workers * self.lanes.per_worker();
         let Some(admission) = &mut self.admission else {
             return Ok(Admitted(0));
         };

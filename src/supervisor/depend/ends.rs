@@ -2,6 +2,7 @@
 
 use super::run::CancelMode;
 use crate::kernel::Shares;
+use crate::supervisor::error::JobError;
 
 /// An event of a run that is to be processed.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +19,7 @@ pub(super) enum EndNotice {
     },
 }
 
-/// The end of the job that was drained last, as its lane reported it.
+/// The end of a job, as its lane reported it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::supervisor) struct JobEnd {
     pub(in crate::supervisor) took_ns: u64,
@@ -29,4 +30,9 @@ pub(in crate::supervisor) struct JobEnd {
     pub(in crate::supervisor) bytes: u64,
     /// How the time of a chain is divided among its nodes.
     pub(in crate::supervisor) shares: Option<Shares>,
+}
+
+/// Returns true if the call itself ended with this error; false if its worker was lost.
+pub(super) fn ended_in_worker(error: &JobError) -> bool {
+    error.kind().ended_in_worker() && error.worker().is_some()
 }

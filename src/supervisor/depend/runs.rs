@@ -1,16 +1,19 @@
 //! All runs of an engine.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
 
-use super::ends::{EndNotice, JobEnd};
+use super::ends::{EndNotice, JobEnd, ended_in_worker};
 use super::limits::{MAX_OPEN_TASKS, MAX_SPAWN_DEPTH};
 use super::plan::Calls;
 use super::run::{Run, Spawned, UnitStage, Writers};
-use crate::supervisor::error::{JobErrorKind, JobLimit};
+use crate::kernel::Shares;
+use crate::supervisor::error::{JobError, JobErrorKind, JobLimit};
 use crate::supervisor::job_table::JobTable;
 use crate::supervisor::lane::Lane;
+use crate::supervisor::lanes::Lanes;
 use crate::supervisor::owner::Owner;
-use crate::supervisor::record::Record;
+use crate::supervisor::record::{Record, Stage};
 use crate::supervisor::trace::Trace;
 
 /// All runs of an engine.
@@ -24,18 +27,21 @@ pub(in crate::supervisor) struct Runs {
     open_tasks: u64,
     /// Events to process, first to last. Failed tasks and cancellations are put in front: otherwise a deep recursion
     /// would grow at its lower end as fast as a cancellation descends.
-    pub(super) ends: VecDeque<EndNotice>,
+    ends: VecDeque<EndNotice>,
     /// Whether a thread processes `ends`.
-    pub(in crate::supervisor) is_processing: bool,
+    is_processing: bool,
     /// Whether a unit was put into the queue.
-    pub(in crate::supervisor) has_queued: bool,
+    has_queued: bool,
     /// Runs that admission does not let send a job now, by ticket.
-    pub(super) held_back: BTreeSet<(u64, u32)>,
-    /// The end of a job that is being drained. It is filled in for every job, because the job may be a unit.
-    pub(in crate::supervisor) last: JobEnd,
+    held_back: BTreeSet<HeldBack>,
+    /// The end of the job that is being drained. It is filled in for every job, because the job may be a unit.
+    drained: JobEnd,
     /// `None` while a thread writes a call.
-    pub(super) writers: Option<Box<Writers>>,
+    writers: Option<Box<Writers>>,
 }
+
+/// A run that admission does not let send a job: its ticket and its index.
+pub(super) type HeldBack = (u64, u32);
 
 impl Runs {
     /// Adds a run. Its units are sent later, when ends are processed, because the caller may be in the middle of a
@@ -49,9 +55,133 @@ impl Runs {
             self.all.len() as u32 - 1
         });
         self.all[index as usize] = Some(Box::new(run));
-        self.ends.push_back(EndNotice::Advance { run: index });
+        self.add_notice(EndNotice::Advance { run: index });
         index
     }
+
+    // ---- the end of the job that is being drained -------------------------------------------
+
+    /// Begins the end of a job, as its lane has reported it.
+    #[inline]
+    pub(in crate::supervisor) fn begin_end(&mut self, lane: usize, took_ns: u64) {
+        self.drained = JobEnd {
+            took_ns,
+            lane: lane as u32,
+            ..JobEnd::default()
+        };
+    }
+
+    /// Continues with the end of a job that was put aside.
+    pub(in crate::supervisor) fn resume_end(&mut self, end: JobEnd) {
+        self.drained = end;
+    }
+
+    /// Returns what is known about the end of the job that is being drained.
+    pub(in crate::supervisor) fn drained(&self) -> JobEnd {
+        self.drained
+    }
+
+    /// Notes the bytes of fresh arrays in the value.
+    pub(in crate::supervisor) fn note_bytes(&mut self, bytes: u64) {
+        self.drained.bytes = bytes;
+    }
+
+    /// Notes the step of the node that a failed chain had reached.
+    pub(in crate::supervisor) fn note_step(&mut self, step: u32) {
+        self.drained.step = step;
+    }
+
+    /// Notes how the time of a chain is divided among its nodes.
+    pub(in crate::supervisor) fn note_shares(&mut self, shares: Option<Shares>) {
+        self.drained.shares = shares;
+    }
+
+    /// Returns the step of the node that a failed chain had reached.
+    pub(super) fn step_of(&self, error: &JobError, stage: Stage, lanes: &Lanes) -> u32 {
+        match stage {
+            _ if ended_in_worker(error) => self.drained.step,
+            Stage::Placed { link, .. } => {
+                let reply = lanes[link as usize].producer.cells().reply();
+                // Relaxed: read after the worker has ended, or only to name a node.
+                reply.step.load(Ordering::Relaxed)
+            }
+            _ => 0,
+        }
+    }
+
+    // ---- ends to process --------------------------------------------------------------------
+
+    /// Adds an event that is processed after all others.
+    pub(super) fn add_notice(&mut self, notice: EndNotice) {
+        self.ends.push_back(notice);
+    }
+
+    /// Adds an event that is processed next.
+    pub(super) fn add_urgent_notice(&mut self, notice: EndNotice) {
+        self.ends.push_front(notice);
+    }
+
+    /// Removes and returns the event to process next.
+    pub(super) fn next_notice(&mut self) -> Option<EndNotice> {
+        self.ends.pop_front()
+    }
+
+    /// Returns true if there are events to process.
+    pub(super) fn has_notices(&self) -> bool {
+        !self.ends.is_empty()
+    }
+
+    /// Begins to process ends. Returns false if a caller on the stack does already.
+    #[must_use]
+    pub(super) fn begin_processing(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_processing, true)
+    }
+
+    /// Records that ends are not being processed any more, after the last one or after a panic.
+    pub(in crate::supervisor) fn end_processing(&mut self) {
+        self.is_processing = false;
+    }
+
+    /// Records that a unit was put into the queue. The lanes are notified when ends are processed.
+    pub(in crate::supervisor) fn note_queued(&mut self) {
+        self.has_queued = true;
+    }
+
+    /// Returns whether a unit was put into the queue since the last call.
+    pub(super) fn take_queued(&mut self) -> bool {
+        std::mem::take(&mut self.has_queued)
+    }
+
+    // ---- runs without admission -------------------------------------------------------------
+
+    /// Holds a run back until admission lets it send a job.
+    pub(super) fn hold_back(&mut self, held: HeldBack) {
+        self.held_back.insert(held);
+    }
+
+    /// Removes and returns the held-back run with the smallest ticket.
+    pub(super) fn take_held_back(&mut self) -> Option<HeldBack> {
+        self.held_back.pop_first()
+    }
+
+    pub(super) fn is_held_back(&self, held: HeldBack) -> bool {
+        self.held_back.contains(&held)
+    }
+
+    // ---- the buffers for calls --------------------------------------------------------------
+
+    /// Takes the buffers in which a call is written, for the arena with this number.
+    pub(super) fn take_writers(&mut self, arena: u64) -> Box<Writers> {
+        let writers = self.writers.take();
+        writers.unwrap_or_else(|| Box::new(Writers::new(arena)))
+    }
+
+    /// Puts the buffers back, for the next call.
+    pub(super) fn put_back_writers(&mut self, writers: Box<Writers>) {
+        self.writers = Some(writers);
+    }
+
+    // ---- runs -------------------------------------------------------------------------------
 
     pub(super) fn look(&self, index: u32) -> Option<&Run> {
         self.all.get(index as usize)?.as_deref()

@@ -36,13 +36,10 @@ impl EngineState {
             }
             Ok((spawned, bytes)) => {
                 self.kernels.get(kernel).learn(took_ns, bytes, false);
-                let record = self.records.at(index);
-                if record.is_traced() {
-                    self.trace
-                        .value(index, &self.records, &mut self.kernels, bytes);
-                    // Further events of this trace belong to the spawned jobs.
-                    self.records.at(index).form &= !STAMPED;
-                }
+                self.trace
+                    .value(index, &self.records, &mut self.kernels, bytes);
+                // Further events of this trace belong to the spawned jobs.
+                self.records.at(index).form &= !STAMPED;
                 // The tasks have their own leases.
                 drop(leases);
                 match spawned {
@@ -153,7 +150,7 @@ impl EngineState {
         record.payload = payload;
         record.arrays = arrays;
         record.answered_by = answered_by;
-        self.runs.last = end;
+        self.runs.resume_end(end);
         self.answer(parent, outcome);
     }
 }

@@ -1,14 +1,13 @@
 //! Advances runs: sends ready units, processes ends, and cancels.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::ends::{EndNotice, JobEnd};
+use super::ends::{EndNotice, JobEnd, ended_in_worker};
 use super::limits::MAX_ENDS;
-use super::run::{CancelMode, NoCall, Writers};
+use super::run::{CancelMode, NoCall};
 use crate::link::{NOTICE, fence_after_queueing};
-use crate::supervisor::error::{Because, JobError, JobErrorKind};
+use crate::supervisor::error::{Because, JobErrorKind};
 use crate::supervisor::owner::Owner;
 use crate::supervisor::record::{JobId, Outcome, Stage};
 use crate::supervisor::state::EngineState;
@@ -21,12 +20,12 @@ impl EngineState {
         self.discharge(index);
         let stage = self.records.at(index).stage;
         let step = match &outcome {
-            Outcome::Failed(error) => self.step_of(error, stage),
+            Outcome::Failed(error) => self.runs.step_of(error, stage, &self.lanes),
             _ => 0,
         };
         let end = JobEnd {
             step,
-            ..self.runs.last
+            ..self.runs.drained()
         };
         let record = self.records.at(index);
         let fails_task = matches!((record.owner, &outcome), (Owner::Unit { run, .. }, Outcome::Failed(_))
@@ -35,52 +34,39 @@ impl EngineState {
         record.outcome = Some(outcome);
         let notice = EndNotice::Job { record: index, end };
         match fails_task {
-            true => self.runs.ends.push_front(notice),
-            false => self.runs.ends.push_back(notice),
+            true => self.runs.add_urgent_notice(notice),
+            false => self.runs.add_notice(notice),
         }
         crate::sync::point!("unit.answered");
-    }
-
-    /// Returns the step of the node that a failed chain had reached.
-    pub(super) fn step_of(&self, error: &JobError, stage: Stage) -> u32 {
-        match stage {
-            _ if ended_in_worker(error) => self.runs.last.step,
-            Stage::Placed { link, .. } => {
-                let reply = self.lanes[link as usize].producer.cells().reply();
-                // Relaxed: read after the worker has ended, or only to name a node.
-                reply.step.load(Ordering::Relaxed)
-            }
-            _ => 0,
-        }
     }
 
     /// Processes ends: marks dependents ready and sends them. Leaves ends beyond [`MAX_ENDS`] to
     /// [`unlock`](crate::supervisor::shared::Supervisor::unlock), which releases the lock between batches.
     pub(in crate::supervisor) fn process_ends(&mut self) {
-        if std::mem::replace(&mut self.runs.is_processing, true) {
+        if !self.runs.begin_processing() {
             return;
         }
         let mut left = MAX_ENDS;
         loop {
             while left > 0
-                && let Some(notice) = self.runs.ends.pop_front()
+                && let Some(notice) = self.runs.next_notice()
             {
                 left = left.saturating_sub(self.handle_end(notice));
             }
             self.retry_held_back();
-            if std::mem::take(&mut self.runs.has_queued) {
+            if self.runs.take_queued() {
                 // Jobs were queued. The lanes' flags have to show this, and lanes may have run out of jobs in the
                 // meantime.
                 self.monitor.watch_memory();
-                self.update_flags();
+                self.lanes.update_flags(&self.queue, &self.config);
                 fence_after_queueing();
                 self.catch_up();
             }
-            if self.runs.ends.is_empty() || left == 0 {
+            if !self.runs.has_notices() || left == 0 {
                 break;
             }
         }
-        self.runs.is_processing = false;
+        self.runs.end_processing();
     }
 
     /// Processes ends until there are none.
@@ -94,11 +80,11 @@ impl EngineState {
     /// Advances the runs whose next job admission has refused, in the order of their tickets.
     pub(super) fn retry_held_back(&mut self) {
         let first = self.runs.first_held_back();
-        while let Some(held) = self.runs.held_back.pop_first() {
+        while let Some(held) = self.runs.take_held_back() {
             // A run that is still held back enters itself again. Then the loop ends: no later ticket is admitted before
             // it.
             self.advance(held.1);
-            if self.runs.held_back.contains(&held) {
+            if self.runs.is_held_back(held) {
                 break;
             }
         }
@@ -197,7 +183,7 @@ impl EngineState {
             let (kernel, ticket) = (run.kernel(unit), run.ticket);
             let Ok(admitted) = self.admit(kernel, 0, Some(ticket)) else {
                 // The run tries again when a job ends.
-                self.runs.held_back.insert((ticket, number));
+                self.runs.hold_back((ticket, number));
                 self.monitor.watch_memory();
                 if !self.lanes.request_next_ends() {
                     // A job has ended without a notice, before the request.
@@ -212,8 +198,7 @@ impl EngineState {
 
     /// Writes the call of a unit into a record, and places it.
     fn send_unit(&mut self, number: u32, unit: u32, kernel: u32) -> JobId {
-        let writers = self.runs.writers.take();
-        let mut writers = writers.unwrap_or_else(|| Box::new(Writers::new(self.arena.id())));
+        let mut writers = self.runs.take_writers(self.arena.id());
         let run = self.runs.get(number);
         run.mark_sent(unit);
         let options = run.plan.options_of(unit).map(Arc::clone);
@@ -222,7 +207,7 @@ impl EngineState {
         crate::sync::point!("unit.forwarded");
         let owner = Owner::Unit { run: number, unit };
         let (id, refusal) = self.enter_record(kernel, &mut writers.call.0, owner, options);
-        self.runs.writers = Some(writers);
+        self.runs.put_back_writers(writers);
         let run = self.runs.get(number);
         let record = self.records.get(id);
         if run.driving_threads == 0 {
@@ -282,7 +267,7 @@ impl EngineState {
         }
         let run = number;
         let notice = EndNotice::Cancel { run, serial, how };
-        self.runs.ends.push_front(notice);
+        self.runs.add_urgent_notice(notice);
         crate::sync::point!("tasks.cancelled");
     }
 
@@ -321,9 +306,4 @@ impl EngineState {
         self.cancel_run(run, JobErrorKind::Cancelled, how);
         true
     }
-}
-
-/// Returns true if the call itself ended with this error; false if its worker was lost.
-pub(super) fn ended_in_worker(error: &JobError) -> bool {
-    error.kind().ended_in_worker() && error.worker().is_some()
 }

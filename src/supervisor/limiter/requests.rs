@@ -1,18 +1,24 @@
 //! Jobs of an engine that request permits, wait for them and return them.
 
 use super::handle::PermitSource;
-use super::waiting_jobs::PermitStage;
+use super::waiting_jobs::{PermitStage, WaitingJobs};
 use crate::link::NOTICE;
 use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::job_table::JobTable;
 use crate::supervisor::record::Stage;
+use crate::supervisor::signals::MonitorSignals;
 use crate::supervisor::state::EngineState;
 
-impl EngineState {
+impl WaitingJobs {
     /// Takes a permit for the job of this record if the job needs one, or queues the job at the limiter. Returns true
     /// if the job has to wait.
     #[cold]
-    pub(in crate::supervisor) fn wait_for_permit(&mut self, index: u32) -> bool {
-        let record = self.records.at(index);
+    pub(in crate::supervisor) fn wait_for_permit(
+        &mut self,
+        index: u32,
+        (records, monitor): (&mut JobTable, &mut MonitorSignals),
+    ) -> bool {
+        let record = records.at(index);
         let Some(policy) = &mut record.policy else {
             return false;
         };
@@ -28,7 +34,7 @@ impl EngineState {
             if state.try_take(now) {
                 None
             } else {
-                let waker = self.permit_waiters.waker(&limiter);
+                let waker = self.waker(&limiter);
                 Some((state.join(caller, &waker), waker))
             }
         };
@@ -40,14 +46,16 @@ impl EngineState {
         policy.permit = PermitStage::Waiting(ticket);
         record.stage = Stage::Waiting;
         let address = limiter.address();
-        self.permit_waiters.add(limiter, waker, ticket, index);
-        self.permit_waiters.look_at_clock(address);
+        self.add(limiter, waker, ticket, index);
+        self.look_at_clock(address);
         crate::sync::point!("limit.waits");
-        self.monitor.watch_memory();
-        self.monitor.call_at(self.permit_waiters.due());
+        monitor.watch_memory();
+        monitor.call_at(self.due());
         true
     }
+}
 
+impl EngineState {
     /// Returns the permit of this job, or removes the job from the limiter's queue.
     pub(in crate::supervisor) fn give_back(&mut self, index: u32) {
         let Some(policy) = &mut self.records.at(index).policy else {
@@ -104,7 +112,7 @@ impl EngineState {
         crate::sync::point!("limit.called");
         // This thread, which holds the lock, may refill the lanes; otherwise the monitor does.
         self.monitor.call();
-        self.update_flags();
+        self.lanes.update_flags(&self.queue, &self.config);
     }
 
     /// Answers all jobs that wait for a permit.

@@ -121,7 +121,7 @@ impl Monitor {
             clock::saturating_add(now, grace)
         });
         let abrupt = state.lifecycle.closes_now();
-        let mut left = state.has_uncopied();
+        let mut left = !state.uncopied.is_empty();
         for index in 0..state.workers.len() {
             if state.workers[index].process().is_none() {
                 continue;

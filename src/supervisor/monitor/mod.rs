@@ -188,7 +188,7 @@ impl Monitor {
         {
             let mut state = self.shared.lock();
             // A panic may have interrupted the processing of ends.
-            state.runs.is_processing = false;
+            state.runs.end_processing();
             state.give_up(why);
             self.shared.unlock(state);
         }
@@ -327,7 +327,10 @@ impl Monitor {
         let now = Instant::now();
         let starts = match self.template.is_awaited() {
             true => None,
-            false => state.next_start(now),
+            false => {
+                let needed = state.needs_workers();
+                state.workers.next_start(&state.config, needed, now)
+            }
         };
         let tick = state.monitor.ticks().then(|| now + TICK);
         let unsent =

@@ -16,7 +16,11 @@ impl Monitor {
     /// Starts the missing workers.
     pub(super) fn start_absent(&mut self) {
         let now = Instant::now();
-        let absent = self.shared.lock().to_start(now);
+        let absent = {
+            let state = self.shared.lock();
+            let needed = state.needs_workers();
+            state.workers.to_start(&state.config, needed, now)
+        };
         if absent.is_empty() || !self.may_start(now) {
             return;
         }

@@ -87,8 +87,8 @@ impl Trace {
         }
     }
 
-    /// Reports that an attempt of a traced job returned a value, with this number of bytes of fresh arrays.
-    #[cold]
+    /// Reports that an attempt of a job returned a value, with this number of bytes of fresh arrays, if it is traced.
+    #[inline]
     pub(in crate::supervisor) fn value(
         &mut self,
         index: u32,
@@ -96,11 +96,12 @@ impl Trace {
         kernels: &mut Kernels,
         bytes: u64,
     ) {
-        self.ended(index, records, kernels, bytes, AttemptEnd::Value);
+        if records.look(index).is_traced() {
+            self.ended(index, records, kernels, bytes, AttemptEnd::Value);
+        }
     }
 
-    /// Reports that an attempt of a traced job ended without a value.
-    #[cold]
+    /// Reports that an attempt of a job ended without a value, if it is traced.
     pub(in crate::supervisor) fn failed(
         &mut self,
         index: u32,
@@ -109,6 +110,9 @@ impl Trace {
         why: &JobErrorKind,
         (crash, is_retried): (Option<&Crash>, bool),
     ) {
+        if !records.look(index).is_traced() {
+            return;
+        }
         let has_run = self.get().is_some_and(|trace| trace.has_run(index));
         let end = if *why == JobErrorKind::Cancelled && !has_run {
             AttemptEnd::Cancelled
@@ -122,6 +126,7 @@ impl Trace {
         self.ended(index, records, kernels, 0, end);
     }
 
+    #[cold]
     fn ended(
         &mut self,
         index: u32,

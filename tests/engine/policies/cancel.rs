@@ -12,6 +12,7 @@ tests![
     a_running_job_is_asked_and_still_returns_its_value,
     a_dropped_handle_is_a_request,
     a_running_job_is_killed,
+    a_handle_that_kills_on_drop_ends_only_a_running_job,
     a_stopped_worker_is_killed,
     a_finished_job_keeps_its_answer,
     cancelling_affects_no_other_engine,
@@ -83,13 +84,14 @@ fn a_dropped_handle_is_a_request() {
     await_lines(&diary, 2);
 }
 
-fn a_running_job_is_killed() {
-    fn spin(diary: &str) {
-        note(diary, "begun");
-        loop {
-            std::hint::spin_loop();
-        }
+fn spin(diary: &str) {
+    note(diary, "begun");
+    loop {
+        std::hint::spin_loop();
     }
+}
+
+fn a_running_job_is_killed() {
     let lab = Lab::balanced(1);
     for round in 1..=6 {
         let diary = Diary::new();
@@ -106,6 +108,27 @@ fn a_running_job_is_killed() {
         assert_eq!(error.worker(), Some(0));
         lab.await_restart(0, round);
     }
+}
+
+fn a_handle_that_kills_on_drop_ends_only_a_running_job() {
+    let lab = Lab::balanced(1);
+    let ended = lab.submit(|n: u32| n, (1,)).kill_on_drop();
+    wait_until("the job has ended", || ended.is_done());
+    drop(ended);
+    let (running, held) = lab.hold();
+    drop(lab.submit(|n: u32| n, (2,)).kill_on_drop());
+    drop(held);
+    running.wait().unwrap();
+    assert_eq!(lab.stats().workers[0].restarts, 0);
+    // The kernel does not ask whether it is to end.
+    for round in 1..=3 {
+        let diary = Diary::new();
+        let job = lab.submit(spin, (&diary.path(),)).kill_on_drop();
+        await_lines(&diary, 1);
+        drop(job);
+        lab.await_restart(0, round);
+    }
+    assert_eq!(lab.submit(|n: u32| n, (3,)).wait().unwrap(), 3);
 }
 
 fn a_stopped_worker_is_killed() {
