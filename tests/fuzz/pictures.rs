@@ -32,16 +32,10 @@ fn heads_contain_the_size_fields() {
     let mut formats = [0; 12];
     for (name, seed) in seeds() {
         let heads = heads(&seed);
-        assert_ne!(
-            heads,
-            std::slice::from_ref(&(0..USUAL)),
-            "{name} is not understood"
-        );
-        let head: Vec<u8> = heads
-            .iter()
-            .cloned()
-            .flat_map(|head| seed[head].to_vec())
-            .collect();
+        let is_usual = heads[..] == [0..USUAL];
+        assert!(!is_usual, "{name} is not understood");
+        let head: Vec<_> = heads.iter().map(|head| &seed[head.clone()]).collect();
+        let head = head.concat();
         // Grey and colour ones have this size; others are smaller.
         let (width, height) = match name {
             "jpeg cmyk" => (12u16, 10u16),
@@ -50,58 +44,36 @@ fn heads_contain_the_size_fields() {
             "tiff tiles predicted" => (29, 21),
             _ => (20, 14),
         };
-        let long = |side: u16| u32::from(side);
+        let be = [u32::from(width), height.into()]
+            .map(u32::to_be_bytes)
+            .concat();
+        let le = [u32::from(width), height.into()]
+            .map(u32::to_le_bytes)
+            .concat();
+        let short = [width, height].map(u16::to_le_bytes).concat();
         let (format, sides) = match seed[0] {
-            0xff => (0, [height.to_be_bytes(), width.to_be_bytes()].concat()),
-            0x89 => (
-                1,
-                [long(width).to_be_bytes(), long(height).to_be_bytes()].concat(),
-            ),
+            0xff => (0, [height, width].map(u16::to_be_bytes).concat()),
+            0x89 => (1, be),
             b'R' if name == "webp lossless" => {
                 // 14 bits each, after the mark.
-                let bits = (long(width) - 1) | (long(height) - 1) << 14 | 1 << 28;
+                let bits = u32::from(width - 1) | u32::from(height - 1) << 14 | 1 << 28;
                 (2, bits.to_le_bytes().to_vec())
             }
-            b'R' => (2, [width.to_le_bytes(), height.to_le_bytes()].concat()),
-            b'G' => (
-                3,
-                [
-                    &[0x2c, 0, 0, 0, 0],
-                    &width.to_le_bytes()[..],
-                    &height.to_le_bytes(),
-                ]
-                .concat(),
-            ),
+            b'R' => (2, short),
+            b'G' => (3, [&[0x2c, 0, 0, 0, 0], &short[..]].concat()),
             // A single LONG; the height is the next entry.
-            b'I' => (
-                4,
-                [
-                    &[0, 1, 4, 0, 1, 0, 0, 0],
-                    &long(width).to_le_bytes()[..],
-                    &[1, 1],
-                ]
-                .concat(),
-            ),
+            b'I' => (4, [&[0, 1, 4, 0, 1, 0, 0, 0], &le[..4], &[1, 1]].concat()),
             b'P' if name == "pnm plain" => (7, format!("{width} {height}").into_bytes()),
             b'P' => (7, format!("WIDTH {width}\nHEIGHT {height}\n").into_bytes()),
-            b'q' => (
-                8,
-                [long(width).to_be_bytes(), long(height).to_be_bytes()].concat(),
-            ),
-            0 if name == "tga" => (9, [width.to_le_bytes(), height.to_le_bytes()].concat()),
-            0 if name == "ico" => (
-                10,
-                [long(width).to_be_bytes(), long(height).to_be_bytes()].concat(),
-            ),
+            b'q' => (8, be),
+            0 if name == "tga" => (9, short),
+            0 if name == "ico" => (10, be),
             // The place of the preview.
             0 if name == "raw boxes" => (6, b"co64\0\0\0\0\0\0\0\x01".to_vec()),
             b'F' => (11, 100u32.to_be_bytes().to_vec()),
             // A box with the size of each picture in the file, which has several.
             0 => (6, b"ispe\0\0\0\0".to_vec()),
-            _ => (
-                5,
-                [long(width).to_le_bytes(), long(height).to_le_bytes()].concat(),
-            ),
+            _ => (5, le),
         };
         let found = head.windows(sides.len()).any(|window| window == sides);
         assert!(found, "{name}: {sides:x?} in {heads:?}");

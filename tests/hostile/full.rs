@@ -6,103 +6,58 @@ use std::time::Duration;
 use arenite::{
     Array, ArrayMut, Backing, BuildError, Engine, JobErrorKind, JobLimit, Trace, WorkerExit,
 };
+use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 
 use crate::harness::programs::{Program, Scenario, own_shm};
 use crate::harness::runs::Order;
 use crate::harness::runs::crowded::{Hog, crowd, fill, room};
-use crate::harness::{Dice, Gate, Invariant, Lab, assert_kind, builder, pass, seeds, tests};
+use crate::harness::{Dice, Gate, Invariant, Lab, assert_kind, builder, named, pass, seeds};
 use crate::kernels::refusing;
 use crate::users::is_root;
 
-tests![
-    without_memory_files;
-    where is_root() =>
-    full_at_create,
-    full_at_growth,
-    full_during_a_job,
-    filled_by_another_program,
-    without_names,
-    without_names_filled_later,
-    read_only_dev_shm,
-    spilled_replies_and_holes,
-    files_of_a_trace,
+/// What programs do with a /dev/shm of some sizes in MiB, by the names of their trials.
+const WITH_ROOM: [(Scenario, &[u32]); 9] = [
+    (("full_at_create", create), &[4, 16, 64]),
+    (("full_at_growth", growth), &[8, 16, 64]),
+    (("full_during_a_job", job), &[8, 32]),
+    (("filled_by_another_program", another_program), &[8, 16, 64]),
+    (("without_names", auto), &[4, 64]),
+    (("without_names_filled_later", later), &[16, 64]),
+    (("read_only_dev_shm", read_only), &[64]),
+    (("spilled_replies_and_holes", spilled), &[16]),
+    (("files_of_a_trace", trace), &[4]),
 ];
 
-pub const SCENARIOS: &[Scenario] = &[
-    ("full-create", create),
-    ("full-growth", growth),
-    ("full-job", job),
-    ("full-else", another_program),
-    ("full-auto", auto),
-    ("full-later", later),
-    ("full-names-only", names_only),
-    ("full-readonly", read_only),
-    ("full-spilled", spilled),
-    ("full-trace", trace),
-];
+/// With any /dev/shm, but without memory files.
+const NAMES_ONLY: Scenario = ("without_memory_files", names_only);
 
-/// Plays the scenario with a /dev/shm of this number of MiB.
-fn with_room(scenario: &str, mib: u32) {
-    Program::start(scenario, own_shm(Some(mib)))
-        .end()
-        .assert_done();
+pub fn scenarios() -> Vec<Scenario> {
+    let all = WITH_ROOM.iter().map(|&(scenario, _)| scenario);
+    all.chain([NAMES_ONLY]).collect()
 }
 
-fn full_at_create() {
-    [4, 16, 64]
-        .into_iter()
-        .for_each(|mib| with_room("full-create", mib));
-}
-
-fn full_at_growth() {
-    [8, 16, 64]
-        .into_iter()
-        .for_each(|mib| with_room("full-growth", mib));
-}
-
-fn full_during_a_job() {
-    [8, 32]
-        .into_iter()
-        .for_each(|mib| with_room("full-job", mib));
-}
-
-fn filled_by_another_program() {
-    [8, 16, 64]
-        .into_iter()
-        .for_each(|mib| with_room("full-else", mib));
-}
-
-fn without_names() {
-    [4, 64]
-        .into_iter()
-        .for_each(|mib| with_room("full-auto", mib));
-}
-
-fn without_names_filled_later() {
-    [16, 64]
-        .into_iter()
-        .for_each(|mib| with_room("full-later", mib));
-}
-
-/// As with vm.memfd_noexec=2, or in a container with a system call filter.
-fn without_memory_files() {
-    let refused = refusing(&[libc::SYS_memfd_create], libc::EPERM);
-    Program::start("full-names-only", refused)
-        .end()
-        .assert_done();
-}
-
-fn read_only_dev_shm() {
-    with_room("full-readonly", 64);
-}
-
-fn spilled_replies_and_holes() {
-    with_room("full-spilled", 16);
-}
-
-fn files_of_a_trace() {
-    with_room("full-trace", 4);
+pub fn tests() -> Vec<Trial> {
+    let with_room = |&((name, _), sizes): &(Scenario, &'static [u32])| {
+        let play = move || {
+            for &mib in sizes {
+                let program = Program::start(name, own_shm(Some(mib)));
+                program.end().assert_done();
+            }
+        };
+        named(format!("full::{name}"), play).with_ignored_flag(!is_root())
+    };
+    // As with vm.memfd_noexec=2, or in a container with a system call filter.
+    let (name, _) = NAMES_ONLY;
+    let names_only = named(format!("full::{name}"), move || {
+        let refused = refusing(&[libc::SYS_memfd_create], libc::EPERM);
+        Program::start(name, refused).end().assert_done();
+    });
+    WITH_ROOM
+        .iter()
+        .map(with_room)
+        .chain([names_only])
+        .collect()
 }
 
 // ---- what those programs do ---------------------------------------------------------------------------------
@@ -111,7 +66,7 @@ fn size() -> u64 {
     room().unwrap().0
 }
 
-fn named(capacity: u64) -> Result<Engine, BuildError> {
+fn with_names(capacity: u64) -> Result<Engine, BuildError> {
     builder(2, capacity).backing(Backing::Named).build()
 }
 
@@ -134,7 +89,7 @@ fn assert_works(engine: &Engine) {
 fn create() {
     let size = size();
     // More than there is.
-    let error = named(size + (1 << 20)).unwrap_err();
+    let error = with_names(size + (1 << 20)).unwrap_err();
     let lower = format!("or lower the capacity to {size} bytes at most");
     for part in ["more than /dev/shm has", "mount a larger one", &lower] {
         assert!(error.to_string().contains(part), "{error}");
@@ -142,7 +97,7 @@ fn create() {
     // No room for the first byte.
     for leave in [0, 4096, 64 * 1024, 100 * 1024] {
         let hog = Hog::leaving(leave).unwrap();
-        match named(size / 2) {
+        match with_names(size / 2) {
             Err(error) => assert!(error.to_string().contains("No space left"), "{error}"),
             // The control segment only.
             Ok(engine) => {
@@ -157,14 +112,14 @@ fn create() {
             }
         }
     }
-    let engine = named(size / 2).unwrap();
+    let engine = with_names(size / 2).unwrap();
     assert_works(&engine);
     assert_holds(&engine);
 }
 
 fn growth() {
     let size = size();
-    let engine = named(size).unwrap();
+    let engine = with_names(size).unwrap();
     let mut kept = Vec::new();
     // The arena may use all of it, but the control segment and other programs need some.
     let full = loop {
@@ -201,7 +156,7 @@ fn job() {
         }
         made
     }
-    let engine = named(size()).unwrap();
+    let engine = with_names(size()).unwrap();
     let hog = Hog::leaving(3 << 20).unwrap();
     let jobs: Vec<_> = (0..4).map(|_| engine.submit(hungry, (3,))).collect();
     // A job may find that the others hold everything.
@@ -227,10 +182,8 @@ fn auto() {
     let build = |capacity| builder(2, capacity).build().unwrap();
     // More than /dev/shm has.
     let engine = build(size * 2);
-    let large = engine
-        .submit(fill, (size as usize + (1 << 20), 5))
-        .wait()
-        .unwrap();
+    let large = engine.submit(fill, (size as usize + (1 << 20), 5));
+    let large = large.wait().unwrap();
     assert!(large.iter().all(|&x| x == 5));
     drop(large);
     assert_holds(&engine);
@@ -251,13 +204,8 @@ fn later() {
     let engine = builder(2, capacity).build().unwrap();
     assert_works(&engine);
     let hog = Hog::leaving(0).unwrap();
-    let kept: Vec<_> = (0..8)
-        .map(|_| {
-            let mut array = engine.zeros::<u8>(capacity as usize / 16).unwrap();
-            array.fill(7);
-            array
-        })
-        .collect();
+    let made = |_| engine.from_fn(capacity as usize / 16, |_| 7u8).unwrap();
+    let kept: Vec<_> = (0..8).map(made).collect();
     assert!(kept.iter().all(|array| array.iter().all(|&x| x == 7)));
     drop((kept, hog));
     engine.trim();
@@ -292,14 +240,9 @@ fn names_only() {
     let engine = builder(2, 8 << 20).build().unwrap();
     assert_works(&engine);
     assert_holds(&engine);
-    let forbidden = builder(1, 8 << 20)
-        .backing(Backing::Memfd)
-        .build()
-        .unwrap_err();
-    assert!(
-        forbidden.to_string().contains("memfd_create"),
-        "{forbidden}"
-    );
+    let forbidden = builder(1, 8 << 20).backing(Backing::Memfd).build();
+    let error = forbidden.unwrap_err();
+    assert!(error.to_string().contains("memfd_create"), "{error}");
 }
 
 /// As in a container where it is mounted read-only.
@@ -310,7 +253,7 @@ fn read_only() {
     let engine = builder(1, 8 << 20).build().unwrap();
     assert_works(&engine);
     assert_holds(&engine);
-    let error = named(8 << 20).unwrap_err();
+    let error = with_names(8 << 20).unwrap_err();
     assert!(error.to_string().contains("Read-only"), "{error}");
 }
 
@@ -320,27 +263,21 @@ fn spilled() {
         crate::words::answer_with_words_at(at);
         Array::zeros(10)
     }
-    let engine = named(8 << 20).unwrap();
+    let engine = with_names(8 << 20).unwrap();
     // Makes the region long, with holes in it.
     drop(engine.submit(fill, (4 << 20, 1)).wait().unwrap());
     let hog = Hog::leaving(0).unwrap();
     let mut lies = 0;
     for at in [0u64, 1 << 20, 3 << 20, 6 << 20] {
         let answers = (0..50).map(|_| engine.submit(lie, (at,)).wait());
-        lies += answers
-            .filter_map(Result::err)
-            .map(|error| {
-                let kind = error.kind();
-                assert!(
-                    matches!(
-                        kind,
-                        JobErrorKind::Lost(WorkerExit::Protocol(_))
-                            | JobErrorKind::Limit(JobLimit::Arena(_))
-                    ),
-                    "{error}"
-                );
-            })
-            .count();
+        for error in answers.filter_map(Result::err) {
+            assert_kind!(
+                error,
+                JobErrorKind::Lost(WorkerExit::Protocol(_))
+                    | JobErrorKind::Limit(JobLimit::Arena(_))
+            );
+            lies += 1;
+        }
     }
     assert!(lies > 0, "no lie was noticed");
     drop(hog);

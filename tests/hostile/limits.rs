@@ -1,12 +1,12 @@
 //! Limits that are too low: an engine works, or an error names the limit. Never a death or a hang, and nothing is left.
 
 use arenite::stream::Stream;
-use arenite::{Array, Backing, Engine, OnFailure};
+use arenite::{Array, Engine, JobErrorKind, JobLimit, OnFailure};
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::harness::programs::{Ended, Program, Scenario, say};
 use crate::harness::{Invariant, assert_kind, builder, tests};
-use crate::users::become_unprivileged;
+use crate::users::{BACKING, asked_backing, become_unprivileged};
 
 tests![
     open_files,
@@ -45,12 +45,7 @@ fn work(engine: &Engine) {
 
 /// Builds an engine, works with it and ends it, or returns why not.
 fn build() {
-    let backing = match std::env::var("ARENITE_HOSTILE_BACKING").as_deref() {
-        Ok("named") => Backing::Named,
-        _ => Backing::Memfd,
-    };
-    let engine = builder(2, 16 << 20).backing(backing).build();
-    match engine {
+    match builder(2, 16 << 20).backing(asked_backing()).build() {
         Ok(engine) => {
             work(&engine);
             engine.shutdown();
@@ -69,7 +64,7 @@ fn under(resource: Resource, limit: u64) -> Vec<String> {
             Ok(())
         };
         let change = |command: &mut std::process::Command| {
-            command.env("ARENITE_HOSTILE_BACKING", backing);
+            command.env(BACKING, backing);
         };
         let ended = Program::with("limits-build", prepare, change).end();
         assert_eq!(ended.code, Some(0), "{resource:?} {limit}: {ended:?}");
@@ -84,40 +79,38 @@ fn under(resource: Resource, limit: u64) -> Vec<String> {
         .collect()
 }
 
-/// Works, or fails and names the limit.
-fn assert_named(resource: Resource, limit: u64, names: &[&str]) -> bool {
-    let said = under(resource, limit);
-    for line in &said {
-        let named = names.iter().any(|name| line.contains(name));
-        assert!(
-            line == "works" || line.starts_with("refused: ") && named,
-            "{resource:?} {limit}: {line}"
-        );
+/// Checks that programs under any of these limits work, or fail and name the limit: those that are too low, others, and
+/// those that suffice.
+fn check(resource: Resource, too_low: &[u64], low: &[u64], enough: &[u64]) {
+    let name = format!("{resource:?}");
+    let all = [(too_low, Some(false)), (low, None), (enough, Some(true))];
+    for (limits, works) in all {
+        for &limit in limits {
+            let said = under(resource, limit);
+            for line in &said {
+                let is_named = line.starts_with("refused: ") && line.contains(&name);
+                assert!(line == "works" || is_named, "{name} {limit}: {line}");
+            }
+            let all_work = said.iter().all(|line| line == "works");
+            assert!(
+                works.is_none_or(|works| works == all_work),
+                "{name} {limit}: {said:?}"
+            );
+        }
     }
-    said.iter().all(|line| line == "works")
 }
 
+const MIB: u64 = 1 << 20;
+
 fn open_files() {
-    assert!(!assert_named(
-        Resource::RLIMIT_NOFILE,
-        16,
-        &["RLIMIT_NOFILE"]
-    ));
-    for limit in [20, 24, 28, 32, 40] {
-        assert_named(Resource::RLIMIT_NOFILE, limit, &["RLIMIT_NOFILE"]);
-    }
-    assert!(assert_named(Resource::RLIMIT_NOFILE, 64, &[]));
+    check(Resource::RLIMIT_NOFILE, &[16], &[20, 24, 28, 32, 40], &[64]);
 }
 
 fn processes() {
-    if !crate::users::is_root() {
+    match crate::users::is_root() {
+        true => check(Resource::RLIMIT_NPROC, &[1], &[2, 3, 4], &[]),
         // Other processes of this user count as well.
-        assert_named(Resource::RLIMIT_NPROC, 1, &["RLIMIT_NPROC"]);
-        return;
-    }
-    assert!(!assert_named(Resource::RLIMIT_NPROC, 1, &["RLIMIT_NPROC"]));
-    for limit in [2, 3, 4] {
-        assert_named(Resource::RLIMIT_NPROC, limit, &["RLIMIT_NPROC"]);
+        false => check(Resource::RLIMIT_NPROC, &[], &[1], &[]),
     }
 }
 
@@ -149,31 +142,25 @@ fn no_thread_for_a_source() {
 }
 
 fn locked_memory() {
-    assert!(assert_named(Resource::RLIMIT_MEMLOCK, 0, &[]));
+    check(Resource::RLIMIT_MEMLOCK, &[], &[], &[0]);
 }
 
 fn addresses() {
-    const MIB: u64 = 1 << 20;
-    assert!(!assert_named(Resource::RLIMIT_AS, 64 * MIB, &["RLIMIT_AS"]));
-    assert_named(Resource::RLIMIT_AS, 256 * MIB, &["RLIMIT_AS"]);
-    assert!(assert_named(Resource::RLIMIT_AS, 4096 * MIB, &[]));
+    check(
+        Resource::RLIMIT_AS,
+        &[64 * MIB],
+        &[256 * MIB],
+        &[4096 * MIB],
+    );
 }
 
 fn data() {
-    const MIB: u64 = 1 << 20;
-    assert_named(Resource::RLIMIT_DATA, 4 * MIB, &["RLIMIT_DATA"]);
-    assert!(assert_named(Resource::RLIMIT_DATA, 64 * MIB, &[]));
+    check(Resource::RLIMIT_DATA, &[], &[4 * MIB], &[64 * MIB]);
 }
 
 fn file_sizes() {
-    for limit in [0, 4096, 100_000, 1 << 20, 15 << 20] {
-        assert!(!assert_named(
-            Resource::RLIMIT_FSIZE,
-            limit,
-            &["RLIMIT_FSIZE"]
-        ));
-    }
-    assert!(assert_named(Resource::RLIMIT_FSIZE, 16 << 20, &[]));
+    let too_low = [0, 4096, 100_000, MIB, 15 * MIB];
+    check(Resource::RLIMIT_FSIZE, &too_low, &[], &[16 * MIB]);
 }
 
 /// Grows its arena after the limit was set.
@@ -183,14 +170,9 @@ fn later() {
     setrlimit(Resource::RLIMIT_FSIZE, 4 << 20, 4 << 20).unwrap();
     let full = engine.zeros::<u8>(32 << 20).unwrap_err();
     assert!(full.capacity == 64 << 20, "{full}");
-    let error = engine
-        .submit(|n: usize| Array::<u8>::zeros(n), (32 << 20,))
-        .wait()
-        .unwrap_err();
-    assert_kind!(
-        error,
-        arenite::JobErrorKind::Limit(arenite::JobLimit::Arena(_))
-    );
+    let made = engine.submit(|n: usize| Array::<u8>::zeros(n), (32 << 20,));
+    let error = made.wait().unwrap_err();
+    assert_kind!(error, JobErrorKind::Limit(JobLimit::Arena(_)));
     work(&engine);
     engine.shutdown();
 }

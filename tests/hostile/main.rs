@@ -30,7 +30,6 @@ fn main() {
     let scenarios = [
         #[cfg(feature = "points")]
         calls::SCENARIOS,
-        full::SCENARIOS,
         limits::SCENARIOS,
         refused::SCENARIOS,
         #[cfg(feature = "points")]
@@ -38,7 +37,7 @@ fn main() {
         surroundings::SCENARIOS,
         taken::SCENARIOS,
     ];
-    harness::programs::play(&scenarios.concat());
+    harness::programs::play(&[scenarios.concat(), full::scenarios()].concat());
     harness::share_out();
 
     let tests = [

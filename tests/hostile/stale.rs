@@ -108,7 +108,7 @@ struct Pending {
 }
 
 /// How often each kind of step had each outcome.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Tally {
     values: usize,
     foreign: usize,
@@ -392,6 +392,14 @@ impl Play {
 }
 
 impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.values += other.values;
+        self.foreign += other.foreign;
+        self.alone += other.alone;
+        self.shared += other.shared;
+        self.shut_down += other.shut_down;
+    }
+
     fn count(&mut self, fits: bool) {
         match fits {
             true => self.values += 1,
@@ -456,26 +464,13 @@ fn handles_against_a_model() {
             play.step(it);
         }
         let tally = play.finish();
-        let mut all = all.borrow_mut();
-        all.values += tally.values;
-        all.foreign += tally.foreign;
-        all.alone += tally.alone;
-        all.shared += tally.shared;
-        all.shut_down += tally.shut_down;
+        all.borrow_mut().add(&tally);
         Ok(())
     });
     run.unwrap_or_else(|error| panic!("{error}"));
     let all = all.into_inner();
-    let (values, foreign, alone, shared) = (all.values, all.foreign, all.alone, all.shared);
-    println!(
-        "{values} values, {foreign} of others, {alone} alone, {shared} shared, {} shut down",
-        all.shut_down
-    );
-    assert!(
-        values > ALL / 20
-            && foreign > ALL / 20
-            && alone > ALL / 100
-            && shared > ALL / 100
-            && all.shut_down > ALL / 1000
-    );
+    println!("{all:?}");
+    assert!(all.values.min(all.foreign) > ALL / 20);
+    assert!(all.alone.min(all.shared) > ALL / 100);
+    assert!(all.shut_down > ALL / 1000);
 }

@@ -10,29 +10,25 @@ use std::time::Duration;
 use arenite::{Array, Backing, Engine, JobError, JobErrorKind, JobLimit, WorkerExit};
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use crate::harness::programs::{Ended, Program, Scenario, pause, say};
+use crate::harness::programs::{Program, Scenario, pause, say};
 use crate::harness::{
     ABORTED, Gate, assert_kind, builder, made, pass, state_of, step, tests, wait_until,
 };
 use crate::maps::leads_to;
+use crate::users::{BACKING, asked_backing, lose_a_worker};
 
 tests![
     reading_a_truncated_region,
-    a_truncated_region_ends_its_workers,
-    a_truncated_control_segment,
     a_hole_punched_region,
     a_hole_punched_control_segment,
     any_segment_truncated_at_any_time,
     unlinking_a_kept_name,
-    unlinking_a_kept_name_under_busy_workers,
     sealed_segments_are_immune,
     a_program_keeps_its_own_handler,
 ];
 
 pub const SCENARIOS: &[Scenario] = &[
     ("taken-read", read),
-    ("taken-workers", workers),
-    ("taken-idle", idle),
     ("taken-any", any),
     ("taken-punched", punched),
     ("taken-links", links),
@@ -44,26 +40,20 @@ pub const SCENARIOS: &[Scenario] = &[
 
 /// The descriptors of a process for segments whose name contains this.
 fn segments(pid: i32, name: &str) -> Vec<PathBuf> {
-    let folder = std::fs::read_dir(format!("/proc/{pid}/fd"))
-        .unwrap()
-        .flatten();
+    let folder = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let paths = folder.flatten().map(|entry| entry.path());
     let leads_there = |path: &PathBuf| {
         std::fs::read_link(path).is_ok_and(|target| leads_to(&target.to_string_lossy(), name))
     };
-    folder
-        .map(|entry| entry.path())
-        .filter(leads_there)
-        .collect()
+    paths.filter(leads_there).collect()
 }
 
 /// The segments of a program, as any process of the same user can write them. All are opened before the first is
 /// changed: a busy program may be gone a moment later, and its descriptors with it.
 fn open_for_writing(program: &Program, name: &str) -> Vec<File> {
     let open = |path| File::options().write(true).open(path).unwrap();
-    let files: Vec<File> = segments(program.pid(), name)
-        .into_iter()
-        .map(open)
-        .collect();
+    let paths = segments(program.pid(), name).into_iter();
+    let files: Vec<File> = paths.map(open).collect();
     assert!(!files.is_empty(), "the program has {name}");
     files
 }
@@ -89,20 +79,8 @@ fn start_with(scenario: &str, variables: &[(&str, &str)]) -> Program {
     program
 }
 
-const BACKING: &str = "ARENITE_HOSTILE_BACKING";
 const REGION: &str = "ARENITE_HOSTILE_REGION";
 const BUSY: &str = "ARENITE_HOSTILE_BUSY";
-
-/// It ended at once, with the reason.
-fn assert_named(ended: &Ended, words: &[&str]) {
-    assert_eq!(ended.signal, Some(libc::SIGBUS), "{ended:?}");
-    for word in words {
-        assert!(
-            ended.errors.contains(word),
-            "{word:?} is missing: {ended:?}"
-        );
-    }
-}
 
 fn reading_a_truncated_region() {
     for (name, len, region) in [("region-0", 0, "region 0"), ("region-1", 8192, "region 1")] {
@@ -110,37 +88,12 @@ fn reading_a_truncated_region() {
         cut(&program, name, len);
         program.go_on();
         let ended = program.end();
-        assert_named(
-            &ended,
-            &[
-                region,
-                "was truncated by another process",
-                "Sealed",
-                &format!("({len} bytes"),
-            ],
-        );
-    }
-}
-
-fn a_truncated_region_ends_its_workers() {
-    for len in [0, 4096] {
-        let mut program = start("taken-workers");
-        cut(&program, "region-1", len);
-        program.go_on();
-        program.end().assert_done();
-    }
-}
-
-fn a_truncated_control_segment() {
-    for len in [0, 4096, 50_000] {
-        let mut program = start("taken-idle");
-        cut(&program, "control", len);
-        program.go_on();
-        let ended = program.end();
-        assert_named(
-            &ended,
-            &["control segment", "was truncated by another process"],
-        );
+        // It ended at once, with the reason.
+        assert_eq!(ended.signal, Some(libc::SIGBUS), "{ended:?}");
+        let bytes = format!("({len} bytes");
+        for word in [region, "was truncated by another process", "Sealed", &bytes] {
+            assert!(ended.errors.contains(word), "{word:?}: {ended:?}");
+        }
     }
 }
 
@@ -218,20 +171,14 @@ const ASLEEP: &str = "asleep";
 const AT_WORK: &str = "at work";
 const BUSY_ALL_THE_TIME: &str = "busy all the time";
 
-fn unlinking_a_kept_name_under_busy_workers() {
-    let mut program = Program::start("taken-name-busy", || Ok(()));
-    let path = program.line();
-    std::fs::remove_file(path).unwrap();
-    program.go_on();
-    program.end().assert_done();
-}
-
 fn unlinking_a_kept_name() {
-    let mut program = Program::start("taken-name", || Ok(()));
-    let path = program.line();
-    std::fs::remove_file(path).unwrap();
-    program.go_on();
-    program.end().assert_done();
+    for scenario in ["taken-name", "taken-name-busy"] {
+        let mut program = Program::start(scenario, || Ok(()));
+        let path = program.line();
+        std::fs::remove_file(path).unwrap();
+        program.go_on();
+        program.end().assert_done();
+    }
 }
 
 fn sealed_segments_are_immune() {
@@ -251,11 +198,7 @@ fn a_program_keeps_its_own_handler() {
     let mut program = start("taken-handler");
     program.go_on();
     let ended = program.end();
-    assert_eq!(
-        (ended.code, ended.output.as_str()),
-        (Some(42), ""),
-        "{ended:?}"
-    );
+    assert_eq!((ended.code, &*ended.output), (Some(42), ""), "{ended:?}");
 }
 
 // ---- what those programs do ---------------------------------------------------------------------------------
@@ -279,64 +222,8 @@ fn read() {
     panic!("{sums:?} was read from memory that is gone");
 }
 
-/// Lets workers meet the truncation, and returns why nothing continues.
-fn workers() {
-    let engine = build(Backing::Memfd);
-    assert_eq!(
-        engine.submit(made, (1 << 20,)).wait().unwrap().len(),
-        1 << 20
-    );
-    say("ready");
-    pause();
-    // It meets the truncation, or the truncated segment provides no memory.
-    let error = engine.submit(made, (100_000,)).wait().unwrap_err();
-    let kind = error.kind();
-    assert!(
-        matches!(
-            kind,
-            JobErrorKind::Lost(WorkerExit::Signal(libc::SIGBUS))
-                | JobErrorKind::Limit(JobLimit::Arena(_))
-        ),
-        "{error}"
-    );
-    for _ in 0..3 {
-        let error = engine.submit(made, (10,)).wait().unwrap_err();
-        let JobErrorKind::NoWorkers(why) = error.kind() else {
-            panic!("{error}");
-        };
-        assert!(
-            why.contains("region 1 was truncated by another process"),
-            "{why}"
-        );
-    }
-    engine.shutdown();
-}
-
-/// Submits over a link that is gone.
-fn idle() {
-    let engine = build(Backing::Memfd);
-    assert_eq!(
-        engine
-            .submit(sum, (&engine.from_slice(&[1u8, 2]).unwrap(),))
-            .wait()
-            .unwrap(),
-        3
-    );
-    say("ready");
-    pause();
-    let _ = engine.submit(made, (10,)).wait();
-    panic!("that cannot be");
-}
-
 /// The exit code of a program whose engine cannot continue.
 const GAVE_UP: i32 = 1;
-
-fn backing() -> Backing {
-    match &*std::env::var(BACKING).unwrap() {
-        "named" => Backing::Named,
-        _ => Backing::Memfd,
-    }
-}
 
 fn filled(bytes: &[u8]) -> Array<u8> {
     Array::from_fn(10_000, |i| bytes[i * 10])
@@ -344,7 +231,7 @@ fn filled(bytes: &[u8]) -> Array<u8> {
 
 /// Reads arrays in both regions repeatedly, here and in workers, until the engine reports that it cannot continue.
 fn any() {
-    let engine = build(backing());
+    let engine = build(asked_backing());
     let own = engine.from_fn(100_000, |i| i as u8).unwrap();
     let result = engine.submit(made, (100_000,)).wait().unwrap();
     let expected = sum(&own);
@@ -381,7 +268,7 @@ fn any() {
 
 /// Continues with a region whose content is gone, until a worker ends.
 fn punched() {
-    let engine = build(backing());
+    let engine = build(asked_backing());
     let own = engine.from_fn(1 << 20, |i| i as u8).unwrap();
     let result = engine.submit(made, (1 << 20,)).wait().unwrap();
     let region = std::env::var(REGION).unwrap();
@@ -391,11 +278,7 @@ fn punched() {
     let sums = [sum(&own), sum(&result)];
     let lost = region.parse::<usize>().unwrap();
     assert!(sums[lost] < sums[1 - lost], "{sums:?}");
-    let error = engine
-        .submit(|| -> u8 { std::process::abort() }, ())
-        .wait()
-        .unwrap_err();
-    assert_eq!(*error.kind(), ABORTED, "{error}");
+    lose_a_worker(&engine);
     let error = engine.submit(made, (10,)).wait().unwrap_err();
     let JobErrorKind::NoWorkers(why) = error.kind() else {
         panic!("{error}");
@@ -408,7 +291,10 @@ fn punched() {
 
 /// Continues over zeroed links, until the engine reports that it cannot, or until jobs succeed.
 fn links() {
-    let engine = builder(2, 32 << 20).backing(backing()).build().unwrap();
+    let engine = builder(2, 32 << 20)
+        .backing(asked_backing())
+        .build()
+        .unwrap();
     let own = engine.from_fn(100_000, |i| i as u8).unwrap();
     let way = std::env::var(BUSY).unwrap();
     fn may_be(why: &JobErrorKind) -> bool {
@@ -486,11 +372,8 @@ fn name_of_busy() {
             pause();
             over.store(true, Relaxed);
         });
-        for n in 1000.. {
-            assert_eq!(
-                engine.submit(made, (n % 5000,)).wait().unwrap().len(),
-                n % 5000
-            );
+        for len in (0..5000).cycle() {
+            assert_eq!(engine.submit(made, (len,)).wait().unwrap().len(), len);
             if over.load(Relaxed) {
                 break;
             }
@@ -505,11 +388,7 @@ fn name() {
     say(path);
     pause();
     assert_eq!(engine.submit(made, (1000,)).wait().unwrap().len(), 1000);
-    let error = engine
-        .submit(|| -> u8 { std::process::abort() }, ())
-        .wait()
-        .unwrap_err();
-    assert_eq!(*error.kind(), ABORTED, "{error}");
+    lose_a_worker(&engine);
     assert_eq!(engine.submit(made, (1000,)).wait().unwrap().len(), 1000);
     engine.shutdown();
 }

@@ -1,4 +1,8 @@
-//! An unprivileged user, and root.
+//! An unprivileged user, and root; and what programs of these tests are asked for.
+
+use arenite::{Backing, Engine};
+
+use crate::harness::ABORTED;
 
 /// The user id of Linux' unprivileged user.
 pub const UNPRIVILEGED: u32 = 65534;
@@ -24,4 +28,21 @@ pub fn become_unprivileged() -> std::io::Result<()> {
     } else {
         Err(std::io::Error::last_os_error())
     }
+}
+
+/// The variable with the backing of a program's arena: `named` or `memfd`.
+pub const BACKING: &str = "ARENITE_HOSTILE_BACKING";
+
+pub fn asked_backing() -> Backing {
+    match std::env::var(BACKING).as_deref() {
+        Ok("named") => Backing::Named,
+        _ => Backing::Memfd,
+    }
+}
+
+/// Ends a worker.
+pub fn lose_a_worker(engine: &Engine) {
+    let aborts = engine.submit(|| -> u8 { std::process::abort() }, ());
+    let error = aborts.wait().unwrap_err();
+    assert_eq!(*error.kind(), ABORTED, "{error}");
 }

@@ -14,11 +14,11 @@ use arenite::raw::{Buffer, Buffers, CowHeap, PrivateCopy, Received};
 use arenite::{Array, Backoff, Engine};
 use libtest_mimic::Trial;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::{ForkResult, fork};
 
 use crate::board::points;
-use crate::harness::{Invariant, Lab, named, step};
-use crate::passings::{Death, Saw, at_each};
+use crate::harness::{Invariant, Lab, step};
+use crate::passings::{Death, Saw, killed_at, without_death};
 use crate::programs::COMPLAINT;
 
 /// Steps of a worker that only arguments have that it maps from a file or privately.
@@ -27,10 +27,8 @@ pub fn owns(point: &Point) -> bool {
 }
 
 pub fn trials() -> Vec<Trial> {
-    let at = |point: &'static Point| at_each(point, |passing| scene(point, passing));
-    let trial = |point: &'static Point| named(format!("arrays::{}", point.name), move || at(point));
     let mine = |point: &&Point| owns(point);
-    points(Side::Worker).filter(mine).map(trial).collect()
+    killed_at("arrays", points(Side::Worker).filter(mine), scene)
 }
 
 /// The length of an array: two huge pages and a part of a third.
@@ -220,10 +218,7 @@ pub fn live(engine: &Engine) {
     for (copy, lives) in copies {
         drop(lives);
         let exited = waitpid(copy, None);
-        assert_eq!(
-            exited,
-            Ok(WaitStatus::Exited(Pid::from_raw(copy.as_raw()), 0))
-        );
+        assert_eq!(exited, Ok(WaitStatus::Exited(copy, 0)));
     }
 }
 
@@ -261,6 +256,5 @@ fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
 
 /// Runs without deaths: each step is taken. For tests that read the board.
 pub fn undisturbed() {
-    let point = points(Side::Worker).find(|point| owns(point));
-    scene(point.expect("a step of its own"), None).unwrap();
+    without_death(owns, scene);
 }

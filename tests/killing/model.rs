@@ -1,6 +1,5 @@
 //! Workers killed at each step of graphs and actors, and the scenario of a supervisor killed at its own.
 
-use std::fs::File;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -11,7 +10,9 @@ use arenite::{
 use libtest_mimic::Trial;
 
 use crate::board::{board, points};
-use crate::harness::{Gate, Invariant, KILLED, Lab, children, late, named, pass, step, wait_until};
+use crate::harness::{
+    Diary, Gate, Invariant, KILLED, Lab, children, late, named, pass, step, wait_until,
+};
 use crate::passings::{Nth, Saw, each};
 use crate::programs;
 use crate::scene::{self, begin};
@@ -131,9 +132,8 @@ fn graph(engine: &Engine, log: &str, retries: u32) -> Values {
 
 /// Checks that each value is right or lost to a death, and that no node ran twice. `cost` of the `deaths` hit a node: without
 /// retries a value is lost.
-fn judge_graph(values: &Values, log: &str, retries: u32, deaths: u32, hit: u32) {
-    let (_folder, apart) = notes();
-    let reference = graph(&Engine::inline(), &apart, 0);
+fn judge_graph(values: &Values, log: &Diary, retries: u32, deaths: u32, hit: u32) {
+    let reference = graph(&Engine::inline(), &Diary::new().path(), 0);
     let mut lost = 0;
     for (at, (value, expected)) in values.iter().zip(&reference).enumerate() {
         let error = match (value, expected) {
@@ -160,17 +160,14 @@ fn judge_graph(values: &Values, log: &str, retries: u32, deaths: u32, hit: u32) 
         lost == 0 || deaths > 0 && lost <= 2,
         "{deaths} deaths cost {lost} values"
     );
-    assert!(
-        lost > 0 || retries > 0 || hit == 0,
-        "a node that its worker died of ran again"
-    );
+    let is_once = lost > 0 || retries > 0 || hit == 0;
+    assert!(is_once, "a node that its worker died of ran again");
     if retries == 0 {
-        let text = std::fs::read_to_string(log).unwrap();
-        let mut began: Vec<_> = text.lines().collect();
+        let mut began = log.numbers();
         began.sort_unstable();
         assert!(
-            began.windows(2).all(|two| two[0] != two[1]),
-            "a node ran twice: {text}"
+            began.is_sorted_by(|a, b| a < b),
+            "a node ran twice: {began:?}"
         );
     }
 }
@@ -227,13 +224,12 @@ struct CallReplies {
 
 /// Calls both actors in turns, without waiting.
 fn call(actors: &[Actor<List>; 2]) -> [CallReplies; 2] {
-    let calls: Vec<_> = (0..CALLS)
-        .flat_map(|x| {
-            actors
-                .iter()
-                .map(move |list| (x, list.call(List::push, (x,))))
-        })
-        .collect();
+    let both = |x| {
+        actors
+            .iter()
+            .map(move |list| (x, list.call(List::push, (x,))))
+    };
+    let calls: Vec<_> = (0..CALLS).flat_map(both).collect();
     step("calls of two actors");
     let mut replies = [(); 2].map(|()| CallReplies {
         answered: Vec::new(),
@@ -274,30 +270,17 @@ fn judge_actor(list: &Actor<List>, replies: &CallReplies, checkpoints: bool, dea
     let left = &left[1..];
     let status = list.status();
     assert!(left.is_sorted_by(|a, b| a < b), "{left:?}");
-    assert!(
-        left.iter().all(|x| replies.answered.contains(x)),
-        "{left:?}"
-    );
+    let is_answered = left.iter().all(|x| replies.answered.contains(x));
+    assert!(is_answered, "{left:?}");
     let forgotten = replies.answered.len() as u64 - left.len() as u64;
     assert_eq!(status.forgotten, forgotten, "{status:?}");
     assert!(forgotten <= EVERY * status.restarts, "{status:?}");
     assert!(status.restarts <= u64::from(deaths), "{status:?}");
-    assert!(
-        replies.lost.len() as u64 <= status.restarts,
-        "{:?}",
-        replies.lost
-    );
+    let lost = &replies.lost;
+    assert!(lost.len() as u64 <= status.restarts, "{lost:?}");
 }
 
 // ---- workers that die --------------------------------------------------------------------------------------
-
-fn notes() -> (tempfile::TempDir, String) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
-    File::create(&path).unwrap();
-    let path = path.to_str().unwrap().to_owned();
-    (folder, path)
-}
 
 /// Steps at which a state is dropped: only at its end.
 const LATE: &str = "state.dropped";
@@ -316,12 +299,8 @@ impl Fate {
     }
 
     fn arm(self) {
-        let Self {
-            point,
-            passing,
-            deed,
-        } = self;
-        board().arm(point.name, deed, passing..passing + 1);
+        let nth = self.passing..self.passing + 1;
+        board().arm(self.point.name, self.deed, nth);
     }
 
     fn deaths(self) -> u32 {
@@ -335,9 +314,9 @@ impl Fate {
 /// Runs a graph and then two actors on an engine with one worker, and checks the invariant. Returns how often each point was passed
 /// while a death could hit them, and the number of deaths.
 pub fn play(retries: u32, fate: Option<Fate>) -> (Passings, u32) {
+    let log = Diary::new();
     let invariant = Invariant::before();
     let lab = Lab::new(1);
-    let (_folder, log) = notes();
     let deaths = || fate.map_or(0, Fate::deaths);
     let await_order = || {
         // After all jobs of the worker, except those that were requeued by a death.
@@ -355,7 +334,7 @@ pub fn play(retries: u32, fate: Option<Fate>) -> (Passings, u32) {
             board().disarm();
         }
     }
-    let values = graph(&lab, &log, retries);
+    let values = graph(&lab, &log.path(), retries);
     // Its last result was the end of its last node.
     let costs = fate.is_some_and(|fate| ["claim.taken", "run.entered"].contains(&fate.point.name));
     let hit = if costs { deaths() } else { 0 };
@@ -448,8 +427,7 @@ pub fn stopped_too_long(point: &'static Point) -> bool {
 pub fn live() {
     let engine = Engine::builder().workers(1).capacity(64 << 20).build();
     let engine = engine.expect("an engine can be built");
-    let (_folder, log) = notes();
-    let values = graph(&engine, &log, 0);
+    let values = graph(&engine, &Diary::new().path(), 0);
     assert!(values[..REFUSED].iter().all(Result::is_ok));
     let actors = actors(&engine);
     for replies in call(&actors) {

@@ -1,6 +1,6 @@
 //! At which passings of a point a process is killed, and the check that it was.
 
-use arenite::points::{Fault, Point};
+use arenite::points::{Fault, POINTS, Point};
 use libtest_mimic::Trial;
 
 use crate::board::board;
@@ -82,6 +82,30 @@ pub fn at_each(point: &Point, scene: impl Fn(Option<u64>) -> Result<Saw, String>
     let all = scene(None).unwrap().passed;
     let which = [Nth::First, Nth::Second, Nth::Middle, Nth::Last];
     each(point.name, all, &which, |passing, _| scene(Some(passing)));
+}
+
+/// Plays a scene in which a worker is killed at this passing of a point, or none.
+type Scene = fn(&'static Point, Option<u64>) -> Result<Saw, String>;
+
+/// Returns a trial of a scene for each point.
+pub fn killed_at(
+    group: &str,
+    points: impl Iterator<Item = &'static Point>,
+    scene: Scene,
+) -> Vec<Trial> {
+    let trial = |point: &'static Point| {
+        let name = format!("{group}::{}", point.name);
+        named(name, move || {
+            at_each(point, |passing| scene(point, passing))
+        })
+    };
+    points.map(trial).collect()
+}
+
+/// Runs a scene without deaths, in which each of its own steps is taken.
+pub fn without_death(owns: fn(&Point) -> bool, scene: Scene) {
+    let own = POINTS.iter().find(|point| owns(point));
+    scene(own.expect("a step of its own"), None).unwrap();
 }
 
 /// Returns two trials of a scene for each point: in one its jobs are not retried, in the other they have retries.

@@ -5,8 +5,8 @@ use arenite::points::{Point, Side};
 use libtest_mimic::Trial;
 
 use crate::board::points;
-use crate::harness::{Invariant, KILLED, Lab, named};
-use crate::passings::{Death, Saw, at_each};
+use crate::harness::{Diary, Invariant, KILLED, Lab};
+use crate::passings::{Death, Saw, killed_at, without_death};
 use crate::scene::begin;
 use crate::workers::costs_a_job;
 
@@ -26,10 +26,12 @@ const COMMON: [&str; 4] = [
 /// Only without retries, which a reduction does not allow.
 pub fn trials() -> Vec<Trial> {
     let mine = |point: &&Point| owns(point) || COMMON.contains(&point.name);
-    let at = |point: &'static Point| at_each(point, |passing| scene(point, passing));
-    let trial =
-        |point: &'static Point| named(format!("reduced::{}", point.name), move || at(point));
-    points(Side::Worker).filter(mine).map(trial).collect()
+    killed_at("reduced", points(Side::Worker).filter(mine), scene)
+}
+
+/// Runs without deaths: each step is taken. For tests that read the board.
+pub fn undisturbed() {
+    without_death(owns, scene);
 }
 
 /// Bytes of a chunk, and number of chunks.
@@ -48,43 +50,31 @@ fn join(left: &[u64], right: &[u64]) -> Array<u64> {
     Array::from_slice(&[left[0], right[1]])
 }
 
-/// Returns the chunks that were started, in order.
-fn began(log: &str) -> Vec<u32> {
-    let text = std::fs::read_to_string(log).unwrap();
-    let mut began: Vec<u32> = text.lines().map(|line| line.parse().unwrap()).collect();
-    began.sort_unstable();
-    began
-}
-
 /// Runs a reduction, during which a worker is killed at this passing.
 fn scene(point: &'static Point, passing: Option<u64>) -> Result<Saw, String> {
+    let log = Diary::new();
     let invariant = Invariant::before();
     let lab = Lab::new(1);
-    let log = tempfile::NamedTempFile::new().unwrap().into_temp_path();
-    let path = log.to_str().unwrap();
     let numbers = lab.from_fn(CHUNKS * CHUNK / 8, |i| i as u64).unwrap();
     let death = Death::arm(point, passing);
-    let whole = lab.par(&numbers).reduce(span, (path,), join);
+    let whole = lab.par(&numbers).reduce(span, (&*log.path(),), join);
     let (saw, hit) = death.disarm(&lab);
+    let mut began = log.numbers();
+    began.sort_unstable();
     match whole {
         Ok(whole) => {
             let is_whole = hit == 0 || !costs_a_job(point);
             assert!(is_whole, "a job that its worker died of ran again");
             assert_eq!(whole[..], [0, numbers.len() as u64 - 1]);
-            assert_eq!(began(path), Vec::from_iter(0..CHUNKS as u32));
+            assert!(began.into_iter().eq(0..CHUNKS as u32));
         }
         Err(error) => {
             assert_eq!((error.kind(), saw.deaths), (&KILLED, 1), "{error}");
-            assert!(began(path).is_sorted_by(|a, b| a < b), "a chunk twice");
+            assert!(error.kernel().contains("reduced::"), "{error}");
+            assert!(began.is_sorted_by(|a, b| a < b), "a chunk twice");
         }
     }
     drop(numbers);
     invariant.ends(lab)?;
     Ok(saw)
-}
-
-/// Runs without deaths: each step is taken. For tests that read the board.
-pub fn undisturbed() {
-    let point = points(Side::Worker).find(|point| owns(point));
-    scene(point.expect("a step of its own"), None).unwrap();
 }

@@ -4,16 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Gate, Lab, pass, tests, wait_until};
+use crate::harness::{Gate, Lab, pass, step, tests, wait_until};
 
-tests![
-    a_kernel_known_to_be_quick_has_many_under_way,
-    a_kernel_known_to_be_slow_has_two_under_way,
-    a_kernel_that_becomes_slow_has_fewer_under_way,
-];
-
-/// Lanes of the engines in these tests: one worker, one lane.
-const LANES: usize = 1;
+tests![a_kernel_that_becomes_slow_has_fewer_under_way,];
 
 /// Waits at the gate, if any, then works for `micros`.
 fn work(gate: &str, micros: u64) {
@@ -72,34 +65,23 @@ fn under_way(lab: &Lab, as_soon_as: usize) -> (usize, usize) {
     })
 }
 
-fn a_kernel_known_to_be_quick_has_many_under_way() {
-    let lab = Lab::new(1);
-    known(&lab, 0, |expected| expected < Duration::from_micros(50));
-    // Enough to keep a lane busy for a millisecond.
-    let (open, pulled) = under_way(&lab, 20 * LANES);
-    assert!(open >= 20 * LANES && pulled >= open, "{open} of {pulled}");
-    assert!(pulled <= 256, "{pulled}: more than a lane holds");
-    lab.assert_in_use(0);
-}
-
-fn a_kernel_known_to_be_slow_has_two_under_way() {
-    let lab = Lab::new(1);
-    known(&lab, 2000, |expected| expected > Duration::from_millis(1));
-    let (open, pulled) = under_way(&lab, 2 * LANES);
-    assert_eq!((open, pulled), (2 * LANES, 2 * LANES));
-    lab.assert_in_use(0);
-}
-
 /// The same kernel on the same engine; only its measured time changes.
 fn a_kernel_that_becomes_slow_has_fewer_under_way() {
     let lab = Lab::new(1);
-    known(&lab, 0, |expected| expected < Duration::from_micros(50));
-    let (quick, _) = under_way(&lab, 20 * LANES);
-    known(&lab, 2000, |expected| expected > Duration::from_millis(1));
-    let (slow, pulled) = under_way(&lab, 2 * LANES);
-    assert_eq!((slow, pulled), (2 * LANES, 2 * LANES));
-    known(&lab, 0, |expected| expected < Duration::from_micros(50));
-    let (again, _) = under_way(&lab, 20 * LANES);
-    assert!(quick >= 20 * LANES && again >= 20 * LANES);
+    for micros in [0, 2000, 0] {
+        step(format!("a kernel that takes {micros} µs"));
+        known(&lab, micros, |expected| match micros {
+            0 => expected < Duration::from_micros(50),
+            _ => expected > Duration::from_millis(1),
+        });
+        // Enough to keep a lane busy for a millisecond, but not more than a lane holds.
+        let range = if micros == 0 { 20..=256 } else { 2..=2 };
+        let (open, pulled) = under_way(&lab, *range.start());
+        assert!(
+            range.contains(&open) && pulled >= open,
+            "{open} of {pulled}"
+        );
+        assert!(range.contains(&pulled), "{pulled}");
+    }
     lab.assert_in_use(0);
 }

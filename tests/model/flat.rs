@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use arenite::stream::{Stream, StreamError, Window, Windows};
+use arenite::stream::{Stream, Windows};
 
 use crate::harness::{self, Lab, step, tests};
 
@@ -17,12 +17,30 @@ const MAX: u64 = 1 << 20;
 const ITEMS: u64 = 400_000;
 
 /// Private bytes of this process and of an engine's workers.
-pub fn private_bytes(lab: &Lab) -> u64 {
+fn private_bytes(lab: &Lab) -> u64 {
     let workers = lab.stats().workers;
     let pids = workers.iter().map(|worker| worker.pid);
     pids.chain([std::process::id()])
         .map(|pid| harness::private_bytes(pid).unwrap())
         .sum()
+}
+
+/// Checks that memory does not grow while the parts of a stream or map pass, after a first one, which fills all
+/// buffers. `part` returns the sum of the values of a part, or nothing at the end. Returns the sum of all.
+pub fn sum_of_parts(lab: &Lab, max: u64, mut part: impl FnMut() -> Option<u64>) -> u64 {
+    step("the first part, which fills all buffers");
+    let mut all = part().unwrap();
+    let (before, mut most) = (private_bytes(lab), 0);
+    for n in 1.. {
+        step(format!("part {n} of the others"));
+        let Some(sum) = part() else { break };
+        all = all.wrapping_add(sum);
+        most = most.max(private_bytes(lab));
+    }
+    let grown = most.saturating_sub(before);
+    println!("{grown} bytes more than at the beginning");
+    assert!(grown < max, "{grown} bytes more than at the beginning");
+    all
 }
 
 fn mix(n: u64, by: u32) -> u64 {
@@ -41,25 +59,9 @@ fn items_through_a_stage_and_a_window_take_no_memory() {
         .window(Windows::count(WINDOW as usize))
         .unwrap()
         .kernel(total, ());
-    let mut run = sums.run(&lab);
-    let mut sum = |most: usize| {
-        let some = run.by_ref().take(most);
-        some.map(|sum| sum.unwrap().value).sum::<u64>()
-    };
-    step("the first windows, which fill all buffers");
-    let mut all = sum(5000);
-    let before = private_bytes(&lab);
-    let mut most = 0;
-    for part in 1..ITEMS / WINDOW / 5000 {
-        step(format!("part {part} of the others"));
-        all += sum(5000);
-        most = most.max(private_bytes(&lab));
-    }
-    assert_eq!(sum(1), 0, "no more items");
+    let mut run = sums.run(&lab).map(|sum| sum.unwrap().value);
+    let all = sum_of_parts(&lab, MAX, || run.by_ref().take(5000).reduce(|a, b| a + b));
     assert_eq!(all, (0..ITEMS).map(|n| mix(n, 5)).sum::<u64>());
-    let grown = most.saturating_sub(before);
-    println!("{grown} bytes more than at the beginning");
-    assert!(grown < MAX, "{grown} bytes more than at the beginning");
     drop(run);
     lab.assert_in_use(0);
 }
@@ -75,25 +77,10 @@ fn windows_of_time_take_no_memory() {
         .window(Windows::sliding(ms(20), ms(10)))
         .unwrap()
         .fold(|| 0u64, |count, _| *count += 1);
-    let mut run = stream.run(&lab);
-    step("the first windows");
-    let count = |window: Result<Window<(), u64>, StreamError>| window.unwrap().value;
-    let mut all: u64 = run.by_ref().take(2000).map(count).sum();
-    let before = private_bytes(&lab);
-    step("all the others");
-    let mut most = 0;
-    for (n, window) in run.by_ref().enumerate() {
-        all += count(window);
-        if n % 2000 == 0 {
-            step(format!("the windows from {n} on"));
-            most = most.max(private_bytes(&lab));
-        }
-    }
+    let mut run = stream.run(&lab).map(|window| window.unwrap().value);
+    let all = sum_of_parts(&lab, MAX, || run.by_ref().take(2000).reduce(|a, b| a + b));
     // Each item is in two windows, except the first ten.
     assert_eq!(all, 2 * ITEMS - 10);
-    let grown = most.saturating_sub(before);
-    println!("{grown} bytes more than at the beginning");
-    assert!(grown < MAX, "{grown} bytes more than at the beginning");
     drop(run);
     lab.assert_in_use(0);
 }

@@ -12,13 +12,14 @@ use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use arenite::{Array, Engine, Job, JobErrorKind, Limiter};
+use arenite::{Engine, Job, JobErrorKind, Limiter};
 use futures_core::Stream;
 
 use crate::harness::{
-    Gate, KILLED, Lab, WakeFlag, block_on, pass, patience, shared_memory_named, step, tests,
-    through, wait_until, watched,
+    Gate, KILLED, Lab, WakeFlag, block_on, patience, shared_memory_named, step, tests, through,
+    wait_until, watched,
 };
+use crate::narrow::{MIB, joins, measure, narrow, three_mib};
 
 tests![
     jobs_on_each_executor,
@@ -38,7 +39,6 @@ tests![
     all_waiters_are_admitted_when_the_engine_closes,
     an_engine_may_be_dropped_by_its_own_waker,
     two_engines_may_drop_each_other,
-    a_waker_that_waits_for_its_engine_holds_nothing_up,
     a_waker_that_opens_a_scope_runs_no_job,
     a_panicking_waker_clone_loses_no_memory,
     dropping_a_job_cancels_it_and_detaching_does_not,
@@ -104,57 +104,48 @@ fn square(n: u64) -> u64 {
     n * n
 }
 
-async fn some_jobs(lab: &Lab) {
-    let jobs: Vec<_> = (0..200).map(|n| lab.submit(square, (n,))).collect();
-    for (n, job) in (0..200).zip(jobs) {
-        assert_eq!(job.await.unwrap(), n * n);
-    }
-    let later = lab.job(square, (7,)).submit_async().await;
-    assert_eq!(later.await.unwrap(), 49);
-    let letter = lab
-        .job(|n: u64| Err::<u64, _>(format!("not {n}")), (8,))
-        .keep_args()
-        .submit()
-        .await;
-    assert_eq!(letter.unwrap_err().args(), &(8,));
+/// Runs it on a bare thread, on tokio and on smol.
+fn on_each_executor(run: impl AsyncFn(&Lab)) {
+    let lab = Lab::new(2);
+    step("a bare thread");
+    block_on(run(&lab));
+    step("tokio");
+    tokio_block_on(run(&lab));
+    step("smol");
+    smol::block_on(run(&lab));
+    lab.assert_idle();
 }
 
 fn jobs_on_each_executor() {
-    let lab = Lab::new(2);
-    step("a bare thread");
-    block_on(some_jobs(&lab));
-    step("tokio");
-    tokio_block_on(some_jobs(&lab));
-    step("smol");
-    smol::block_on(some_jobs(&lab));
-    lab.assert_idle();
-}
-
-async fn a_map(lab: &Lab) {
-    let items = || (0..5000).map(|n| (n,));
-    let mut map = lab.map(square, items()).stream();
-    for n in 0..5000 {
-        assert_eq!(next(&mut map).await.unwrap().unwrap(), n * n);
-    }
-    assert!(next(&mut map).await.is_none());
-    let mut map = lab.map(square, items()).unordered().stream();
-    let mut seen = vec![false; 5000];
-    while let Some((index, value)) = next(&mut map).await {
-        assert_eq!(value.unwrap(), (index * index) as u64);
-        assert!(!std::mem::replace(&mut seen[index], true));
-    }
-    assert!(seen.into_iter().all(|seen| seen));
+    on_each_executor(async |lab| {
+        let jobs: Vec<_> = (0..200).map(|n| lab.submit(square, (n,))).collect();
+        for (n, job) in (0..200).zip(jobs) {
+            assert_eq!(job.await.unwrap(), n * n);
+        }
+        let later = lab.job(square, (7,)).submit_async().await;
+        assert_eq!(later.await.unwrap(), 49);
+        let fails = lab.job(|n: u64| Err::<u64, _>(format!("not {n}")), (8,));
+        let letter = fails.keep_args().submit().await;
+        assert_eq!(letter.unwrap_err().args(), &(8,));
+    });
 }
 
 fn maps_on_each_executor() {
-    let lab = Lab::new(2);
-    step("a bare thread");
-    block_on(a_map(&lab));
-    step("tokio");
-    tokio_block_on(a_map(&lab));
-    step("smol");
-    smol::block_on(a_map(&lab));
-    lab.assert_idle();
+    on_each_executor(async |lab| {
+        let items = || (0..5000).map(|n| (n,));
+        let mut map = lab.map(square, items()).stream();
+        for n in 0..5000 {
+            assert_eq!(next(&mut map).await.unwrap().unwrap(), n * n);
+        }
+        assert!(next(&mut map).await.is_none());
+        let mut map = lab.map(square, items()).unordered().stream();
+        let mut seen = vec![false; 5000];
+        while let Some((index, value)) = next(&mut map).await {
+            assert_eq!(value.unwrap(), (index * index) as u64);
+            assert!(!std::mem::replace(&mut seen[index], true));
+        }
+        assert!(seen.into_iter().all(|seen| seen));
+    });
 }
 
 /// Tasks move between threads together with their jobs and maps, and share an engine of which a worker dies meanwhile.
@@ -230,11 +221,17 @@ fn other_tasks_run_while_a_job_is_awaited() {
 }
 
 fn other_tasks_run_while_a_map_is_awaited() {
+    async fn count(mut results: impl Stream + Unpin) -> usize {
+        let mut count = 0;
+        while next(&mut results).await.is_some() {
+            count += 1;
+        }
+        count
+    }
     let lab = Lab::new(2);
     for unordered in [false, true] {
         let gates = [Gate::new(), Gate::new(), Gate::new()];
-        let items = gates.iter().map(|gate| (gate.path(), 1));
-        let map = lab.map(through, items);
+        let map = lab.map(through, gates.iter().map(|gate| (gate.path(), 1)));
         step("a map whose gates another task opens");
         let open = async {
             for gate in &gates {
@@ -242,22 +239,11 @@ fn other_tasks_run_while_a_map_is_awaited() {
                 gate.open();
             }
         };
-        let count = async {
-            let mut count = 0;
-            if unordered {
-                let mut map = map.unordered().stream();
-                while next(&mut map).await.is_some() {
-                    count += 1;
-                }
-            } else {
-                let mut map = map.stream();
-                while next(&mut map).await.is_some() {
-                    count += 1;
-                }
-            }
-            count
+        let all = match unordered {
+            true => side_by_side(count(map.unordered().stream()), open),
+            false => side_by_side(count(map.stream()), open),
         };
-        assert_eq!(side_by_side(count, open), 3);
+        assert_eq!(all, 3);
     }
 }
 
@@ -353,38 +339,13 @@ fn other_tasks_run_while_a_map_is_never_empty() {
     lab.assert_idle();
 }
 
-const MIB: u64 = 1 << 20;
-
-/// An engine that admits one job of 3 MiB at a time.
-fn narrow() -> Lab {
-    Lab::with(1, |builder| builder.max_in_flight_bytes(4 * MIB))
-}
-
-fn held(values: &[u8], gate: &str) -> u64 {
-    if !gate.is_empty() {
-        pass(gate);
-    }
-    values.len() as u64
-}
-
-fn three_mib(lab: &Lab) -> Array<u8> {
-    lab.zeros(3 * MIB as usize).unwrap().seal()
-}
-
-/// Lets the engine learn the result size of the kernel.
-fn make_known(lab: &Lab) {
-    let values = lab.from_slice(&[1u8]).unwrap();
-    lab.submit(held, (&values, "")).wait().unwrap();
-}
-
 fn other_tasks_run_while_admission_is_awaited() {
-    let lab = narrow();
-    make_known(&lab);
+    let lab = narrow(1);
     let gate = Gate::new();
-    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let first = lab.submit(measure, (three_mib(&lab), &gate.path()));
     step("a job that is admitted when another task has opened the gate");
     let second = async {
-        let job = lab.job(held, (three_mib(&lab), "")).submit_async().await;
+        let job = lab.job(measure, (three_mib(&lab), "")).submit_async().await;
         job.await.unwrap()
     };
     let value = side_by_side(second, async {
@@ -395,7 +356,7 @@ fn other_tasks_run_while_admission_is_awaited() {
     assert_eq!(value, 3 * MIB);
     first.wait().unwrap();
     step("a map that keeps its arguments");
-    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let first = lab.submit(measure, (three_mib(&lab), &gate.path()));
     // The size of its result is unknown, so it is admitted exclusively.
     let refuse = |values: &[u8]| Err::<u64, _>(values.len());
     let job = lab
@@ -412,18 +373,16 @@ fn other_tasks_run_while_admission_is_awaited() {
     drop(letter);
     first.wait().unwrap();
     lab.assert_in_use(0);
-    assert_eq!(lab.stats().admitted, 0);
 }
 
 fn other_tasks_run_while_a_map_waits_for_admission() {
-    let lab = narrow();
-    make_known(&lab);
+    let lab = narrow(1);
     let gate = Gate::new();
-    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let first = lab.submit(measure, (three_mib(&lab), &gate.path()));
     step("a map whose items are admitted when another task has opened the gate");
     let all = async {
         let mut map = lab
-            .map(held, (0..5).map(|_| (three_mib(&lab), "")))
+            .map(measure, (0..5).map(|_| (three_mib(&lab), "")))
             .stream();
         let mut count = 0;
         while let Some(value) = next(&mut map).await {
@@ -439,7 +398,6 @@ fn other_tasks_run_while_a_map_waits_for_admission() {
     assert_eq!(count, 5);
     first.wait().unwrap();
     lab.assert_in_use(0);
-    assert_eq!(lab.stats().admitted, 0);
 }
 
 fn other_tasks_run_while_a_permit_is_awaited() {
@@ -458,11 +416,12 @@ fn other_tasks_run_while_a_permit_is_awaited() {
     first.wait().unwrap();
 }
 
-/// A task that owns the engine and drops it when woken.
-struct Last(Mutex<Option<Engine>>);
+/// A task that owns an engine and drops it when as many tasks are woken as the barrier waits for.
+struct Crossed(Mutex<Option<Engine>>, Arc<Barrier>);
 
-impl Wake for Last {
+impl Wake for Crossed {
     fn wake(self: Arc<Self>) {
+        self.1.wait();
         drop(self.0.lock().unwrap().take());
     }
 }
@@ -476,7 +435,7 @@ fn an_engine_may_be_dropped_by_its_own_waker() {
     let gate = Gate::new();
     let mut job = lab.submit(through, (gate.path(), 1));
     let held = gate.meet();
-    let last = Arc::new(Last(Mutex::default()));
+    let last = Arc::new(Crossed(Mutex::default(), Arc::new(Barrier::new(1))));
     let waker = Waker::from(Arc::clone(&last));
     let mut context = Context::from_waker(&waker);
     assert!(Pin::new(&mut job).poll(&mut context).is_pending());
@@ -488,16 +447,6 @@ fn an_engine_may_be_dropped_by_its_own_waker() {
         !std::path::Path::new(&format!("/proc/{pid}")).exists()
     });
     assert_eq!(job.wait().unwrap(), 1);
-}
-
-/// A task that owns an engine and drops it when both tasks are woken.
-struct Crossed(Mutex<Option<Engine>>, Arc<Barrier>);
-
-impl Wake for Crossed {
-    fn wake(self: Arc<Self>) {
-        self.1.wait();
-        drop(self.0.lock().unwrap().take());
-    }
 }
 
 fn two_engines_may_drop_each_other() {
@@ -530,34 +479,6 @@ fn two_engines_may_drop_each_other() {
     }
 }
 
-/// After a crash the monitor calls it, and the job needs a worker that only the monitor can start.
-fn a_waker_that_waits_for_its_engine_holds_nothing_up() {
-    static ENGINE: Mutex<Option<Arc<Engine>>> = Mutex::new(None);
-    struct Waits;
-    impl Wake for Waits {
-        fn wake(self: Arc<Self>) {
-            let engine = ENGINE.lock().unwrap().take().unwrap();
-            // Panics if this is the monitor.
-            let _ = engine.submit(|| 1, ()).wait();
-        }
-    }
-    fn die(gate: &str) {
-        pass(gate);
-        std::process::abort();
-    }
-    let lab = Arc::new(Engine::builder().workers(1).build().unwrap());
-    let gate = Gate::new();
-    let job = lab.submit(die, (&gate.path(),));
-    *ENGINE.lock().unwrap() = Some(Arc::clone(&lab));
-    assert!(!job.wake_when_done(&Waker::from(Arc::new(Waits))));
-    gate.open();
-    step("the waker to be called");
-    wait_until("the waker was called", || ENGINE.lock().unwrap().is_none());
-    step("a job after it");
-    assert_eq!(lab.submit(|| 2, ()).wait().unwrap(), 2);
-    assert!(job.wait().is_err());
-}
-
 /// What a waker does.
 type Does = fn(&Engine);
 
@@ -579,7 +500,10 @@ fn a_waker_that_opens_a_scope_runs_no_job() {
             std::process::abort();
         }
     }
-    let wrongs: [(&str, Does); 5] = [
+    let wrongs: [(&str, Does); 6] = [
+        ("a job", |engine| {
+            let _ = engine.submit(|| 1, ()).wait();
+        }),
         ("a scope", |engine| {
             let mut lent = engine.zeros::<u8>(10).unwrap();
             let _ = engine.scope(|_| unreachable!("{:?}", lent.fill(1)));
@@ -662,25 +586,18 @@ fn a_panicking_waker_clone_loses_no_memory() {
     lab.assert_idle();
 }
 
-/// Polls once, so that the job waits for admission.
-fn joins<T>(future: &mut (impl Future<Output = T> + Unpin)) {
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(Pin::new(future).poll(&mut context).is_pending());
-}
-
 fn an_unpolled_future_holds_up_no_other() {
-    let lab = narrow();
-    make_known(&lab);
+    let lab = narrow(1);
     let gate = Gate::new();
-    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
-    let enters = || lab.job(held, (three_mib(&lab), "")).submit_async();
+    let first = lab.submit(measure, (three_mib(&lab), &gate.path()));
+    let enters = || lab.job(measure, (three_mib(&lab), "")).submit_async();
     let (mut left, mut polled_again) = (enters(), enters());
     joins(&mut left);
     joins(&mut polled_again);
     gate.open();
     first.wait().unwrap();
     step("a thread's job, behind two unpolled futures");
-    let job = lab.submit(held, (three_mib(&lab), ""));
+    let job = lab.submit(measure, (three_mib(&lab), ""));
     assert_eq!(job.wait().unwrap(), 3 * MIB);
     step("one of these, polled again");
     let job = block_on(polled_again);
@@ -691,7 +608,7 @@ fn an_unpolled_future_holds_up_no_other() {
     }
     drop(left);
     step("a future that is polled repeatedly, behind an unpolled one");
-    let running = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let running = lab.submit(measure, (three_mib(&lab), &gate.path()));
     let (mut left, mut looks) = (enters(), enters());
     joins(&mut left);
     gate.open();
@@ -706,24 +623,22 @@ fn an_unpolled_future_holds_up_no_other() {
     assert_eq!(job.wait().unwrap(), 3 * MIB);
     drop(left);
     lab.assert_in_use(0);
-    assert_eq!(lab.stats().admitted, 0);
 }
 
 fn futures_and_threads_are_admitted_in_turn() {
-    let lab = narrow();
-    make_known(&lab);
+    let lab = narrow(1);
     let (gate, next_gate) = (Gate::new(), Gate::new());
-    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let first = lab.submit(measure, (three_mib(&lab), &gate.path()));
     let in_hand = gate.meet();
     let (array, one) = (three_mib(&lab), lab.from_slice(&[1u8]).unwrap());
     thread::scope(|s| {
         let (lab, next_gate) = (&lab, &next_gate);
-        let thread = s.spawn(move || lab.submit(held, (array, &next_gate.path())).wait());
+        let thread = s.spawn(move || lab.submit(measure, (array, &next_gate.path())).wait());
         // It would fit, but must wait behind the thread.
         wait_until("the thread waits for admission", || {
-            lab.job(held, (&one, "")).try_submit().is_err()
+            lab.job(measure, (&one, "")).try_submit().is_err()
         });
-        let mut future = lab.job(held, (three_mib(lab), "")).submit_async();
+        let mut future = lab.job(measure, (three_mib(lab), "")).submit_async();
         joins(&mut future);
         drop(in_hand);
         let in_hand = next_gate.meet();
@@ -738,16 +653,15 @@ fn futures_and_threads_are_admitted_in_turn() {
 }
 
 fn leaving_the_admission_queue_lets_others_in() {
-    let lab = narrow();
-    make_known(&lab);
+    let lab = narrow(1);
     let gate = Gate::new();
-    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let first = lab.submit(measure, (three_mib(&lab), &gate.path()));
     let in_hand = gate.meet();
-    let mut large = lab.job(held, (three_mib(&lab), "")).submit_async();
+    let mut large = lab.job(measure, (three_mib(&lab), "")).submit_async();
     joins(&mut large);
     // It would fit, but others came first.
     let small = lab.from_slice(&[1u8]).unwrap();
-    let small = lab.job(held, (&small, "")).submit_async();
+    let small = lab.job(measure, (&small, "")).submit_async();
     step("the one behind, after the one in front has left");
     let job = side_by_side(small, async {
         turn().await;
@@ -758,20 +672,18 @@ fn leaving_the_admission_queue_lets_others_in() {
     drop(in_hand);
     first.wait().unwrap();
     lab.assert_idle();
-    assert_eq!(lab.stats().admitted, 0);
 }
 
 fn all_waiters_are_admitted_when_the_engine_closes() {
-    let lab = narrow();
-    make_known(&lab);
+    let lab = narrow(1);
     let gate = Gate::new();
-    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let first = lab.submit(measure, (three_mib(&lab), &gate.path()));
     let held_up = gate.meet();
-    let future = lab.job(held, (three_mib(&lab), "")).submit_async();
+    let future = lab.job(measure, (three_mib(&lab), "")).submit_async();
     let waiting = thread::spawn(move || block_on(async { future.await.await }));
     wait_until("the future waits for admission", || {
         let one = lab.from_slice(&[1u8]).unwrap();
-        lab.job(held, (&one, "")).try_submit().is_err()
+        lab.job(measure, (&one, "")).try_submit().is_err()
     });
     step("the engine to be dropped");
     drop(lab.into_inner());

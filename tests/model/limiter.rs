@@ -1,32 +1,27 @@
 //! Shared limits: concurrency, rate, and the order of callers.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::stream::Stream;
-use arenite::{Array, Backoff, Engine, Graph, Job, JobErrorKind, JobLimit, Limiter, Rejection};
+use arenite::{Array, Backoff, Engine, Graph, Job, JobErrorKind, Limiter, Rejection};
 
 use crate::harness::{
-    Diary, Gate, KILLED, Lab, assert_kind, block_on, note, pass, rejected, step, tests, through,
+    Diary, Gate, KILLED, Lab, block_on, late, note, pass, rejected, step, tests, through,
     wait_until,
 };
 
 tests![
     at_most_the_limit_run_at_a_time,
     a_rate_limit_delays_jobs,
-    permits_are_given_in_order,
     callers_take_turns,
     tasks_of_one_thread_take_turns_with_their_own_handles,
     all_submissions_of_a_handle_are_one_caller,
-    kernels_share_a_limit,
     engines_share_a_limit,
     an_inline_engine_shares_a_limit,
     a_job_that_waits_for_its_own_permit_is_rejected,
-    a_deadlock_of_waiting_threads_is_an_error,
     a_permit_is_returned_when_its_worker_dies,
     each_attempt_needs_a_permit,
     a_job_cancelled_while_waiting_for_a_permit_leaves_the_queue,
@@ -40,50 +35,43 @@ fn at_once(jobs: u32) -> Limiter {
     Limiter::builder().concurrency(jobs).build()
 }
 
-fn assert_none_waits(lab: &Lab) {
-    lab.assert_idle();
-    assert_eq!(lab.stats().limited, 0);
+/// Submits a job that waits at the gate, if any, and returns the number.
+fn send(lab: &Engine, limiter: &Limiter, gate: &str, n: u64) -> Job<u64> {
+    lab.job(through, (gate, n)).limit(limiter).submit()
 }
 
 fn at_most_the_limit_run_at_a_time() {
-    /// Records in a file when it began and ended.
+    /// Notes when it began and ended.
     fn mark(diary: &str) {
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(diary)
-            .unwrap();
-        file.write_all(b"+").unwrap();
+        note(diary, "begins");
         (0..2000).for_each(|n| {
             std::hint::black_box(n);
         });
-        file.write_all(b"-").unwrap();
+        note(diary, "ends");
     }
-    let folder = tempfile::tempdir().unwrap();
-    let diary = folder.path().join("diary").to_str().unwrap().to_owned();
+    let file = Diary::new();
+    let diary = file.path();
     let lab = Lab::new(4);
     let two = at_once(2);
     step("350 jobs, two at a time");
     let jobs: Vec<_> = (0..150)
         .map(|_| lab.job(mark, (&diary,)).limit(&two).submit())
         .collect();
-    let mapped = lab
-        .map(mark, (0..150).map(|_| (diary.clone(),)))
-        .limit(&two);
-    mapped.for_each(Result::unwrap);
+    let mapped = lab.map(mark, (0..150).map(|_| (diary.clone(),)));
+    mapped.limit(&two).for_each(Result::unwrap);
     let paths = (0..50).map(|_| diary.clone());
     let streamed = Stream::new(paths).stage(mark, ()).limit(&two).run(&lab);
     streamed.for_each(Result::unwrap);
     jobs.into_iter().for_each(|job| job.wait().unwrap());
-    let marks = std::fs::read(&diary).unwrap();
+    let marks = file.lines();
     assert_eq!(marks.len(), 700);
     let (mut inside, mut most) = (0, 0);
     for mark in marks {
-        inside += if mark == b'+' { 1 } else { -1 };
+        inside += if mark == "begins" { 1 } else { -1 };
         most = most.max(inside);
     }
     assert!(most <= 2, "{most} at a time");
-    assert_none_waits(&lab);
+    lab.assert_idle();
 }
 
 fn a_rate_limit_delays_jobs() {
@@ -91,57 +79,23 @@ fn a_rate_limit_delays_jobs() {
     let limiter = Limiter::builder().rate(200, Duration::from_secs(1)).build();
     let start = Instant::now();
     step("21 jobs, 5 ms from one to the next");
-    let jobs: Vec<_> = (0..21)
-        .map(|n| lab.job(through, ("", n)).limit(&limiter).submit())
-        .collect();
-    for (n, job) in (0..21).zip(jobs) {
-        assert_eq!(job.wait().unwrap(), n);
-    }
+    let jobs: Vec<_> = (0..21).map(|n| send(&lab, &limiter, "", n)).collect();
+    assert!(jobs.into_iter().map(|job| job.wait().unwrap()).eq(0..21));
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(100), "{took:?}");
     // A burst does not wait; later jobs do.
-    let bursts = Limiter::builder()
-        .rate(1, Duration::from_secs(3600))
-        .burst(3)
-        .build();
-    let mut jobs: Vec<_> = (0..4)
-        .map(|n| lab.job(through, ("", n)).limit(&bursts).submit())
-        .collect();
+    let bursts = Limiter::builder().rate(1, Duration::from_secs(3600));
+    let bursts = bursts.burst(3).build();
+    let mut jobs: Vec<_> = (0..4).map(|n| send(&lab, &bursts, "", n)).collect();
     let last = jobs.pop().unwrap();
-    jobs.into_iter().for_each(|job| {
-        job.wait().unwrap();
-    });
+    assert!(jobs.into_iter().all(|job| job.wait().is_ok()));
     assert_eq!(lab.stats().limited, 1);
     drop(last);
-    assert_none_waits(&lab);
+    lab.assert_idle();
 }
 
 fn noted(diary: &str, n: u64) {
     note(diary, n);
-}
-
-fn permits_are_given_in_order() {
-    let file = Diary::new();
-    let diary = file.path();
-    let labs = [Lab::new(2), Lab::new(2)];
-    let one = at_once(1);
-    let gate = Gate::new();
-    let first = labs[0].job(through, (gate.path(), 0)).limit(&one).submit();
-    let held = gate.meet();
-    // From two engines in turn, while no job has a permit.
-    let jobs: Vec<_> = (0..40)
-        .map(|n| {
-            labs[n as usize % 2]
-                .job(noted, (&diary, n))
-                .limit(&one)
-                .submit()
-        })
-        .collect();
-    drop(held);
-    step("all waiting jobs");
-    first.wait().unwrap();
-    jobs.into_iter().for_each(|job| job.wait().unwrap());
-    assert!(file.numbers().into_iter().eq(0..40));
 }
 
 fn callers_take_turns() {
@@ -150,7 +104,7 @@ fn callers_take_turns() {
     let labs = [Lab::new(2), Lab::new(2)];
     let one = at_once(1);
     let gate = Gate::new();
-    let first = labs[0].job(through, (gate.path(), 0)).limit(&one).submit();
+    let first = send(&labs[0], &one, &gate.path(), 0);
     let held = gate.meet();
     // Each caller submits all its jobs before the next begins; the last uses another engine.
     let submit = |lab: &Lab, numbers: std::ops::Range<u64>| -> Vec<Job<()>> {
@@ -179,7 +133,7 @@ fn two_tasks(first: &Limiter, second: &Limiter) -> Vec<u32> {
     let diary = file.path();
     let lab = Lab::new(2);
     let gate = Gate::new();
-    let running = lab.job(through, (gate.path(), 0)).limit(first).submit();
+    let running = send(&lab, first, &gate.path(), 0);
     let held = gate.meet();
     let tasks = smol::LocalExecutor::new();
     let many = tasks.spawn(async {
@@ -202,7 +156,7 @@ fn two_tasks(first: &Limiter, second: &Limiter) -> Vec<u32> {
         many.await;
     }));
     running.wait().unwrap();
-    assert_none_waits(&lab);
+    lab.assert_idle();
     file.numbers()
 }
 
@@ -231,7 +185,7 @@ fn all_submissions_of_a_handle_are_one_caller() {
     let one = at_once(1);
     let (mine, other) = (one.caller(), one.caller());
     let gate = Gate::new();
-    let running = lab.job(through, (gate.path(), 0)).limit(&one).submit();
+    let running = send(&lab, &one, &gate.path(), 0);
     let held = gate.meet();
     let jobs = [1, 2].map(|n| lab.job(noted, (&diary, n)).limit(&mine).submit());
     let mut graph = Graph::new();
@@ -261,62 +215,34 @@ fn all_submissions_of_a_handle_are_one_caller() {
     running.wait().unwrap();
     drop(map);
     assert_eq!(file.numbers(), [1, 10, 2, 11, 3, 4, 5, 6]);
-    assert_none_waits(&lab);
-}
-
-fn kernels_share_a_limit() {
-    fn other(gate: &str) -> u64 {
-        pass(gate);
-        1
-    }
-    let lab = Lab::new(3);
-    let two = at_once(2);
-    let gates = [Gate::new(), Gate::new(), Gate::new()];
-    let a = lab.job(through, (gates[0].path(), 0)).limit(&two).submit();
-    let b = lab
-        .job(other, (gates[1].path(),))
-        .limit(&two.clone())
-        .submit();
-    let c = lab.job(through, (gates[2].path(), 2)).limit(&two).submit();
-    let both = (gates[0].meet(), gates[1].meet());
-    assert_eq!((lab.stats().limited, lab.stats().open), (1, 2));
-    // Other jobs do not wait for them.
-    assert_eq!(lab.submit(through, ("", 9)).wait().unwrap(), 9);
-    drop(both.1);
-    b.wait().unwrap();
-    step("the third, in place of the second");
-    gates[2].open();
-    assert_eq!(c.wait().unwrap(), 2);
-    drop(both.0);
-    a.wait().unwrap();
-    assert_none_waits(&lab);
+    lab.assert_idle();
 }
 
 fn engines_share_a_limit() {
     let (one, labs) = (at_once(1), [Lab::new(1), Lab::new(1)]);
     let gate = Gate::new();
-    let first = labs[0].job(through, (gate.path(), 1)).limit(&one).submit();
+    let first = send(&labs[0], &one, &gate.path(), 1);
     let held = gate.meet();
-    let second = labs[1].job(through, ("", 2)).limit(&one).submit();
+    let second = send(&labs[1], &one, "", 2);
     let stats = labs[1].stats();
     assert_eq!((stats.limited, stats.open + stats.queued), (1, 0));
     drop(held);
     step("the job of the other engine, which is not polled before it has run");
     wait_until("it has run", || second.is_done());
     assert_eq!((first.wait().unwrap(), second.wait().unwrap()), (1, 2));
-    labs.iter().for_each(assert_none_waits);
+    labs.iter().for_each(Lab::assert_idle);
 }
 
 fn an_inline_engine_shares_a_limit() {
     let (one, lab, inline) = (at_once(1), Lab::new(1), Engine::inline());
     let gate = Gate::new();
-    let first = lab.job(through, (gate.path(), 1)).limit(&one).submit();
+    let first = send(&lab, &one, &gate.path(), 1);
     let held = gate.meet();
     let began = AtomicBool::new(false);
     thread::scope(|s| {
         let (one, inline, began) = (&one, &inline, &began);
         let second = s.spawn(move || {
-            let value = inline.job(through, ("", 2)).limit(one).submit().wait();
+            let value = send(inline, one, "", 2).wait();
             began.store(true, SeqCst);
             value
         });
@@ -337,13 +263,8 @@ fn an_inline_engine_shares_a_limit() {
     }
     let rate = Limiter::builder().rate(100, Duration::from_secs(1)).build();
     let start = Instant::now();
-    assert_eq!(
-        inline
-            .map(through, (0..6).map(|n| ("", n)))
-            .limit(&rate)
-            .count(),
-        6
-    );
+    let all = inline.map(through, (0..6).map(|n| ("", n))).limit(&rate);
+    assert_eq!(all.count(), 6);
     assert!(start.elapsed() >= Duration::from_millis(50));
 }
 
@@ -415,44 +336,12 @@ fn a_job_that_waits_for_its_own_permit_is_rejected() {
     INLINE.lock().unwrap().clear();
 }
 
-/// Each thread holds one of two permits and waits for another.
-fn a_deadlock_of_waiting_threads_is_an_error() {
-    static BOTH_HAVE_ONE: Barrier = Barrier::new(2);
-    fn greedy() -> bool {
-        let (engine, limiter) = inline();
-        BOTH_HAVE_ONE.wait();
-        is_refused(engine.job(|| (), ()).limit(&limiter).submit().wait())
-    }
-    let limiter = at_once(2);
-    *INLINE.lock().unwrap() = vec![(Arc::new(Engine::inline()), limiter.clone())];
-    step("two threads that each wait for the other's permit");
-    let refused = thread::scope(|threads| {
-        let job = || {
-            let (engine, limiter) = inline();
-            engine.job(greedy, ()).limit(&limiter).submit().wait()
-        };
-        [(); 2]
-            .map(|()| threads.spawn(job))
-            .map(|thread| thread.join().unwrap().unwrap())
-    });
-    // The last one is rejected; the other then gets its permit.
-    assert_ne!(refused[0], refused[1]);
-    assert_eq!((limiter.given(), limiter.waiting()), (0, 0));
-    // A waiting job without a permit is not part of the deadlock.
-    let lab = Lab::new(1);
-    assert_eq!(
-        lab.job(through, ("", 3)).limit(&limiter).submit().wait(),
-        Ok(3)
-    );
-    INLINE.lock().unwrap().clear();
-}
-
 fn a_permit_is_returned_when_its_worker_dies() {
     let lab = Lab::new(2);
     let one = at_once(1);
     let gate = Gate::new();
-    let job = lab.job(through, (gate.path(), 1)).limit(&one).submit();
-    let next = lab.job(through, ("", 2)).limit(&one).submit();
+    let job = send(&lab, &one, &gate.path(), 1);
+    let next = send(&lab, &one, "", 2);
     let held = gate.meet();
     let worker = lab.busy_worker();
     lab.replace(worker);
@@ -461,43 +350,22 @@ fn a_permit_is_returned_when_its_worker_dies() {
     assert_eq!(job.wait().unwrap_err().kind(), &KILLED);
     drop(held);
     // The same if a job ends by its deadline, by cancellation, by a panic, or is rejected.
-    let late = lab
-        .job(through, (gate.path(), 3))
-        .limit(&one)
-        .deadline(Duration::from_millis(20))
-        .submit();
-    assert_kind!(
-        late.wait().unwrap_err(),
-        JobErrorKind::Limit(JobLimit::Deadline { .. })
-    );
-    let hung = lab.job(through, (gate.path(), 4)).limit(&one).submit();
+    let limit = Duration::from_millis(20);
+    let hangs = lab.job(through, (gate.path(), 3)).limit(&one);
+    let error = lab.failure_of(hangs.deadline(limit).submit());
+    assert_eq!(*error.kind(), late(limit));
+    let hung = send(&lab, &one, &gate.path(), 4);
     let held = gate.meet();
     hung.kill();
-    assert_eq!(hung.wait().unwrap_err().kind(), &JobErrorKind::Cancelled);
+    assert_eq!(*lab.failure_of(hung).kind(), JobErrorKind::Cancelled);
     drop(held);
-    lab.job(|| -> u64 { panic!("no") }, ())
-        .limit(&one)
-        .submit()
-        .wait()
-        .unwrap_err();
+    lab.failure_of(lab.job(|| -> u64 { panic!("no") }, ()).limit(&one).submit());
     let foreign = Array::from_slice(&[1u8]);
-    let refused = lab
-        .job(|values: &[u8]| values.len() as u64, (&foreign,))
-        .limit(&one)
-        .submit();
-    assert_eq!(
-        refused.wait().unwrap_err().kind(),
-        &rejected(Rejection::ForeignArray)
-    );
-    assert_eq!(
-        lab.job(through, ("", 5))
-            .limit(&one)
-            .submit()
-            .wait()
-            .unwrap(),
-        5
-    );
-    assert_none_waits(&lab);
+    let refused = lab.job(|values: &[u8]| values.len() as u64, (&foreign,));
+    let error = lab.failure_of(refused.limit(&one).submit());
+    assert_eq!(*error.kind(), rejected(Rejection::ForeignArray));
+    assert_eq!(send(&lab, &one, "", 5).wait().unwrap(), 5);
+    lab.assert_idle();
 }
 
 fn each_attempt_needs_a_permit() {
@@ -521,7 +389,7 @@ fn each_attempt_needs_a_permit() {
         .limit(&one)
         .submit();
     let held = gates[0].meet();
-    let other = lab.job(through, (gates[1].path(), 2)).limit(&one).submit();
+    let other = send(&lab, &one, &gates[1].path(), 2);
     drop(held);
     // The first attempt has ended, and the other job has its permit.
     let held = gates[1].meet();
@@ -532,34 +400,30 @@ fn each_attempt_needs_a_permit() {
     step("the second attempt");
     assert_eq!(tried.wait().unwrap(), 1);
     assert_eq!(other.wait().unwrap(), 2);
-    assert_none_waits(&lab);
+    lab.assert_idle();
 }
 
 fn a_job_cancelled_while_waiting_for_a_permit_leaves_the_queue() {
     let lab = Lab::new(2);
     let one = at_once(1);
     let gate = Gate::new();
-    let running = lab.job(through, (gate.path(), 0)).limit(&one).submit();
+    let running = send(&lab, &one, &gate.path(), 0);
     let held = gate.meet();
-    let line: Vec<_> = (0..6)
-        .map(|n| lab.job(through, ("", n)).limit(&one).submit())
-        .collect();
+    let line: Vec<_> = (0..6).map(|n| send(&lab, &one, "", n)).collect();
     let [dropped, cancelled, ended, detached, kept, last]: [Job<u64>; 6] = line.try_into().unwrap();
     drop(dropped);
     cancelled.cancel();
     ended.kill();
     detached.detach();
-    assert_eq!(
-        cancelled.wait().unwrap_err().kind(),
-        &JobErrorKind::Cancelled
-    );
-    assert_eq!(ended.wait().unwrap_err().kind(), &JobErrorKind::Cancelled);
+    for job in [cancelled, ended] {
+        assert_eq!(job.wait().unwrap_err().kind(), &JobErrorKind::Cancelled);
+    }
     assert_eq!(lab.stats().limited, 3);
     drop(held);
     step("the remaining jobs");
     assert_eq!((kept.wait().unwrap(), last.wait().unwrap()), (4, 5));
     running.wait().unwrap();
-    assert_none_waits(&lab);
+    lab.assert_idle();
 }
 
 fn dropping_a_running_job_keeps_its_permit_until_it_ends() {
@@ -567,20 +431,20 @@ fn dropping_a_running_job_keeps_its_permit_until_it_ends() {
     let one = at_once(1);
     let gate = Gate::new();
     for detach in [false, true] {
-        let running = lab.job(through, (gate.path(), 0)).limit(&one).submit();
+        let running = send(&lab, &one, &gate.path(), 0);
         let held = gate.meet();
         if detach {
             running.detach();
         } else {
             drop(running);
         }
-        let next = lab.job(through, ("", 1)).limit(&one).submit();
+        let next = send(&lab, &one, "", 1);
         assert_eq!(lab.stats().limited, 1, "it still runs");
         drop(held);
         step("the next one, after a detached job");
         assert_eq!(next.wait().unwrap(), 1);
     }
-    assert_none_waits(&lab);
+    lab.assert_idle();
 }
 
 /// A caller with one job comes in between the items of a map.
@@ -616,7 +480,7 @@ fn a_map_leaves_permits_for_others() {
         map.join().unwrap();
         assert_eq!(*taken.lock().unwrap(), 1000);
     });
-    assert_none_waits(&lab);
+    lab.assert_idle();
 }
 
 fn shutdown_runs_jobs_that_wait_for_permits() {
@@ -625,9 +489,7 @@ fn shutdown_runs_jobs_that_wait_for_permits() {
         .concurrency(1)
         .rate(1000, Duration::from_secs(1))
         .build();
-    let jobs: Vec<_> = (0..20)
-        .map(|n| lab.job(through, ("", n)).limit(&limiter).submit())
-        .collect();
+    let jobs: Vec<_> = (0..20).map(|n| send(&lab, &limiter, "", n)).collect();
     step("the end of all jobs, including waiting ones");
     lab.into_inner().shutdown();
     for (n, job) in (0..20).zip(jobs) {
@@ -638,12 +500,10 @@ fn shutdown_runs_jobs_that_wait_for_permits() {
 fn a_dropped_engine_answers_its_jobs_and_frees_its_permits() {
     let (one, first, second) = (at_once(1), Lab::new(1), Lab::new(1));
     let gate = Gate::new();
-    let running = first.job(through, (gate.path(), 0)).limit(&one).submit();
+    let running = send(&first, &one, &gate.path(), 0);
     let held = gate.meet();
-    let in_front: Vec<_> = (0..10)
-        .map(|n| first.job(through, ("", n)).limit(&one).submit())
-        .collect();
-    let behind = second.job(through, ("", 2)).limit(&one).submit();
+    let in_front: Vec<_> = (0..10).map(|n| send(&first, &one, "", n)).collect();
+    let behind = send(&second, &one, "", 2);
     drop(first.into_inner());
     step("the job of the remaining engine");
     assert_eq!(behind.wait().unwrap(), 2);
@@ -652,5 +512,5 @@ fn a_dropped_engine_answers_its_jobs_and_frees_its_permits() {
     }
     drop(held);
     assert_eq!((one.given(), one.waiting()), (0, 0));
-    assert_none_waits(&second);
+    second.assert_idle();
 }

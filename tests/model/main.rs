@@ -17,6 +17,7 @@ mod harness;
 mod lanes;
 mod limiter;
 mod maps;
+mod narrow;
 mod numbers;
 mod observing;
 mod origins;

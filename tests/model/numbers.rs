@@ -6,7 +6,7 @@ use std::time::Duration;
 use arenite::par::Number;
 use arenite::{Array, ArrayMut, Engine, JobErrorKind, JobLimit, Spawn, call};
 
-use crate::harness::{ABORTED, Gate, KILLED, Lab, assert_kind, pass, step, tests, wait_until};
+use crate::harness::{ABORTED, Gate, Lab, assert_kind, pass, step, tests};
 
 tests![
     the_same_bits_for_any_number_of_workers,
@@ -20,7 +20,6 @@ tests![
     counts_in_bins,
     too_many_bins_for_the_arena_are_an_error,
     too_many_bins_for_the_program_are_an_error,
-    sums_survive_killed_workers,
     a_scan_names_the_worker_that_died,
     a_reduction_combines_rows,
     a_reduction_of_small_chunks_is_few_jobs,
@@ -28,9 +27,7 @@ tests![
     a_reduction_of_texts_shows_its_tree,
     a_reduction_names_what_failed,
     a_reduction_whose_kernels_spawn,
-    a_reduction_names_the_worker_that_died,
     reductions_leave_nothing_behind,
-    a_retried_part_reads_the_same_broadcast,
 ];
 
 /// Numbers of very different magnitude, so that each order of addition gives other bits.
@@ -89,36 +86,21 @@ fn sums_of_all_types() {
     where
         T::Error: std::fmt::Debug,
     {
-        let a = lab.from_fn([300, 1000], |i| T::try_from((i % 100) as i32).unwrap());
-        let a = a.unwrap();
-        assert_eq!(lab.par(&a).mean().unwrap(), 49.5);
-        assert_eq!(
-            lab.par(&a)
-                .min()
-                .unwrap()
-                .map(|x| x == T::try_from(0).unwrap()),
-            Some(true)
-        );
-        assert_eq!(
-            lab.par(&a)
-                .max()
-                .unwrap()
-                .map(|x| x == T::try_from(99).unwrap()),
-            Some(true)
-        );
-        assert_eq!(lab.par(&a).argmin().unwrap(), Some(0));
-        assert_eq!(lab.par(&a).argmax().unwrap(), Some(99));
-        lab.par(&a).sum().unwrap()
+        let of = |x: usize| T::try_from(x as i32).unwrap();
+        let a = lab.from_fn([300, 1000], |i| of(i % 100)).unwrap();
+        let par = || lab.par(&a);
+        assert_eq!(par().mean().unwrap(), 49.5);
+        assert!(par().min().unwrap().is_some_and(|x| x == of(0)));
+        assert!(par().max().unwrap().is_some_and(|x| x == of(99)));
+        assert_eq!(par().argmin().unwrap(), Some(0));
+        assert_eq!(par().argmax().unwrap(), Some(99));
+        par().sum().unwrap()
     }
     let lab = Lab::new(2);
-    assert_eq!(check::<i8>(&lab), 14_850_000_i64);
-    assert_eq!(check::<i16>(&lab), 14_850_000_i64);
-    assert_eq!(check::<i32>(&lab), 14_850_000_i64);
-    assert_eq!(check::<i64>(&lab), 14_850_000_i64);
-    assert_eq!(check::<u8>(&lab), 14_850_000_u64);
-    assert_eq!(check::<u16>(&lab), 14_850_000_u64);
-    assert_eq!(check::<u32>(&lab), 14_850_000_u64);
-    assert_eq!(check::<u64>(&lab), 14_850_000_u64);
+    let signed = [check::<i8>, check::<i16>, check::<i32>, check::<i64>];
+    assert_eq!(signed.map(|check| check(&lab)), [14_850_000_i64; 4]);
+    let unsigned = [check::<u8>, check::<u16>, check::<u32>, check::<u64>];
+    assert_eq!(unsigned.map(|check| check(&lab)), [14_850_000_u64; 4]);
     let tenths = lab.from_fn(1 << 20, |_| 0.1f64).unwrap();
     assert!((lab.par(&tenths).sum().unwrap() - 104_857.6).abs() < 1e-9);
     lab.assert_in_use(tenths.len() as u64 * 8);
@@ -130,14 +112,11 @@ fn results_out_of_range_are_errors() {
     let error = lab.par(&large).sum().unwrap_err();
     assert!(error.to_string().contains("out of range of i64"), "{error}");
     assert_eq!(lab.par(&large).mean().unwrap(), i64::MAX as f64);
-    // Intermediate results may be out of range.
-    let back = lab
-        .from_fn(100_001, |i| if i % 2 == 0 { u64::MAX } else { 0 })
-        .unwrap();
+    let back = lab.from_fn(100_001, |i| [u64::MAX, 0][i % 2]).unwrap();
     assert!(lab.par(&back).sum().is_err());
-    let back = lab
-        .from_fn(100_000, |i| if i < 50_000 { i64::MAX } else { -i64::MAX })
-        .unwrap();
+    // Intermediate results may be out of range.
+    let back = |i| if i < 50_000 { i64::MAX } else { -i64::MAX };
+    let back = lab.from_fn(100_000, back).unwrap();
     assert_eq!(lab.par(&back).sum().unwrap(), 0);
 }
 
@@ -146,22 +125,15 @@ fn empty_inputs() {
     let shapes = [arenite::Shape::from(0), [0, 5].into(), [5, 0].into()];
     for (shape, parts) in shapes.into_iter().zip([0, 0, 4]) {
         let none = lab.zeros::<f32>(shape).unwrap().seal();
-        assert_eq!(lab.par(&none).sum().unwrap(), 0.0);
-        assert!(lab.par(&none).mean().unwrap().is_nan());
-        assert_eq!(
-            (
-                lab.par(&none).min().unwrap(),
-                lab.par(&none).argmax().unwrap()
-            ),
-            (None, None)
-        );
-        let (cumulative, counts) = (
-            lab.par(&none).cumsum(),
-            lab.par(&none).histogram(3, (0.0, 1.0)),
-        );
-        assert_eq!(cumulative.unwrap().shape(), shape);
-        assert_eq!(counts.unwrap().counts, [0; 3]);
-        let sum = lab.par(&none).reduce(plain_sum, (), |a: f32, b: f32| a + b);
+        let par = || lab.par(&none);
+        assert_eq!(par().sum().unwrap(), 0.0);
+        assert!(par().mean().unwrap().is_nan());
+        assert_eq!(par().min().unwrap(), None);
+        assert_eq!(par().argmax().unwrap(), None);
+        assert_eq!(par().cumsum().unwrap().shape(), shape);
+        let histogram = par().histogram(3, (0.0, 1.0)).unwrap();
+        assert_eq!(histogram.counts, [0; 3]);
+        let sum = par().reduce(plain_sum, (), |a: f32, b: f32| a + b);
         assert_eq!(sum.unwrap(), 0.0);
         assert_eq!(none.partitions(4).count(), parts, "{shape:?}");
         assert!(none.partitions(4).all(|part| part.is_empty()));
@@ -212,61 +184,50 @@ fn running_totals() {
     }
     // Associative but not commutative: the last nonzero value.
     let last = |a: u16, b: u16| if b == 0 { a } else { b };
-    let sparse = lab.from_fn(200_000, |i| {
-        if i % 5000 == 4999 {
-            (i / 5000) as u16 + 1
-        } else {
-            0
-        }
-    });
-    let filled = lab.par(&sparse.unwrap()).scan(last).unwrap();
-    assert!(
-        filled
-            .iter()
-            .enumerate()
-            .all(|(i, &x)| usize::from(x) == (i + 1) / 5000)
-    );
-    drop((bytes, sums, filled));
+    let ends = |i: usize| i % 5000 == 4999;
+    let sparse = |i| if ends(i) { (i / 5000) as u16 + 1 } else { 0 };
+    let sparse = lab.from_fn(200_000, sparse).unwrap();
+    let filled = lab.par(&sparse).scan(last).unwrap();
+    let mut each = filled.iter().enumerate();
+    assert!(each.all(|(i, &x)| usize::from(x) == (i + 1) / 5000));
+    drop((bytes, sums, sparse, filled));
     lab.assert_in_use(0);
 }
 
 fn an_overflowing_running_total_is_an_error() {
     let lab = Lab::new(2);
-    let steps = lab
-        .from_fn(100_000, |i| if i > 99_990 { i64::MAX / 4 } else { 0 })
-        .unwrap();
-    let error = lab.par(&steps).cumsum().unwrap_err();
-    assert!(error.to_string().contains("out of range of i64"), "{error}");
+    let cumsum = |of: fn(usize) -> i64| {
+        let steps = lab.from_fn(100_000, of).unwrap();
+        lab.par(&steps).cumsum()
+    };
+    const HALF: i64 = 1 << 62;
+    let overs: [fn(usize) -> i64; 2] = [
+        |i| if i > 99_990 { HALF / 2 } else { 0 },
+        // An element out of range, although later ones are in range.
+        |i| match i {
+            10_000 | 10_001 => HALF,
+            90_000 => -HALF,
+            _ => 0,
+        },
+    ];
+    for over in overs {
+        let error = cumsum(over).unwrap_err();
+        assert!(error.to_string().contains("out of range of i64"), "{error}");
+    }
     // The total of a chunk is out of range, but no element of the result is.
-    let half = 1i64 << 62;
-    let pairs = lab
-        .from_fn(100_000, |i| match i {
-            0 => -half,
-            50_000 | 50_001 => half,
-            _ => 0,
-        })
-        .unwrap();
-    let sums = lab.par(&pairs).cumsum().unwrap();
-    assert_eq!(
-        (sums[0], sums[49_999], sums[50_000], sums[99_999]),
-        (-half, -half, 0, half)
-    );
-    // An element out of range is an error, even if later ones are in range.
-    let over = lab
-        .from_fn(100_000, |i| match i {
-            10_000 | 10_001 => half,
-            90_000 => -half,
-            _ => 0,
-        })
-        .unwrap();
-    let error = lab.par(&over).cumsum().unwrap_err();
-    assert!(error.to_string().contains("out of range of i64"), "{error}");
-    drop((pairs, over, sums));
+    let sums = cumsum(|i| match i {
+        0 => -HALF,
+        50_000 | 50_001 => HALF,
+        _ => 0,
+    });
+    let sums = sums.unwrap();
+    let some = [0, 49_999, 50_000, 99_999].map(|i: usize| sums[i]);
+    assert_eq!(some, [-HALF, -HALF, 0, HALF]);
+    drop(sums);
     // A panic of the program's operation is an error as for any kernel.
-    let error = lab
-        .par(&steps)
-        .scan(|_: i64, _: i64| panic!("no more"))
-        .unwrap_err();
+    let steps = lab.from_fn(100_000, |i| i as i64).unwrap();
+    let panics = |_: i64, _: i64| panic!("no more");
+    let error = lab.par(&steps).scan(panics).unwrap_err();
     assert_kind!(error, JobErrorKind::Panicked { message, .. } if message == "no more");
     drop(steps);
     lab.assert_in_use(0);
@@ -279,13 +240,9 @@ fn counts_in_bins() {
     // The last bin includes its upper edge.
     assert_eq!(histogram.counts, [50_000, 50_000, 50_000, 50_000, 50_500]);
     assert_eq!(histogram.edges, [100.0, 200.0, 300.0, 400.0, 500.0, 600.0]);
-    assert_eq!(
-        Engine::inline()
-            .par(&values)
-            .histogram(5, (100.0, 600.0))
-            .unwrap(),
-        histogram
-    );
+    let inline = Engine::inline();
+    let same = inline.par(&values).histogram(5, (100.0, 600.0));
+    assert_eq!(same.unwrap(), histogram);
     drop(values);
     lab.assert_in_use(0);
 }
@@ -318,45 +275,6 @@ fn too_many_bins_for_the_program_are_an_error() {
         inline.par(&some).histogram(bins, (0.0, 1.0)).unwrap_err();
     }
     assert_eq!(lab.stats().restarts(), 0);
-}
-
-/// A killed worker may have written a part of its chunk.
-fn sums_survive_killed_workers() {
-    let lab = Lab::new(1);
-    let a = array(&lab, 2_000_000);
-    let bits = |sums: Array<f32>| sums.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    killed_in_the_middle(&lab, "sum_of<", || lab.par(&a).sum().unwrap().to_bits());
-    killed_in_the_middle(&lab, "scan::total<", || bits(lab.par(&a).cumsum().unwrap()));
-    killed_in_the_middle(&lab, "scan::fill<", || bits(lab.par(&a).cumsum().unwrap()));
-    let range = (-1e9, 1e9);
-    killed_in_the_middle(&lab, "histogram::count<", || {
-        lab.par(&a).histogram(50, range).unwrap().counts
-    });
-    drop(a);
-    lab.assert_in_use(0);
-}
-
-/// Kills the worker while it runs a job of this kernel, once per call, until a call has lost one.
-fn killed_in_the_middle<R>(lab: &Lab, kernel: &str, call: impl Fn() -> R + Sync)
-where
-    R: PartialEq + Send,
-{
-    let runs = |lab: &Lab| {
-        let kernels = lab.progress().kernels.into_iter();
-        let mut mine = kernels.filter(|one| one.name.contains(kernel));
-        mine.any(|one| one.running > 0)
-    };
-    let expected = call();
-    while lab.failures(kernel) == 0 {
-        thread::scope(|threads| {
-            let called = threads.spawn(&call);
-            wait_until("a chunk is running", || called.is_finished() || runs(lab));
-            lab.replace(0);
-            step("the results of the others");
-            let value = called.join().expect("a death in the middle is no failure");
-            assert!(value == expected, "other bits than before");
-        });
-    }
 }
 
 /// A kernel of the program is not run twice.
@@ -549,48 +467,14 @@ fn a_reduction_whose_kernels_spawn() {
     }
     for engine in [Engine::inline(), Lab::new(2).into_inner()] {
         let numbers = engine.from_fn(40 << 13, |i| i as u64).unwrap();
+        let par = || engine.par(&numbers);
         let expected: u64 = (0..40).map(|n| n << 13).sum();
-        assert_eq!(engine.par(&numbers).reduce(plain, (), add), Ok(expected));
-        assert_eq!(
-            engine.par(&numbers).reduce(spawns, (), add),
-            Ok(expected + 40)
-        );
-        assert_eq!(
-            engine.par(&numbers).reduce(plain, (), add_later),
-            Ok(expected)
-        );
+        assert_eq!(par().reduce(plain, (), add), Ok(expected));
+        assert_eq!(par().reduce(spawns, (), add), Ok(expected + 40));
+        assert_eq!(par().reduce(plain, (), add_later), Ok(expected));
         drop(numbers);
         engine.shutdown();
     }
-}
-
-fn a_reduction_names_the_worker_that_died() {
-    fn stops(rows: &[u64], gate: &str) -> u64 {
-        if rows[0] == 16_384 {
-            pass(gate);
-        }
-        rows.iter().sum()
-    }
-    let lab = Lab::new(1);
-    let numbers = lab.from_fn(1 << 17, |i| i as u64).unwrap();
-    let gate = Gate::new();
-    let path = gate.path();
-    let error = thread::scope(|threads| {
-        let reduced = threads.spawn(|| {
-            lab.par(&numbers)
-                .reduce(stops, (path.as_str(),), |a: u64, b: u64| a + b)
-        });
-        let met = gate.meet();
-        lab.replace(0);
-        drop(met);
-        reduced.join().unwrap().unwrap_err()
-    });
-    assert!(error.kernel().contains("stops"), "{error}");
-    assert_eq!(*error.kind(), KILLED, "{error}");
-    assert_eq!(
-        lab.par(&numbers).sum().unwrap(),
-        (1 << 16) * ((1 << 17) - 1)
-    );
 }
 
 /// Intermediate results are freed once combined.
@@ -614,49 +498,5 @@ fn reductions_leave_nothing_behind() {
     let error = lab.par(&bytes).reduce(fails, (), one).unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Returned("not today".into()));
     drop(bytes);
-    lab.assert_in_use(0);
-}
-
-/// The results of the other parts stay, and the retried part reads the same broadcast.
-fn a_retried_part_reads_the_same_broadcast() {
-    fn dot(part: &[f64], weights: &[f64], marker: &str) -> f64 {
-        // In one part, and only the first time.
-        if part[0] >= 1000.0 && std::fs::File::create_new(marker).is_ok() {
-            std::process::abort();
-        }
-        let row = |row: &[f64]| row.iter().zip(weights).map(|(a, b)| a * b).sum::<f64>();
-        part.chunks(weights.len()).map(row).sum()
-    }
-    let lab = Lab::new(2);
-    let table = lab.from_fn([1001, 4], |i| i as f64).unwrap();
-    let weights = lab.from_slice(&[1.0, 0.0, 0.0, -1.0]).unwrap();
-    let before = lab.stats().arena.in_use;
-    assert_eq!(table.partitions(7).count(), 7);
-    assert_eq!(lab.stats().arena.in_use, before, "without a copy");
-    for retries in [0, 1] {
-        let folder = tempfile::tempdir().unwrap();
-        let marker = folder.path().join("died");
-        let marker = marker.to_str().unwrap();
-        let parts = table.partitions(7).map(|part| (part, &weights, marker));
-        let report = lab.map(dot, parts).retries(retries).report();
-        assert!(std::path::Path::new(marker).exists());
-        let (sums, failures) = report.into_parts();
-        assert_eq!(failures.len(), 1 - retries as usize);
-        for failure in failures {
-            let kind = failure.error().kind();
-            assert_eq!(*kind, ABORTED, "{failure}");
-            assert_eq!(
-                failure.args().0[0],
-                table.partitions(7).nth(failure.index()).unwrap()[0]
-            );
-        }
-        let sum: f64 = sums.iter().flatten().sum();
-        let lost = sums.iter().filter(|sum| sum.is_none()).count();
-        assert_eq!(
-            (lost, sum),
-            (1 - retries as usize, -3.0 * 143.0 * (6 + retries) as f64)
-        );
-    }
-    drop((table, weights));
     lab.assert_in_use(0);
 }

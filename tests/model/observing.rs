@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, BuildError, Engine, Graph, JobErrorKind, JobLimit, Limiter, Trace};
+use arenite::{Array, BuildError, Engine, Graph, Job, JobErrorKind, JobLimit, Limiter, Trace};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -20,7 +20,6 @@ tests![
     kernels_are_distinguished_by_type,
     queueing_does_not_count_as_run_time,
     times_are_those_of_the_worker,
-    a_trace_records_a_killed_worker,
     each_retry_and_deadline_is_an_attempt_in_the_trace,
     waits_for_memory_are_traced,
     an_engine_dropped_at_work_completes_its_trace,
@@ -29,7 +28,7 @@ tests![
     an_unwritable_trace_is_an_error,
     an_engine_without_a_trace_has_no_thread_for_one,
     an_inline_engine_writes_a_trace,
-    each_lane_has_its_own_row_in_a_trace,
+    a_trace_records_a_killed_worker_and_its_lanes,
     a_graph_has_arrows,
 ];
 
@@ -54,9 +53,16 @@ impl Files {
         self.folder.path().join("report.html")
     }
 
+    fn read_page(&self) -> String {
+        std::fs::read_to_string(self.page()).unwrap()
+    }
+
+    fn trace(&self) -> Trace {
+        Trace::to(self.events()).report(self.page())
+    }
+
     fn lab(&self, workers: usize) -> Lab {
-        let trace = Trace::to(self.events()).report(self.page());
-        Lab::with(workers, |builder| builder.trace(trace))
+        Lab::with(workers, |builder| builder.trace(self.trace()))
     }
 
     fn read(&self) -> Events {
@@ -81,16 +87,9 @@ fn read(path: &Path) -> Events {
     // Runs of a lane, by start: they are disjoint or nested.
     let mut lanes: BTreeMap<(u64, u64), Vec<(f64, f64)>> = BTreeMap::new();
     for event in &events {
-        let text = |key: &str| {
-            event[key]
-                .as_str()
-                .unwrap_or_else(|| panic!("{key} of {event}"))
-        };
-        let number = |key: &str| {
-            event[key]
-                .as_f64()
-                .unwrap_or_else(|| panic!("{key} of {event}"))
-        };
+        let none = |key: &str| -> ! { panic!("no {key} in {event}") };
+        let text = |key: &str| event[key].as_str().unwrap_or_else(|| none(key));
+        let number = |key: &str| event[key].as_f64().unwrap_or_else(|| none(key));
         let lane = (number("pid") as u64, number("tid") as u64);
         assert!(!text("name").is_empty());
         if text("ph") == "M" {
@@ -102,10 +101,8 @@ fn read(path: &Path) -> Events {
         match text("ph") {
             "X" => {
                 assert!(number("dur") >= 0.0);
-                lanes
-                    .entry(lane)
-                    .or_default()
-                    .push((at, at + number("dur")));
+                let runs = lanes.entry(lane).or_default();
+                runs.push((at, at + number("dur")));
             }
             "b" => {
                 let id = (text("cat").to_owned(), text("id").to_owned());
@@ -113,17 +110,14 @@ fn read(path: &Path) -> Events {
             }
             "e" => {
                 let id = (text("cat").to_owned(), text("id").to_owned());
-                let begun = open
-                    .remove(&id)
-                    .unwrap_or_else(|| panic!("no beginning of {event}"));
+                let begun = open.remove(&id).unwrap_or_else(|| none("beginning"));
                 assert!(begun <= at, "{event}");
             }
             "i" => assert_eq!(text("s"), "t"),
             "s" => assert_eq!(flows.insert(number("id") as u64, at), None),
             "f" => {
-                let begun = flows
-                    .remove(&(number("id") as u64))
-                    .expect("an arrow's beginning");
+                let begun = flows.remove(&(number("id") as u64));
+                let begun = begun.unwrap_or_else(|| none("beginning"));
                 assert!(begun <= at && event["bp"] == "e");
             }
             other => panic!("an event of phase {other}"),
@@ -214,16 +208,12 @@ fn every_job_is_counted_once() {
     let cancelled = lab.submit(refuse, (3,));
     let dying = lab.submit(die, ());
     let middle = lab.progress();
-    assert_eq!(
-        (middle.submitted, middle.ended(), middle.running),
-        (6, 0, 1)
-    );
+    let jobs = (middle.submitted, middle.ended(), middle.running);
+    assert_eq!(jobs, (6, 0, 1));
     assert_eq!(middle.queued + middle.ahead, 5, "{middle:?}");
-    let pass_stats = middle
-        .kernels
-        .iter()
-        .find(|kernel| kernel.name.ends_with("pass"));
-    assert_eq!(pass_stats.unwrap().running, 1);
+    let mut kernels = middle.kernels.iter();
+    let at_gate_now = kernels.find(|kernel| kernel.name.ends_with("pass"));
+    assert_eq!(at_gate_now.unwrap().running, 1);
     drop(dropped);
     cancelled.cancel();
     assert_eq!((lab.progress().cancelled, lab.progress().left()), (2, 4));
@@ -234,19 +224,15 @@ fn every_job_is_counted_once() {
     lab.failure_of(dying);
     assert_eq!(*lab.failure_of(cancelled).kind(), JobErrorKind::Cancelled);
     let end = lab.progress();
-    assert_eq!(
-        (end.done, end.failed, end.cancelled, end.left()),
-        (2, 2, 2, 0),
-        "{end:?}"
-    );
+    let ended = (end.done, end.failed, end.cancelled, end.left());
+    assert_eq!(ended, (2, 2, 2, 0), "{end:?}");
     assert_eq!((end.bytes, end.running, end.queued), (1000, 0, 0));
     assert!(end.rate > 0.0 && end.elapsed > Duration::ZERO);
     assert_eq!(end.time_left(), Some(Duration::ZERO));
     drop(kept);
     // The same after a crash.
-    lab.submit(double, (&lab.from_slice(&[1u32]).unwrap(),))
-        .wait()
-        .unwrap();
+    let one = lab.from_slice(&[1u32]).unwrap();
+    lab.submit(double, (&one,)).wait().unwrap();
     assert_eq!(lab.progress().done, 3);
 }
 
@@ -284,10 +270,8 @@ fn progress_from_another_thread() {
             looks
         });
         let values = engine.map(|n: u32| n + 1, (0..20_000u32).map(|n| (n,)));
-        assert_eq!(
-            values.map(|value| u64::from(value.unwrap())).sum::<u64>(),
-            200_010_000
-        );
+        let sum: u64 = values.map(|value| u64::from(value.unwrap())).sum();
+        assert_eq!(sum, 200_010_000);
         step("the last look");
         let looks = watch.join().unwrap();
         assert!(looks.is_sorted(), "never back");
@@ -315,35 +299,22 @@ fn a_trace_has_each_run_on_its_lane() {
     assert_eq!(runs.len(), 200);
     let ends = events.of("e", "double");
     assert_eq!(ends.len(), 200);
-    let waits: HashMap<_, _> = ends
-        .into_iter()
-        .map(|end| (end["id"].as_str().unwrap().to_owned(), from(end)))
-        .collect();
+    let wait = |end: &Value| (end["id"].as_str().unwrap().to_owned(), from(end));
+    let waits: HashMap<_, _> = ends.into_iter().map(wait).collect();
     for ((job, attempt), run) in &runs {
-        assert_eq!(
-            waits[&format!("{job}.{attempt}")],
-            from(run),
-            "it waits until it runs"
-        );
-        let bytes = |key: &str| run["args"][key].as_u64();
-        assert_eq!(
-            (bytes("bytes_in"), bytes("bytes_out")),
-            (Some(100_000), Some(100_000))
-        );
+        let waited = waits[&format!("{job}.{attempt}")];
+        assert_eq!(waited, from(run), "it waits until it runs");
+        for key in ["bytes_in", "bytes_out"] {
+            assert_eq!(run["args"][key].as_u64(), Some(100_000));
+        }
         assert!(matches!(run["pid"].as_u64(), Some(2 | 3)) && run["tid"] == 0);
     }
     assert_eq!(events.of("X", "start").len(), 2);
     assert_eq!(events.of("i", "ready").len(), 2);
-    assert_eq!(
-        events.of("i", "ended").len(),
-        2,
-        "stopped, which is no death"
-    );
-    let names: Vec<_> = events
-        .of("M", "process_name")
-        .iter()
-        .map(|event| event["args"]["name"].clone())
-        .collect();
+    let ended = events.of("i", "ended").len();
+    assert_eq!(ended, 2, "stopped, which is no death");
+    let names = events.of("M", "process_name").into_iter();
+    let names: Vec<_> = names.map(|event| event["args"]["name"].clone()).collect();
     for name in ["arenite: waiting", "worker 0", "worker 1"] {
         assert!(names.contains(&Value::from(name)), "{names:?}");
     }
@@ -409,41 +380,6 @@ fn times_are_those_of_the_worker() {
         took <= over.as_secs_f64() * 1e6,
         "{took} µs within {over:?}"
     );
-}
-
-fn a_trace_records_a_killed_worker() {
-    let files = Files::new();
-    let lab = files.lab(2);
-    let before = lab.submit(busy_for, (0,)).wait();
-    assert_eq!(before, Ok(0));
-    let (job, at_gate) = lab.hold();
-    let worker = lab.busy_worker();
-    lab.replace(worker);
-    let error = lab.failure_of(job);
-    assert_eq!(error.worker(), Some(worker as u32));
-    drop(at_gate);
-    lab.submit(busy_for, (0,)).wait().unwrap();
-    // Complete also after the death of a worker.
-    lab.write_trace().unwrap();
-    files.read();
-    drop(lab);
-    let events = files.read();
-    let [died] = events.of("i", "died")[..] else {
-        panic!("{events:?}")
-    };
-    assert!(died["args"]["cause"].as_str().unwrap().contains("SIGKILL"));
-    let runs = events.runs("pass");
-    let [run] = runs.values().collect::<Vec<_>>()[..] else {
-        panic!("{runs:?}")
-    };
-    assert_eq!(
-        (&run["pid"], &run["cname"]),
-        (&died["pid"], &Value::from("terrible"))
-    );
-    assert!(run["args"]["error"].as_str().unwrap().contains("SIGKILL"));
-    assert!(from(run) < from(died), "it began before its worker died");
-    assert_eq!(events.runs("busy_for").len(), 2);
-    assert_eq!(events.of("X", "start").len(), 3);
 }
 
 fn each_retry_and_deadline_is_an_attempt_in_the_trace() {
@@ -555,13 +491,8 @@ fn observed() {
 fn a_killed_program_leaves_a_readable_trace() {
     let files = Files::new();
     let events = files.events();
-    let mut program = Program::with(
-        "observed",
-        || Ok(()),
-        |command| {
-            command.env(FILE, events);
-        },
-    );
+    let change = |command: &mut std::process::Command| _ = command.env(FILE, events);
+    let mut program = Program::with("observed", || Ok(()), change);
     program.expect("on");
     wait_until("the file has events", || {
         std::fs::metadata(files.events()).is_ok_and(|meta| meta.len() > 100_000)
@@ -589,7 +520,7 @@ fn a_report_names_causes() {
     lab.failure_of(lab.submit(die, ()));
     wait_until("the worker is replaced", || lab.stats().restarts() == 1);
     lab.write_trace().unwrap();
-    let page = std::fs::read_to_string(files.page()).unwrap();
+    let page = files.read_page();
     for part in [
         "refuse",
         "no 13",
@@ -636,24 +567,18 @@ fn an_engine_without_a_trace_has_no_thread_for_one() {
 
 fn an_unwritable_trace_is_an_error() {
     let nowhere = Path::new("/nowhere/at/all.json");
-    let error = Engine::builder()
-        .workers(1)
-        .trace(Trace::to(nowhere))
-        .build()
-        .unwrap_err();
+    let builder = Engine::builder().workers(1).trace(Trace::to(nowhere));
+    let error = builder.build().unwrap_err();
     assert!(matches!(&error, BuildError::Trace(trace) if trace.path == nowhere));
-    assert!(
-        error.to_string().contains("/nowhere/at/all.json"),
-        "{error}"
-    );
+    let text = error.to_string();
+    assert!(text.contains("/nowhere/at/all.json"), "{text}");
     let lab = Lab::new(1);
     assert_eq!(lab.write_trace().unwrap(), None);
 }
 
 fn an_inline_engine_writes_a_trace() {
     let files = Files::new();
-    let trace = Trace::to(files.events()).report(files.page());
-    let engine = Engine::builder().trace(trace).inline();
+    let engine = Engine::builder().trace(files.trace()).inline();
     engine.submit(busy_for, (1,)).wait().unwrap();
     let tripled = engine.map(|n: u32| n * 3, (0..10u32).map(|n| (n,)));
     assert_eq!(tripled.map(Result::unwrap).sum::<u32>(), 135);
@@ -671,84 +596,73 @@ fn an_inline_engine_writes_a_trace() {
         threads.spawn(|| engine.submit(busy_for, (0,)).wait().unwrap());
     });
     let progress = engine.progress();
-    assert_eq!(
-        (
-            progress.submitted,
-            progress.done,
-            progress.failed,
-            progress.left()
-        ),
-        (15, 13, 2, 0)
-    );
-    let refused = progress
-        .kernels
-        .iter()
-        .find(|kernel| kernel.name.ends_with("refuse"))
-        .unwrap();
-    assert_eq!(
-        (refused.calls, refused.failures, refused.running),
-        (1, 1, 0)
-    );
+    let ended = (progress.done, progress.failed, progress.left());
+    assert_eq!((progress.submitted, ended), (15, (13, 2, 0)));
+    let mut kernels = progress.kernels.iter();
+    let refused = kernels.find(|kernel| kernel.name.ends_with("refuse"));
+    let refused = refused.unwrap();
+    assert_eq!((refused.calls, refused.failures), (1, 1));
+    assert_eq!(refused.running, 0);
     assert_eq!(engine.write_trace().unwrap().unwrap().attempts, 15);
     drop(engine);
     let events = files.read();
-    let lanes: Vec<_> = events
-        .runs("busy_for")
-        .values()
-        .map(|run| run["tid"].as_u64())
-        .collect();
-    assert_eq!(lanes, [Some(0), Some(1)], "one row per thread");
+    let runs = events.runs("busy_for");
+    let lanes = runs.values().map(|run| run["tid"].as_u64());
+    assert!(lanes.eq([Some(0), Some(1)]), "one row per thread");
     assert_eq!(events.runs("refuse").len(), 1);
     // Texts are truncated, like those of workers.
     let at_length = std::fs::metadata(files.events()).unwrap().len();
     assert!((16 << 10..80 << 10).contains(&at_length), "{at_length}");
-    assert!(
-        std::fs::read_to_string(files.page())
-            .unwrap()
-            .contains("no 4")
-    );
+    assert!(files.read_page().contains("no 4"));
 
     let untraced = Engine::inline();
     assert_eq!(untraced.write_trace().unwrap(), None);
-    let nowhere = Engine::builder()
-        .trace(Trace::to("/nowhere/at/all.json"))
-        .inline();
+    let nowhere = Trace::to("/nowhere/at/all.json");
+    let nowhere = Engine::builder().trace(nowhere).inline();
     nowhere.submit(busy_for, (0,)).wait().unwrap();
-    let error = nowhere.write_trace().unwrap_err();
-    assert!(
-        error.to_string().contains("/nowhere/at/all.json"),
-        "{error}"
-    );
+    let error = nowhere.write_trace().unwrap_err().to_string();
+    assert!(error.contains("/nowhere/at/all.json"), "{error}");
 }
 
 /// With several lanes there is a row per lane, and the death of the worker names all running jobs.
-fn each_lane_has_its_own_row_in_a_trace() {
+fn a_trace_records_a_killed_worker_and_its_lanes() {
     let files = Files::new();
-    let trace = Trace::to(files.events()).report(files.page());
-    let lab = Lab::with(1, |builder| builder.lanes(3).trace(trace));
-    let (jobs, held) = at_gates(3, |gate| lab.submit(pass, (gate,)));
-    assert_eq!(lab.progress().running, 3);
+    let lab = Lab::with(2, |builder| builder.lanes(3).trace(files.trace()));
+    let (jobs, held) = at_gates(6, |gate| lab.submit(pass, (gate,)));
+    assert_eq!(lab.progress().running, 6);
     lab.replace(0);
-    for job in jobs {
-        lab.failure_of(job);
-    }
     drop(held);
+    let (ended, lost): (Vec<_>, Vec<_>) = jobs.into_iter().map(Job::wait).partition(Result::is_ok);
+    assert_eq!((ended.len(), lost.len()), (3, 3));
+    for error in lost.into_iter().map(Result::unwrap_err) {
+        assert_eq!(error.worker(), Some(0));
+    }
+    lab.submit(busy_for, (0,)).wait().unwrap();
+    // Complete also after the death of a worker.
+    lab.write_trace().unwrap();
+    files.read();
     drop(lab);
     let events = files.read();
+    let [died] = events.of("i", "died")[..] else {
+        panic!("{events:?}")
+    };
+    assert!(died["args"]["cause"].as_str().unwrap().contains("SIGKILL"));
     let runs = events.runs("pass");
-    let mut lanes: Vec<_> = runs
-        .values()
-        .map(|run| (run["pid"].as_u64(), run["tid"].as_u64()))
-        .collect();
+    let lane = |run: &&Value| (run["pid"].as_u64(), run["tid"].as_u64());
+    let mut lanes: Vec<_> = runs.values().map(lane).collect();
     lanes.sort_unstable();
-    assert_eq!(lanes, [0, 1, 2].map(|lane| (Some(2), Some(lane))));
-    assert!(runs.values().all(|run| run["args"]["error"].is_string()));
-    assert_eq!(events.of("i", "died").len(), 1);
-    assert!(
-        std::fs::read_to_string(files.page())
-            .unwrap()
-            .contains("worker 0 lane 2")
-    );
+    let rows = [2, 3].map(|worker| [0, 1, 2].map(|lane| (Some(worker), Some(lane))));
+    assert_eq!(lanes, rows.concat());
+    for run in runs.values() {
+        let error = run["args"]["error"].as_str().unwrap_or_default();
+        let is_lost = run["pid"] == died["pid"];
+        assert_eq!(error.contains("SIGKILL"), is_lost, "{run}");
+        assert_eq!(run["cname"] == "terrible", is_lost, "{run}");
+        assert!(from(run) < from(died), "it began before its worker died");
+    }
+    assert_eq!(events.runs("busy_for").len(), 1);
+    assert_eq!(events.of("X", "start").len(), 3);
+    assert!(files.read_page().contains("worker 0 lane 2"));
 }
 
 /// One node feeds two, which feed one: four jobs and four arrows, each from inside one run to inside another.

@@ -9,7 +9,6 @@ tests![
     each_attempt_has_its_last_words,
     a_quarantined_job_has_the_last_lines_of_all_attempts,
     a_dependent_names_the_failed_node_as_origin,
-    a_chain_killed_in_its_middle_has_last_lines,
     a_spawned_job_names_its_origin,
     a_dead_letter_has_the_last_lines,
     a_jobs_own_failure_has_no_origin,
@@ -78,28 +77,6 @@ fn a_dependent_names_the_failed_node_as_origin() {
     let origin = error.origin().expect("the node that died");
     assert_eq!((origin.kind(), origin.attempt()), (&ABORTED, 2));
     check(origin, "a node", 1);
-}
-
-fn a_chain_killed_in_its_middle_has_last_lines() {
-    let lab = quiet();
-    let mut graph = Graph::new();
-    let first = graph.add(|| 1u32, ());
-    let dies = graph.add(
-        |_: u32| -> u32 {
-            eprintln!("in the middle");
-            std::process::abort()
-        },
-        (&first,),
-    );
-    let last = graph.add(|x: u32| x, (&dies,));
-    // Requested as well, so that it is not part of the chain.
-    let beside = graph.add(|x: u32| x, (&dies,));
-    let (last, beside) = graph.run(&lab, (&last, &beside)).unwrap().results();
-    for lost in [last, beside] {
-        let error = lost.unwrap_err();
-        let origin = error.origin().expect("the node that died");
-        assert_eq!(origin.last_words(), ["in the middle"], "{error}");
-    }
 }
 
 fn spawns(name: &str) -> Spawn<u32> {

@@ -1,13 +1,11 @@
 //! Iterative algorithms: rounds copy nothing, because inputs and scratch values stay in the workers.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::thread;
 
 use arenite::{Array, Engine, JobErrorKind, WorkerExit};
 
-use crate::harness::{Gate, Lab, assert_kind, pass, step, tests, wait_until};
+use crate::harness::{Lab, assert_kind, step, tests};
 
 tests![
     scratch_is_made_once_per_worker,
@@ -16,7 +14,6 @@ tests![
     an_array_cannot_be_stored_in_scratch,
     inputs_and_scratch_do_not_move_between_rounds,
     rounds_copy_nothing,
-    a_round_survives_a_killed_worker,
 ];
 
 /// The number of values made in this process.
@@ -187,66 +184,4 @@ fn rounds_copy_nothing() {
             .zip(roots)
             .all(|(n, x)| (x * x - n).abs() < 1e-6)
     );
-}
-
-fn improve_at(gate: &str, numbers: &[f64], roots: &[f64]) -> Array<f64> {
-    if !gate.is_empty() {
-        pass(gate);
-    }
-    improve(numbers, roots)
-}
-
-/// A round of which one part waits at the gate when its worker is killed.
-fn disturbed(
-    lab: &Lab,
-    numbers: &Array<f64>,
-    roots: &[Array<f64>],
-    victim: usize,
-) -> Vec<Array<f64>> {
-    let gate = Gate::new();
-    let gates = (0..roots.len()).map(|part| match part == victim {
-        true => gate.path(),
-        false => String::new(),
-    });
-    let parts = gates.zip(numbers.partitions(roots.len()).zip(roots));
-    let parts = parts.map(|(gate, (numbers, roots))| (gate, numbers, roots));
-    let map = lab.map(improve_at, parts).retries(5);
-    thread::scope(|threads| {
-        let round = threads.spawn(|| map.collect::<Result<_, _>>().unwrap());
-        let held = gate.meet();
-        let at_the_gate = Cell::new(0);
-        wait_until("only the worker at the gate is busy", || {
-            let workers = lab.stats().workers.into_iter().enumerate();
-            let busy: Vec<_> = workers.filter(|(_, worker)| worker.open > 0).collect();
-            at_the_gate.set(busy[0].0);
-            busy.len() == 1
-        });
-        lab.replace(at_the_gate.get());
-        drop(held);
-        // The next attempt comes to the gate again.
-        gate.release_all(|| round.is_finished());
-        round.join().unwrap()
-    })
-}
-
-fn a_round_survives_a_killed_worker() {
-    let lab = Lab::new(2);
-    let (numbers, mut roots) = start(&lab);
-    let (_, mut undisturbed) = start(&lab);
-    for (step, victim) in [0, 3, 7].into_iter().cycle().take(10).enumerate() {
-        undisturbed = round(&lab, &numbers, &undisturbed);
-        roots = match step % 2 {
-            0 => disturbed(&lab, &numbers, &roots, victim),
-            _ => round(&lab, &numbers, &roots),
-        };
-    }
-    let deaths = lab.stats().restarts();
-    assert_eq!(deaths, 5);
-    let bits = |parts: &[Array<f64>]| -> Vec<u64> {
-        parts
-            .iter()
-            .flat_map(|part| part.iter().map(|x| x.to_bits()))
-            .collect()
-    };
-    assert_eq!(bits(&roots), bits(&undisturbed));
 }

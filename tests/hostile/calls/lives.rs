@@ -130,6 +130,26 @@ impl Troubles {
         assert_eq!(answers, 20, "each has an answer");
     }
 
+    /// A worker that ends, and is replaced.
+    fn abort(&mut self, engine: &Engine) {
+        let abort = || -> u8 { std::process::abort() };
+        match engine.submit(abort, ()).wait().unwrap_err() {
+            error if *error.kind() == ABORTED => {}
+            error => self.note(Failed::Job(error)),
+        }
+    }
+
+    /// A large array, when this number of workers that died has been replaced.
+    fn go_on(&mut self, engine: &Engine, restarts: u64) {
+        if let Some(bytes) = self.value(engine.submit(ramp, (700_000,)).wait()) {
+            assert!(is_ramp(&bytes, 700_000));
+        }
+        wait_until("those that died have been replaced", || {
+            let stats = engine.stats();
+            stats.restarts() >= restarts && stats.workers.iter().all(|worker| worker.ready)
+        });
+    }
+
     /// The end of a scenario: whatever failed, the accounting is consistent. No call fails while that is checked, so
     /// that failures hit the scenario's own calls, and then those of the engine's end.
     fn end(self, engine: Engine, invariant: &Invariant) -> Result<(), Failed> {
@@ -176,11 +196,7 @@ fn deaths(backing: Backing, invariant: &Invariant) -> Result<(), Failed> {
         assert_eq!(found, expected);
     }
     troubles.ramps(&engine);
-    let abort = || -> u8 { std::process::abort() };
-    match engine.submit(abort, ()).wait().unwrap_err() {
-        error if *error.kind() == ABORTED => {}
-        error => troubles.note(Failed::Job(error)),
-    }
+    troubles.abort(&engine);
     let limit = Duration::from_millis(1);
     let late = engine.job(hang, ()).deadline(limit).submit();
     match late.wait().unwrap_err() {
@@ -188,13 +204,7 @@ fn deaths(backing: Backing, invariant: &Invariant) -> Result<(), Failed> {
         error => troubles.note(Failed::Job(error)),
     }
     // Not before the hanging one is gone.
-    if let Some(bytes) = troubles.value(engine.submit(ramp, (700_000,)).wait()) {
-        assert!(is_ramp(&bytes, 700_000));
-    }
-    wait_until("both that died have been replaced", || {
-        let stats = engine.stats();
-        stats.restarts() >= 2 && stats.workers.iter().all(|worker| worker.ready)
-    });
+    troubles.go_on(&engine, 2);
     drop(values);
     troubles.end(engine, invariant)
 }
@@ -276,18 +286,8 @@ fn locked(invariant: &Invariant) -> Result<(), Failed> {
         assert!(shut, "{:?}", engine.sandbox_report());
     }
     troubles.ramps(&engine);
-    let abort = || -> u8 { std::process::abort() };
-    match engine.submit(abort, ()).wait().unwrap_err() {
-        error if *error.kind() == ABORTED => {}
-        error => troubles.note(Failed::Job(error)),
-    }
-    if let Some(bytes) = troubles.value(engine.submit(ramp, (700_000,)).wait()) {
-        assert!(is_ramp(&bytes, 700_000));
-    }
-    wait_until("the one that died has been replaced", || {
-        let stats = engine.stats();
-        stats.restarts() >= 1 && stats.workers.iter().all(|worker| worker.ready)
-    });
+    troubles.abort(&engine);
+    troubles.go_on(&engine, 1);
     super::workers::assert_locked_down(&engine);
     troubles.end(engine, invariant)
 }

@@ -1,27 +1,20 @@
 //! Calls that wait for admission, in `async` code.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Waker};
-
 use arenite::engine::Calling;
 use smol::future::zip;
 
 use super::*;
 use crate::harness::{block_on, patience};
+use crate::narrow::{MIB, joins, measure, three_mib};
 
 tests![
     other_tasks_run_while_a_call_waits_for_admission,
     calls_run_in_the_order_of_admission,
-    a_call_dropped_before_admission_is_not_made,
     calls_of_each_thread_are_in_order,
     a_waiting_call_keeps_its_actor_alive,
     a_call_waiting_for_admission_reports_that_the_actor_ended,
-    an_ending_engine_answers_waiting_futures,
     without_workers_a_job_has_run_when_its_handle_is_returned,
 ];
-
-const MIB: u64 = 1 << 20;
 
 impl List {
     fn weigh(&mut self, x: u64, values: &[u8]) -> u64 {
@@ -30,37 +23,18 @@ impl List {
     }
 }
 
-fn held(values: &[u8], gate: &str) -> u64 {
-    pass(gate);
-    values.len() as u64
-}
-
 /// An engine that admits one job of 3 MiB at a time, and an actor. The engine knows the sizes of their results.
 fn narrow() -> (Lab, Actor<List>) {
-    let lab = Lab::with(1, |builder| builder.max_in_flight_bytes(4 * MIB));
-    let list = lab.actor(List::new, ()).start();
+    let lab = crate::narrow::narrow(1);
+    let list = new_list(&lab);
     let one = lab.from_slice(&[1u8]).unwrap();
     assert_eq!(list.call(List::weigh, (0, &one)).wait(), Ok(1));
     assert_eq!(seen(&list), [0]);
-    let gate = Gate::new();
-    let job = lab.submit(held, (&one, &gate.path()));
-    gate.open();
-    job.wait().unwrap();
     (lab, list)
-}
-
-fn three_mib(lab: &Lab) -> Array<u8> {
-    lab.zeros(3 * MIB as usize).unwrap().seal()
 }
 
 fn weigh(lab: &Lab, list: &Actor<List>, x: u64) -> Calling<List, u64> {
     list.call_async(List::weigh, (x, three_mib(lab)))
-}
-
-/// Polls once, so that the future waits for admission.
-fn joins<T>(future: &mut (impl Future<Output = T> + Unpin)) {
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(Pin::new(future).poll(&mut context).is_pending());
 }
 
 async fn answer<R: Send + 'static>(call: Calling<List, R>) -> Result<R, arenite::JobError> {
@@ -71,7 +45,7 @@ fn other_tasks_run_while_a_call_waits_for_admission() {
     let (lab, list) = narrow();
     for limit in [None, Some(patience())] {
         let gate = Gate::new();
-        let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+        let first = lab.submit(measure, (three_mib(&lab), &gate.path()));
         let in_hand = gate.meet();
         let args = (1, three_mib(&lab));
         let call = match limit {
@@ -98,13 +72,12 @@ fn other_tasks_run_while_a_call_waits_for_admission() {
     assert!(matches!(cause, JobErrorKind::Limit(JobLimit::Deadline { .. })) && !restarted);
     drop(list);
     lab.assert_in_use(0);
-    assert_eq!(lab.stats().admitted, 0);
 }
 
 fn calls_run_in_the_order_of_admission() {
     let (lab, list) = narrow();
     let gate = Gate::new();
-    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let first = lab.submit(measure, (three_mib(&lab), &gate.path()));
     let in_hand = gate.meet();
     let (array, one) = (three_mib(&lab), lab.from_slice(&[1u8]).unwrap());
     // Created in another order than the one in which they are polled. The second is dropped.
@@ -114,7 +87,7 @@ fn calls_run_in_the_order_of_admission() {
         let list = &list;
         let thread = s.spawn(move || list.call(List::weigh, (1, array)).wait());
         wait_until("the thread waits for admission", || {
-            lab.job(held, (&one, "")).try_submit().is_err()
+            lab.job(measure, (&one, "")).try_submit().is_err()
         });
         joins(&mut second);
         joins(&mut third);
@@ -132,29 +105,6 @@ fn calls_run_in_the_order_of_admission() {
     assert_eq!(seen(&list), [0, 1, 3, 4, 5]);
     drop((list, one));
     lab.assert_in_use(0);
-    assert_eq!(lab.stats().admitted, 0);
-}
-
-fn a_call_dropped_before_admission_is_not_made() {
-    let (lab, list) = narrow();
-    let gate = Gate::new();
-    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
-    let in_hand = gate.meet();
-    let (never_polled, mut dropped) = (weigh(&lab, &list, 1), weigh(&lab, &list, 2));
-    joins(&mut dropped);
-    let one = lab.from_slice(&[1u8]).unwrap();
-    let mut behind = list.call_async(List::weigh, (3, &one));
-    joins(&mut behind);
-    let before = lab.stats().arena.in_use;
-    drop((never_polled, dropped));
-    assert_eq!(lab.stats().arena.in_use, before - 6 * MIB);
-    step("the call behind it, which fits beside the job at the gate");
-    let job = block_on(behind);
-    drop(in_hand);
-    assert_eq!(job.wait(), Ok(1));
-    first.wait().unwrap();
-    assert_eq!(seen(&list), [0, 3]);
-    assert_eq!(lab.stats().admitted, 0);
 }
 
 fn calls_of_each_thread_are_in_order() {
@@ -187,24 +137,17 @@ fn calls_of_each_thread_are_in_order() {
 
 fn a_waiting_call_keeps_its_actor_alive() {
     let lab = Lab::new(1);
-    let call = lab
-        .actor(List::new, ())
-        .start()
-        .call_async(List::push, (7,));
+    let call = new_list(&lab).call_async(List::push, (7,));
     step("a call whose future has the only handle");
     assert_eq!(block_on(answer(call)), Ok(1));
-    drop(
-        lab.actor(List::new, ())
-            .start()
-            .call_async(List::push, (7,)),
-    );
+    drop(new_list(&lab).call_async(List::push, (7,)));
     lab.assert_in_use(0);
 }
 
 fn a_call_waiting_for_admission_reports_that_the_actor_ended() {
     let (lab, list) = narrow();
     let gate = Gate::new();
-    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
+    let first = lab.submit(measure, (three_mib(&lab), &gate.path()));
     let mut call = weigh(&lab, &list, 1);
     joins(&mut call);
     list.stop();
@@ -214,28 +157,11 @@ fn a_call_waiting_for_admission_reports_that_the_actor_ended() {
     assert_eq!(*error.kind(), rejected(Rejection::ActorEnded));
     first.wait().unwrap();
     lab.assert_in_use(0);
-    assert_eq!(lab.stats().admitted, 0);
-}
-
-fn an_ending_engine_answers_waiting_futures() {
-    let (lab, list) = narrow();
-    let gate = Gate::new();
-    let first = lab.submit(held, (three_mib(&lab), &gate.path()));
-    let in_hand = gate.meet();
-    let mut call = weigh(&lab, &list, 1);
-    joins(&mut call);
-    let waiting = thread::spawn(move || block_on(answer(call)));
-    step("the engine to be dropped");
-    drop(lab.into_inner());
-    let error = waiting.join().unwrap().unwrap_err();
-    assert_eq!(*error.kind(), JobErrorKind::ShutDown);
-    drop(in_hand);
-    assert!(first.wait().is_err());
 }
 
 fn without_workers_a_job_has_run_when_its_handle_is_returned() {
     let engine = Engine::inline();
-    let list = engine.actor(List::new, ()).start();
+    let list = new_list(&engine);
     let call = list.call_async(List::push, (7,));
     assert_eq!(seen(&list), [7], "before it is polled");
     assert_eq!(block_on(answer(call)), Ok(1));

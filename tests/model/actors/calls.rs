@@ -4,86 +4,20 @@ use super::*;
 use crate::harness::assert_kind;
 
 tests![
-    calls_run_in_order_in_one_worker,
-    many_threads_call_one_actor,
-    actors_are_spread_over_the_workers,
     other_jobs_run_during_a_call,
     priorities_of_jobs_do_not_reorder_calls,
-    an_error_and_a_panic_leave_the_actor_alive,
     a_name_belongs_to_one_actor_at_a_time,
     calls_can_be_cancelled,
     arguments_and_results_of_any_length,
     a_call_of_the_calling_actor_itself_is_rejected,
-    an_actor_may_end_itself,
     an_actor_may_look_up_names_while_it_starts,
     an_inline_engine_gives_the_same,
 ];
 
-fn calls_run_in_order_in_one_worker() {
-    let lab = Lab::new(2);
-    let list = lab.actor(List::new, ()).start();
-    // More than the slots of a link.
-    let calls: Vec<_> = (0..5_000).map(|x| list.call(List::push, (x,))).collect();
-    for (len, call) in (1..).zip(calls) {
-        assert_eq!(call.wait().unwrap(), len);
-    }
-    assert!(seen(&list).into_iter().eq(0..5_000));
-    let pids = [(); 50].map(|()| list.call(List::pid, ()).wait().unwrap());
-    assert!(
-        pids.iter()
-            .all(|&pid| pid == pids[0] && pid as i32 == lab.pid(here(&list)))
-    );
-    drop(list);
-    lab.assert_in_use(0);
-}
-
-fn many_threads_call_one_actor() {
-    let lab = Lab::new(2);
-    let list = lab.actor(List::new, ()).start();
-    thread::scope(|threads| {
-        for by in 0..4 {
-            let list = list.clone();
-            threads.spawn(move || {
-                let numbers = (0..500).map(|n| by * 1_000 + n);
-                let calls: Vec<_> = numbers.map(|x| list.call(List::push, (x,))).collect();
-                let places: Vec<_> = calls.into_iter().map(|call| call.wait().unwrap()).collect();
-                assert!(places.is_sorted(), "each thread's calls are in order");
-            });
-        }
-    });
-    let seen = seen(&list);
-    for by in 0..4 {
-        let own = seen.iter().filter(|&&x| x / 1_000 == by);
-        assert!(own.copied().eq((0..500).map(|n| by * 1_000 + n)));
-    }
-}
-
-fn actors_are_spread_over_the_workers() {
-    let lab = Lab::new(3);
-    let actors: Vec<_> = (0..9).map(|_| lab.actor(List::new, ()).start()).collect();
-    let mut at: Vec<_> = actors.iter().map(here).collect();
-    at.sort_unstable();
-    assert_eq!(at, [0, 0, 0, 1, 1, 1, 2, 2, 2]);
-    // Each actor has its own state.
-    for (n, list) in (0..).zip(&actors) {
-        (0..n).for_each(|x| list.call(List::push, (x,)).detach());
-    }
-    for (n, list) in (0..).zip(&actors) {
-        assert!(seen(list).into_iter().eq(0..n));
-    }
-    // The index of an ended actor is reused, without its state.
-    let mut actors = actors;
-    for _ in 0..20 {
-        drop(actors.remove(0));
-        actors.push(lab.actor(List::new, ()).start());
-        assert!(seen(actors.last().unwrap()).is_empty());
-    }
-}
-
 fn other_jobs_run_during_a_call() {
     let lab = Lab::new(2);
     let gate = Gate::new();
-    let list = lab.actor(List::new, ()).start();
+    let list = new_list(&lab);
     let first = list.call(List::push_at, (0, gate.path()));
     let held = gate.meet();
     let behind: Vec<_> = (1..20).map(|x| list.call(List::push, (x,))).collect();
@@ -106,7 +40,7 @@ fn other_jobs_run_during_a_call() {
 fn priorities_of_jobs_do_not_reorder_calls() {
     let lab = Lab::new(1);
     let gate = Gate::new();
-    let list = lab.actor(List::new, ()).start();
+    let list = new_list(&lab);
     let first = list.call(List::push_at, (0, gate.path()));
     let held = gate.meet();
     let mut behind = Vec::new();
@@ -126,29 +60,6 @@ fn priorities_of_jobs_do_not_reorder_calls() {
         assert_eq!(call.wait().unwrap(), len);
     }
     assert!(seen(&list).into_iter().eq(0..600));
-}
-
-fn an_error_and_a_panic_leave_the_actor_alive() {
-    fn refuse(list: &mut List, x: u64) -> Result<u64, String> {
-        list.push(x);
-        Err(format!("{x} is not wanted"))
-    }
-    fn panic_after(list: &mut List, x: u64) -> u64 {
-        list.push(x);
-        panic!("at {x}")
-    }
-    let lab = Lab::new(1);
-    let list = lab.actor(List::new, ()).start();
-    let refused = list.call(refuse, (1,)).wait().unwrap_err();
-    assert_eq!(
-        *refused.kind(),
-        JobErrorKind::Returned("1 is not wanted".into())
-    );
-    let panicked = list.call(panic_after, (2,)).wait().unwrap_err();
-    assert_kind!(panicked, JobErrorKind::Panicked { message, .. } if message == "at 2");
-    assert_eq!(list.call(List::push, (3,)).wait().unwrap(), 3);
-    assert_eq!(seen(&list), [1, 2, 3], "the state is unchanged");
-    assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 
 fn a_name_belongs_to_one_actor_at_a_time() {
@@ -196,7 +107,7 @@ fn calls_can_be_cancelled() {
     }
     let lab = Lab::new(1);
     let gate = Gate::new();
-    let list = lab.actor(List::new, ()).start();
+    let list = new_list(&lab);
     let running = list.call(listen, (gate.path(),));
     let held = gate.meet();
     let behind: Vec<_> = (1..600).map(|x| list.call(List::push, (x,))).collect();
@@ -286,22 +197,24 @@ fn an_inline_engine_gives_the_same() {
             });
         };
         record(list.call(List::push, (5,)));
-        record(list.call(|_: &mut List| -> u64 { panic!("oh") }, ()));
-        record(list.call(|_: &mut List| Err::<u64, _>("no"), ()));
+        let panics = |list: &mut List| -> u64 { panic!("oh {}", list.push(6)) };
+        record(list.call(panics, ()));
+        record(list.call(|list: &mut List| Err::<u64, _>(list.push(7)), ()));
         record(list.call(|list: &List| list.seen.iter().sum::<u64>(), ()));
         list.stop();
         record(list.call(List::push, (5,)));
         let never: Actor<List> = engine.actor(|| Err::<List, _>("never"), ()).start();
         record(never.call(List::push, (5,)));
-        let saved = engine
-            .actor(List::new, ())
-            .checkpoint(1, List::seen, List::restore)
-            .start();
-        record(saved.call(List::push, (5,)));
+        record(saved_list(engine, 1).call(List::push, (5,)));
         said
     }
     let lab = Lab::new(2);
-    assert_eq!(play(&lab), play(&Engine::inline()));
+    let said = play(&lab);
+    assert_eq!(said, play(&Engine::inline()));
+    assert!(said[2].contains('3'), "{said:?}");
+    // The state is as the methods left it.
+    assert_eq!([&said[0], &said[1], &said[3]], ["1", "oh 2", "18"]);
+    assert_eq!(lab.stats().restarts(), 0);
 }
 
 /// Without workers, a method can reach its own actor through a handle in a static.
@@ -356,23 +269,6 @@ fn a_call_of_the_calling_actor_itself_is_rejected() {
     assert!(text.contains("wait for itself") && text.ends_with(", 1"));
     BOTH.lock().unwrap().clear();
     LIST.lock().unwrap().take();
-}
-
-fn an_actor_may_end_itself() {
-    static SELF: Mutex<Option<Actor<List>>> = Mutex::new(None);
-    fn stop(list: &mut List) -> u64 {
-        let own = SELF.lock().unwrap().take().unwrap();
-        own.stop();
-        // The method runs to its end.
-        list.push(7)
-    }
-    let list = Engine::inline().actor(List::new, ()).start();
-    *SELF.lock().unwrap() = Some(list.clone());
-    step("a method that ends its actor");
-    assert_eq!(list.call(stop, ()).wait().unwrap(), 1);
-    let error = list.call(List::seen, ()).wait().unwrap_err();
-    assert_eq!(*error.kind(), rejected(Rejection::ActorEnded));
-    assert_eq!(list.status().lost, Some(rejected(Rejection::ActorEnded)));
 }
 
 fn an_actor_may_look_up_names_while_it_starts() {

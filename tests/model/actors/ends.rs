@@ -67,14 +67,14 @@ fn an_actor_ends_with_its_last_handle() {
         }
     }
     drop(lab.actor(|| Rude, ()).start());
-    drop(lab.actor(List::new, ()).start());
+    drop(new_list(&lab));
     lab.assert_idle();
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 
 fn an_actor_can_be_stopped() {
     let lab = Lab::new(1);
-    let list = lab.actor(List::new, ()).start();
+    let list = new_list(&lab);
     let other = list.clone();
     let before: Vec<_> = (0..100).map(|x| list.call(List::push, (x,))).collect();
     list.stop();
@@ -90,7 +90,7 @@ fn an_actor_can_be_stopped() {
     wait_until("it has ended", || {
         list.status().lost == Some(rejected(Rejection::ActorEnded))
     });
-    let next = lab.actor(List::new, ()).start();
+    let next = new_list(&lab);
     next.call(List::push, (1,)).wait().unwrap();
     let error = other.call(List::seen, ()).wait().unwrap_err();
     assert_eq!(*error.kind(), rejected(Rejection::ActorEnded));
@@ -128,7 +128,7 @@ fn without_workers_an_actor_can_be_stopped_from_its_method() {
 
 fn a_worker_with_an_actor_is_not_recycled() {
     let lab = Lab::with(1, |builder| builder.recycle_after_jobs(5));
-    let list = lab.actor(List::new, ()).start();
+    let list = new_list(&lab);
     for x in 0..30 {
         list.call(List::push, (x,)).wait().unwrap();
         lab.submit(|| (), ()).wait().unwrap();
@@ -159,7 +159,7 @@ fn a_shutdown_restores_no_unreachable_actor() {
         .checkpoint(1, List::seen, restore)
         .start();
     list.call(List::push, (1,)).wait().unwrap();
-    wait_until("it is saved", || list.status().checkpoints == 1);
+    await_saved(&list, 1);
     // One job in each worker.
     let (others, held) = at_gates(2, |gate| lab.submit(pass, (gate,)));
     let pid = lab.pid(here(&list));
@@ -185,10 +185,7 @@ fn a_shutdown_restores_no_unreachable_actor() {
 fn a_shutdown_answers_every_call() {
     let lab = Lab::new(2);
     let gate = Gate::new();
-    let list = lab
-        .actor(List::new, ())
-        .checkpoint(7, List::seen, List::restore)
-        .start();
+    let list = saved_list(&lab, 7);
     let first = list.call(List::push_at, (0, gate.path()));
     let held = gate.meet();
     let calls: Vec<_> = (1..1_000).map(|x| list.call(List::push, (x,))).collect();
@@ -208,13 +205,7 @@ fn a_shutdown_answers_every_call() {
 
 fn a_dropped_engine_answers_every_call() {
     let lab = Lab::new(2);
-    let actors: Vec<_> = (0..4)
-        .map(|_| {
-            lab.actor(List::new, ())
-                .checkpoint(1, List::seen, List::restore)
-                .start()
-        })
-        .collect();
+    let actors: Vec<_> = (0..4).map(|_| saved_list(&lab, 1)).collect();
     let calls: Vec<_> = actors
         .iter()
         .flat_map(|list| {

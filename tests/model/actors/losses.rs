@@ -8,11 +8,9 @@ use crate::harness::assert_kind;
 tests![
     a_call_without_a_state_names_the_cause,
     a_crash_ends_an_actor_without_checkpoints,
-    the_death_of_an_idle_worker_is_reported,
     a_checkpoint_restores_its_state,
     before_the_first_checkpoint_an_actor_starts_again,
     a_failed_checkpoint_is_retried_after_the_next_call,
-    failing_checkpoints_do_not_delay_calls,
     retracted_calls_are_in_no_checkpoint,
     a_worker_killed_while_restoring_is_replaced,
     a_state_that_kills_every_restoring_worker_is_lost,
@@ -58,74 +56,41 @@ fn a_call_without_a_state_names_the_cause() {
 fn a_crash_ends_an_actor_without_checkpoints() {
     let lab = Lab::new(2);
     let gate = Gate::new();
-    let actors = [(); 4].map(|()| lab.actor(List::new, ()).start());
+    let actors = [(); 4].map(|()| new_list(&lab));
     for actor in &actors {
         actor.call(List::push, (1,)).wait().unwrap();
     }
     let victim = &actors[0];
-    let beside = actors[1..]
-        .iter()
-        .find(|other| here(other) == here(victim))
-        .unwrap();
-    let elsewhere = actors[1..]
-        .iter()
-        .find(|other| here(other) != here(victim))
-        .unwrap();
+    let is_beside = |other: &&Actor<List>| here(other) == here(victim);
+    let beside = actors[1..].iter().find(is_beside).unwrap();
+    let elsewhere = actors.iter().find(|other| !is_beside(other)).unwrap();
     let waits = victim.call(List::push_at, (2, gate.path()));
     let held = gate.meet();
     let crash = victim.call(List::abort, ());
+    let job = crash.id();
     let behind: Vec<_> = (0..300).map(|x| victim.call(List::push, (x,))).collect();
     drop(held);
     waits.wait().unwrap();
-    let job = match lost(crash) {
-        (ABORTED, 2, false) => {
-            // The other actors of the same worker.
-            match lost(beside.call(List::seen, ())) {
-                (
-                    JobErrorKind::Lost(WorkerExit::OtherJob {
-                        job,
-                        cause: culprit,
-                    }),
-                    1,
-                    false,
-                ) => {
-                    assert_eq!(*culprit, ABORTED);
-                    job
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-        other => panic!("{other:?}"),
-    };
-    assert!(job.is_some());
-    for call in behind {
+    for call in behind.into_iter().chain([victim.call(List::push, (300,))]) {
         assert_eq!(lost(call), (ABORTED, 2, false));
     }
-    assert_eq!(lost(victim.call(List::seen, ())), (ABORTED, 2, false));
+    assert_eq!(lost(crash), (ABORTED, 2, false));
+    // The other actors of the same worker.
+    let cause = Box::new(ABORTED);
+    let neighbour = JobErrorKind::Lost(WorkerExit::OtherJob { job, cause });
+    assert_eq!(lost(beside.call(List::seen, ())), (neighbour, 1, false));
     assert!(victim.status().lost.is_some());
     assert_eq!(seen(elsewhere), [1]);
     // The worker goes on, also for other actors.
-    assert!(seen(&lab.actor(List::new, ()).start()).is_empty());
+    assert!(seen(&new_list(&lab)).is_empty());
     drop(actors);
     lab.assert_in_use(0);
-}
-
-fn the_death_of_an_idle_worker_is_reported() {
-    let lab = Lab::new(1);
-    let list = lab.actor(List::new, ()).start();
-    list.call(List::push, (1,)).wait().unwrap();
-    kill_worker_of(&lab, &list);
-    wait_until("the loss is known", || list.status().lost.is_some());
-    assert_eq!(lost(list.call(List::seen, ())), (KILLED, 1, false));
 }
 
 fn a_checkpoint_restores_its_state() {
     let lab = Lab::new(2);
     let gate = Gate::new();
-    let list = lab
-        .actor(List::new, ())
-        .checkpoint(3, List::seen, List::restore)
-        .start();
+    let list = saved_list(&lab, 3);
     for x in 0..8 {
         list.call(List::push, (x,)).wait().unwrap();
     }
@@ -214,47 +179,16 @@ fn a_failed_checkpoint_is_retried_after_the_next_call() {
     assert_eq!(seen(&list), [0, 1, 2, 3, 4]);
 }
 
-fn failing_checkpoints_do_not_delay_calls() {
-    fn save(_: &List) -> Result<Array<u64>, String> {
-        Err("never".into())
-    }
-    let lab = Lab::new(1);
-    let list = lab
-        .actor(List::new, ())
-        .checkpoint(1, save, List::restore)
-        .start();
-    let gate = Gate::new();
-    let first = list.call(List::push_at, (0, gate.path()));
-    let calls: Vec<_> = (1..100).map(|x| list.call(List::push, (x,))).collect();
-    drop(gate.meet());
-    first.wait().unwrap();
-    for (len, call) in (2..).zip(calls) {
-        assert_eq!(call.wait().unwrap(), len);
-    }
-    wait_until("the last has been attempted", || {
-        list.status().failed_checkpoints > 0 && lab.stats().open == 0
-    });
-    let status = list.status();
-    assert!(status.failed_checkpoints <= 100, "{status:?}");
-    assert_eq!(status.checkpoints, 0);
-}
-
 fn retracted_calls_are_in_no_checkpoint() {
     let lab = Lab::new(1);
     // The engine posts many jobs ahead once it knows that they are short.
-    let short = lab
-        .actor(List::new, ())
-        .checkpoint(1, List::seen, List::restore)
-        .start();
+    let short = saved_list(&lab, 1);
     for x in 0..300 {
         short.call(List::push, (x,)).wait().unwrap();
     }
     drop(short);
     for cancelled in [1, 2, 5] {
-        let list = lab
-            .actor(List::new, ())
-            .checkpoint(1, List::seen, List::restore)
-            .start();
+        let list = saved_list(&lab, 1);
         let gate = Gate::new();
         let first = list.call(List::push_at, (0, gate.path()));
         let held = gate.meet();
@@ -295,7 +229,7 @@ fn a_worker_killed_while_restoring_is_replaced() {
         .checkpoint(1, List::seen, restore)
         .start();
     list.call(List::push, (7,)).wait().unwrap();
-    wait_until("it is saved", || list.status().checkpoints == 1);
+    await_saved(&list, 1);
     assert!(lost(list.call(List::abort, ())).2, "it goes on");
     let call = list.call(List::push, (8,));
     let held = gate.meet();
@@ -319,7 +253,7 @@ fn a_state_that_kills_every_restoring_worker_is_lost() {
         .checkpoint(1, List::seen, restore)
         .start();
     list.call(List::push, (7,)).wait().unwrap();
-    wait_until("it is saved", || list.status().checkpoints == 1);
+    await_saved(&list, 1);
     assert!(lost(list.call(List::abort, ())).2, "a restart is attempted");
     let end = (ABORTED, 0, false);
     assert_eq!(lost(list.call(List::push, (8,))), end);
@@ -332,10 +266,7 @@ fn a_state_that_kills_every_restoring_worker_is_lost() {
 
 fn a_call_beyond_its_limit_is_killed() {
     let lab = Lab::new(1);
-    let list = lab
-        .actor(List::new, ())
-        .checkpoint(1, List::seen, List::restore)
-        .start();
+    let list = saved_list(&lab, 1);
     let limit = Duration::from_millis(50);
     list.call_within(Duration::from_secs(1_000), List::push, (1,))
         .wait()
@@ -381,7 +312,7 @@ fn a_shutdown_waits_for_a_restart() {
         let lab = Lab::with(2, |builder| builder.capacity(32 << 20));
         let list = heavy(&lab);
         assert_eq!(list.call(List::push, (7,)).wait().unwrap(), 2);
-        wait_until("there is a checkpoint", || list.status().checkpoints == 1);
+        await_saved(&list, 1);
         let full = lose_while_full(&lab, &list, 1);
         let call = list.call(List::seen, ());
         let engine = lab.into_inner();
@@ -397,7 +328,7 @@ fn a_restart_waits_for_arena_memory() {
     let lab = Lab::with(2, |builder| builder.capacity(32 << 20));
     let list = heavy(&lab);
     assert_eq!(list.call(List::push, (7,)).wait().unwrap(), 2);
-    wait_until("there is a checkpoint", || list.status().checkpoints == 1);
+    await_saved(&list, 1);
     for restarts in 1..4 {
         let full = lose_while_full(&lab, &list, restarts);
         let call = list.call(List::seen, ());
@@ -452,10 +383,8 @@ fn a_call_before_the_end_of_an_actor_whose_worker_is_killed() {
     for others in [0, 1] {
         let lab = Lab::new(1);
         let gate = Gate::new();
-        let others: Vec<_> = (0..others)
-            .map(|_| lab.actor(List::new, ()).start())
-            .collect();
-        let list = lab.actor(List::new, ()).start();
+        let others: Vec<_> = (0..others).map(|_| new_list(&lab)).collect();
+        let list = new_list(&lab);
         // The engine posts many jobs ahead once it knows that they are short.
         for x in 0..300 {
             list.call(List::push, (x,)).wait().unwrap();

@@ -82,6 +82,21 @@ impl List {
     }
 }
 
+fn new_list(engine: &Engine) -> Actor<List> {
+    engine.actor(List::new, ()).start()
+}
+
+/// A list with a checkpoint after this number of calls.
+fn saved_list(engine: &Engine, every: u64) -> Actor<List> {
+    let list = engine.actor(List::new, ());
+    list.checkpoint(every, List::seen, List::restore).start()
+}
+
+/// Waits until this number of checkpoints was made.
+fn await_saved(list: &Actor<List>, checkpoints: u64) {
+    wait_until("it is saved", || list.status().checkpoints == checkpoints);
+}
+
 fn seen(list: &Actor<List>) -> Vec<u64> {
     list.call(List::seen, ()).wait().unwrap().to_vec()
 }

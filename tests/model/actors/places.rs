@@ -18,7 +18,7 @@ fn at_gate(gate: &str) -> u32 {
 
 fn a_job_that_may_kill_its_worker_runs_apart_from_actors() {
     let lab = Lab::with(2, |builder| builder.lanes(2));
-    let list = lab.actor(List::new, ()).start();
+    let list = new_list(&lab);
     assert_eq!(list.call(List::push, (7,)).wait().unwrap(), 1);
     let limit = Duration::from_millis(1);
     for _ in 0..3 {
@@ -56,7 +56,7 @@ fn an_actor_starts_on_a_free_worker() {
             let long = job.submit();
             let held = gate.meet();
             step("an actor beside a job that takes long");
-            let list = lab.actor(List::new, ()).start();
+            let list = new_list(&lab);
             let other = list.call(List::pid, ()).wait().unwrap();
             drop(held);
             assert_ne!(long.wait().unwrap(), other);

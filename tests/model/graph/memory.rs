@@ -1,23 +1,19 @@
 //! The records and bytes that a graph needs at one time.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use arenite::{OnFailure, Sandbox};
 
 use super::*;
 use crate::harness::patience;
+use crate::narrow::joins;
 
 tests![
     a_wide_graph_has_few_records,
     intermediates_are_freed_at_their_last_use,
-    a_chain_of_arrays_needs_the_memory_of_two,
     a_graph_that_does_not_fit_is_rejected_before_it_runs,
     a_graph_runs_in_an_order_that_fits,
     nodes_wait_for_planned_memory,
-    nodes_wait_for_admission,
     admission_delays_spawned_jobs_without_deadlock,
     an_unpolled_future_does_not_hold_up_a_graph,
     a_stopped_graph_frees_the_inputs_of_nodes_that_will_not_run,
@@ -29,37 +25,21 @@ fn a_wide_graph_has_few_records() {
     let lab = Lab::new(2);
     let gate = Gate::new();
     let mut graph = Graph::new();
-    let held = graph.add(
-        |gate: &str| {
-            pass(gate);
-            1u32
-        },
-        (&gate.path(),),
-    );
+    let held = graph.add(at_gate, (&gate.path(), 1));
     let nodes: Vec<_> = (0..WIDE)
         .map(|n| graph.add(|x: u32, n: u32| x + n, (&held, n)))
         .collect();
-    let ones: Vec<_> = nodes
-        .iter()
-        .map(|x| graph.add(|x: u32| x % 2, (x,)))
-        .collect();
-    let mut sums = ones;
-    while sums.len() > 1 {
-        let pairs = sums.chunks(2).map(|pair| match pair {
-            [a, b] => graph.add(|a: u32, b: u32| a + b, (a, b)),
-            [one] => graph.add(|a: u32| a, (one,)),
-            _ => unreachable!(),
-        });
-        sums = pairs.collect();
-    }
-    let running = graph.run(&lab, &sums).unwrap();
+    let ones = nodes.iter().map(|x| graph.add(|x: u32| x % 2, (x,)));
+    let ones: Vec<_> = ones.collect();
+    let sum = graph.reduce(|a: u32, b: u32| a + b, ones).unwrap();
+    let running = graph.run(&lab, &sum).unwrap();
     assert_eq!(lab.stats().untaken, 1);
     gate.open();
     let most = std::iter::from_fn(|| {
         (!running.wait_timeout(Duration::from_millis(1))).then(|| lab.stats().untaken)
     });
     let most = most.max().unwrap_or(0);
-    assert_eq!(running.wait().unwrap(), [WIDE / 2]);
+    assert_eq!(running.wait().unwrap(), WIDE / 2);
     // Those in flight, and values that wait for the other operand.
     assert!(most < 4000, "{most} records for {WIDE} nodes");
     lab.assert_in_use(0);
@@ -77,31 +57,27 @@ fn same_size(a: &Array<u8>) -> Array<u8> {
 }
 
 fn intermediates_are_freed_at_their_last_use() {
-    for sandbox in [Sandbox::Off, Sandbox::Strict] {
-        let lab = Lab::with(2, |builder| builder.capacity(96 << 20).sandbox(sandbox));
+    // As a job each, and as one chain.
+    for (workers, capacity, sandbox, fuse) in [
+        (2, 96 << 20, Sandbox::Off, false),
+        (2, 96 << 20, Sandbox::Strict, false),
+        (1, 64 << 20, Sandbox::Off, true),
+    ] {
+        let lab = Lab::with(workers, |builder| {
+            builder.capacity(capacity).sandbox(sandbox)
+        });
         let mut graph = Graph::new();
-        graph.fuse(false);
+        graph.fuse(fuse);
         let mut values = graph.add(block_of, (2 * MIB, 0));
         for _ in 0..200 {
             values = graph.add(same_size, (&values,));
         }
+        let jobs = graph.plan(&values).unwrap().jobs;
+        assert_eq!(jobs, if fuse { 1 } else { 201 });
         let values = graph.run(&lab, &values).unwrap().wait().unwrap();
         assert!(are_all(&values, 200));
         lab.assert_in_use(2 << 20);
     }
-}
-
-fn a_chain_of_arrays_needs_the_memory_of_two() {
-    let lab = Lab::with(1, |builder| builder.capacity(64 << 20));
-    let mut graph = Graph::new();
-    let mut values = graph.add(block_of, (2 * MIB, 0));
-    for _ in 0..200 {
-        values = graph.add(same_size, (&values,));
-    }
-    assert_eq!(graph.plan(&values).unwrap().jobs, 1);
-    let values = graph.run(&lab, &values).unwrap().wait().unwrap();
-    assert!(are_all(&values, 200));
-    lab.assert_in_use(2 << 20);
 }
 
 fn add_up(a: &[u8], b: &[u8]) -> Array<u8> {
@@ -112,14 +88,13 @@ fn add_up(a: &[u8], b: &[u8]) -> Array<u8> {
 fn a_graph_that_does_not_fit_is_rejected_before_it_runs() {
     let lab = Lab::with(2, |builder| builder.capacity(64 << 20));
     let mut graph = Graph::new();
-    let large: Vec<_> = (0..5)
-        .map(|n| {
-            graph
-                .job(block_of, (16 * MIB, n))
-                .shape::<u8>(16 * MIB)
-                .add()
-        })
-        .collect();
+    let large = (0..5).map(|n| {
+        graph
+            .job(block_of, (16 * MIB, n))
+            .shape::<u8>(16 * MIB)
+            .add()
+    });
+    let large: Vec<_> = large.collect();
     let error = graph.run(&lab, &large).unwrap_err();
     let GraphError::DoesNotFit { peak, room } = error else {
         panic!("{error}")
@@ -134,15 +109,11 @@ fn a_graph_that_does_not_fit_is_rejected_before_it_runs() {
         values = graph.job(same_size, (&values,)).bytes(bytes).add();
     }
     let more = graph.job(block_of, (1, 0)).bytes(u64::MAX).add();
-    let both = graph
-        .job(add_up, (&values, &more))
-        .bytes(u64::MAX / 2)
-        .add();
+    let both = graph.job(add_up, (&values, &more)).bytes(u64::MAX / 2);
+    let both = both.add();
     let error = graph.run(&lab, &both).unwrap_err();
-    assert!(
-        matches!(error, GraphError::DoesNotFit { peak: u64::MAX, .. }),
-        "{error}"
-    );
+    let is_whole = matches!(error, GraphError::DoesNotFit { peak: u64::MAX, .. });
+    assert!(is_whole, "{error}");
 }
 
 /// In the order of addition, all leaves would be in memory at once.
@@ -151,15 +122,11 @@ fn tree(graph: &mut Graph, leaves: usize, bytes: usize) -> Node<Array<u8>> {
         .map(|_| graph.job(block_of, (bytes, 1)).bytes(bytes as u64).add())
         .collect();
     while level.len() > 1 {
-        let pairs = level.chunks(2);
-        level = pairs
-            .map(|pair| {
-                graph
-                    .job(add_up, (&pair[0], &pair[1]))
-                    .bytes(bytes as u64)
-                    .add()
-            })
-            .collect();
+        let pairs = level.chunks(2).map(|pair| {
+            let both = graph.job(add_up, (&pair[0], &pair[1]));
+            both.bytes(bytes as u64).add()
+        });
+        level = pairs.collect();
     }
     level.remove(0)
 }
@@ -178,34 +145,18 @@ fn a_graph_runs_in_an_order_that_fits() {
 
 /// One pair fits, but not one per worker.
 fn nodes_wait_for_planned_memory() {
-    planned_jobs_end(&Lab::with(4, |builder| builder.capacity(80 << 20)));
-}
-
-/// The needs of a kernel that has never run are estimated, so admission may delay nodes that the plan would start.
-fn nodes_wait_for_admission() {
-    for workers in [1, 2, 4] {
-        let lab = Lab::with(workers, |builder| {
-            builder.capacity(80 << 20).max_in_flight_bytes(64 << 20)
-        });
-        planned_jobs_end(&lab);
-        assert_eq!(lab.stats().admitted, 0);
-    }
-}
-
-fn planned_jobs_end(lab: &Lab) {
+    let lab = Lab::with(4, |builder| builder.capacity(80 << 20));
     let mut graph = Graph::new();
+    let first = |block: &[u8]| u64::from(block[7]);
     let sums: Vec<_> = (0..20)
         .map(|n| {
             let block = graph.job(block_of, (12 * MIB, n)).bytes(12 << 20).add();
-            graph
-                .job(|block: &[u8]| u64::from(block[7]), (&block,))
-                .retries(1)
-                .add()
+            graph.job(first, (&block,)).retries(1).add()
         })
         .collect();
     let plan = graph.plan(&sums).unwrap();
     assert_eq!((plan.peak_bytes, plan.total_bytes), (12 << 20, 240 << 20));
-    let sums = graph.run(lab, &sums).unwrap().wait().unwrap();
+    let sums = graph.run(&lab, &sums).unwrap().wait().unwrap();
     assert_eq!(sums, (0..20).collect::<Vec<u64>>());
     lab.assert_in_use(0);
 }
@@ -230,31 +181,20 @@ fn admission_delays_spawned_jobs_without_deadlock() {
     holding.wait().unwrap();
     let values = running.wait().unwrap();
     assert_eq!(values, (0..100).map(|n| 2 * n).collect::<Vec<u32>>());
-    assert_eq!(lab.stats().admitted, 0);
     lab.assert_in_use(0);
 }
 
 fn a_stopped_graph_frees_the_inputs_of_nodes_that_will_not_run() {
     let lab = Lab::new(2);
     // The node fails once the other one runs; a node that has not begun would be skipped.
-    let gate = Gate::new();
-    let failing = Gate::new();
+    let [gate, failing] = [Gate::new(), Gate::new()];
     let mut graph = Graph::new();
     graph.fuse(false).on_failure(OnFailure::Stop);
     let large = graph.add(block_of, (20 * MIB, 1));
-    let waits = graph.add(
-        |gate: &str| {
-            pass(gate);
-            1u64
-        },
-        (&gate.path(),),
-    );
-    let both = graph.add(|a: &[u8], n: u64| a.len() as u64 + n, (&large, &waits));
-    let fails = |a: &[u8], gate: &str| {
-        pass(gate);
-        Err::<u64, _>(format!("{} is wrong", a.len()))
-    };
-    let bad = graph.add(fails, (&large, &failing.path()));
+    let waits = graph.add(at_gate, (&gate.path(), 1));
+    let both = graph.add(|a: &[u8], n: u32| a.len() as u32 + n, (&large, &waits));
+    let bad = |_: &[u8], gate: &str| bad_at_gate(gate);
+    let bad = graph.add(bad, (&large, &failing.path()));
     let running = graph.run(&lab, (&both, &bad)).unwrap();
     let held = gate.meet();
     failing.open();
@@ -270,9 +210,8 @@ fn a_stopped_graph_frees_the_inputs_of_nodes_that_will_not_run() {
 fn an_unpolled_future_does_not_hold_up_a_graph() {
     let lab = Lab::with(1, |builder| builder.max_in_flight_bytes(2000));
     let (holding, held) = lab.hold();
-    let mut context = Context::from_waker(Waker::noop());
     let mut first = lab.job(|n: u32| n, (1,)).submit_async();
-    assert!(Pin::new(&mut first).poll(&mut context).is_pending());
+    joins(&mut first);
     let diary = Diary::new();
     let mut graph = Graph::new();
     let node = graph.add(note, (&diary.path(), 2));

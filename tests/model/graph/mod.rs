@@ -11,11 +11,9 @@ use arenite::{
     Array, ArrayMut, Bytes, Engine, FailedDependency, Graph, GraphError, JobError, JobErrorKind,
     JobLimit, Node,
 };
-use nix::sys::signal::Signal;
 
 use crate::harness::{
-    ABORTED, Diary, Gate, Lab, are_all, filled, note, numbers, pass, send_signal, step, tests,
-    wait_until,
+    ABORTED, Diary, Gate, Lab, are_all, filled, note, pass, step, tests, wait_until,
 };
 
 /// The tests of all parts.
@@ -53,6 +51,37 @@ fn down(x: u32) -> u32 {
     x - 1
 }
 
-fn end(pid: i32) {
-    send_signal(pid, Signal::SIGKILL);
+/// Waits at the gate and returns the number.
+fn at_gate(gate: &str, n: u32) -> u32 {
+    pass(gate);
+    n
+}
+
+/// Waits at the gate and fails.
+fn bad_at_gate(gate: &str) -> Result<u32, String> {
+    pass(gate);
+    Err("bad".into())
+}
+
+/// Returns the name, kernel and cause of the failed node that this failure comes from.
+#[track_caller]
+fn failed_node(error: &JobError) -> (&str, &str, &JobErrorKind) {
+    let JobErrorKind::Dependency(FailedDependency::Node {
+        node,
+        kernel,
+        cause,
+        ..
+    }) = error.kind()
+    else {
+        panic!("{error}");
+    };
+    (node, kernel, cause)
+}
+
+/// Checks that a node did not run because the graph was stopped by a failure with this text.
+#[track_caller]
+fn assert_stopped(error: &JobError, by: &str) {
+    assert_eq!(*error.kind(), JobErrorKind::Cancelled);
+    let origin = error.origin().expect("the failure");
+    assert_eq!(*origin.kind(), JobErrorKind::Returned(by.into()));
 }

@@ -1,11 +1,10 @@
 //! What happens to the other lanes of a worker when one of them ends the process.
 
-use std::hint::black_box;
 use std::io::Write;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use arenite::{Array, Engine, JobError, JobErrorKind, JobLimit, WorkerExit};
+use arenite::{Engine, JobError, JobErrorKind, JobLimit, WorkerExit};
 use nix::sys::signal::Signal;
 
 use super::{Waiting, assert_lost, at_gate, end, lanes};
@@ -20,13 +19,19 @@ tests![
     retryable_jobs_lost_with_a_worker_run_again,
     unbegun_jobs_run_elsewhere,
     a_panic_stays_in_its_lane,
-    a_memory_bomb_is_distinguished_from_its_neighbours,
-    a_handle_that_escapes_ends_all_lanes,
     an_error_has_the_last_lines_of_its_worker,
 ];
 
+/// The maximum memory of a worker whose job hoards it.
+const MEMORY: u64 = 128 << 20;
+
 /// Ways to end a process from within, and the reported causes.
-fn ways() -> [(u32, JobErrorKind); 6] {
+fn ways() -> [(u32, JobErrorKind); 8] {
+    let full = JobLimit::Memory {
+        limit: MEMORY,
+        requested: Some(1 << 20),
+        hint: None,
+    };
     [
         (0, ABORTED),
         (1, by_signal(libc::SIGSEGV)),
@@ -34,11 +39,13 @@ fn ways() -> [(u32, JobErrorKind); 6] {
         (3, by_signal(libc::SIGSEGV)),
         (4, by_signal(libc::SIGFPE)),
         (5, by_signal(libc::SIGBUS)),
+        (6, JobErrorKind::Lost(WorkerExit::Escaped { count: 1 })),
+        (7, JobErrorKind::Limit(full)),
     ]
 }
 
 fn a_crash_names_the_jobs_lost_with_it() {
-    let lab = lanes(1, 4);
+    let lab = Lab::with(1, |builder| builder.lanes(4).memory_limit(MEMORY));
     for (way, cause) in ways() {
         for beside in [3, 1] {
             let waiting = Waiting::new(&lab, beside);
@@ -158,42 +165,6 @@ fn a_panic_stays_in_its_lane() {
         assert_kind!(error, JobErrorKind::Panicked { message, .. } if *message == said);
     }
     assert_eq!(waiting.go(), [pid as u32; 2]);
-}
-
-fn a_memory_bomb_is_distinguished_from_its_neighbours() {
-    fn hoard() -> u64 {
-        let mut heap = Vec::new();
-        loop {
-            heap.push(black_box(vec![1_u8; 1 << 20]));
-        }
-    }
-    let limit = 128 << 20;
-    let lab = Lab::with(1, |builder| builder.lanes(3).memory_limit(limit));
-    for _ in 0..3 {
-        let waiting = Waiting::new(&lab, 2);
-        let culprit = lab.failure_of(lab.submit(hoard, ()));
-        let full = JobErrorKind::Limit(JobLimit::Memory {
-            limit,
-            requested: Some(1 << 20),
-            hint: None,
-        });
-        assert_eq!(*culprit.kind(), full, "{culprit}");
-        assert_lost(&waiting.fail(&lab), &culprit);
-    }
-    lab.assert_in_use(0);
-}
-
-fn a_handle_that_escapes_ends_all_lanes() {
-    let lab = lanes(1, 3);
-    let waiting = Waiting::new(&lab, 2);
-    let made = || std::mem::forget(Array::from_fn(1000, |i| i as u32));
-    let culprit = lab.failure_of(lab.submit(made, ()));
-    assert_kind!(
-        culprit,
-        JobErrorKind::Lost(WorkerExit::Escaped { count: 1 })
-    );
-    assert_lost(&waiting.fail(&lab), &culprit);
-    lab.assert_in_use(0);
 }
 
 fn an_error_has_the_last_lines_of_its_worker() {

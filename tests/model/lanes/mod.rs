@@ -7,7 +7,7 @@ mod sides;
 
 use std::hint::black_box;
 
-use arenite::{Job, JobError, JobErrorKind, WorkerExit};
+use arenite::{Array, Job, JobError, JobErrorKind, WorkerExit};
 use nix::sys::signal::{Signal, raise};
 
 use crate::harness::{Lab, at_gates, pass};
@@ -75,7 +75,14 @@ fn end(way: u32) {
         2 => std::process::exit(3),
         3 => drop(black_box(deep(0))),
         4 => raise(Signal::SIGFPE).unwrap(),
-        _ => raise(Signal::SIGBUS).unwrap(),
+        5 => raise(Signal::SIGBUS).unwrap(),
+        6 => std::mem::forget(Array::from_fn(1000, |i| i as u32)),
+        _ => {
+            let mut heap = Vec::new();
+            loop {
+                heap.push(black_box(vec![1_u8; 1 << 20]));
+            }
+        }
     }
 }
 

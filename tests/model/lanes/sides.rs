@@ -11,7 +11,6 @@ use super::{Waiting, at_gate, lanes};
 use crate::harness::{Diary, Lab, at_gates, note, pass, step, tests};
 
 tests![
-    jobs_wait_side_by_side,
     a_slow_call_does_not_hold_up_the_next,
     jobs_are_spread_over_all_workers,
     a_worker_starts_once_for_all_its_lanes,
@@ -19,16 +18,6 @@ tests![
     a_stop_does_not_drop_thread_locals,
     a_dropped_engine_does_not_finish_the_queue,
 ];
-
-fn jobs_wait_side_by_side() {
-    let lab = lanes(1, 8);
-    let waiting = Waiting::new(&lab, 8);
-    assert_eq!(lab.stats().workers[0].open, 8);
-    let pids: BTreeSet<u32> = waiting.go().into_iter().collect();
-    assert_eq!(pids.len(), 1, "one process: {pids:?}");
-    assert_eq!(lab.stats().workers.len(), 1);
-    lab.assert_in_use(0);
-}
 
 fn a_slow_call_does_not_hold_up_the_next() {
     let lab = lanes(1, 2);

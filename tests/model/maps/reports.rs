@@ -1,6 +1,6 @@
 //! Reports on the failures of a map, and retries.
 
-use arenite::{Backoff, JobErrorKind, OnFailure};
+use arenite::{Backoff, Engine, JobErrorKind, OnFailure};
 
 use super::{odd, square};
 use crate::harness::{Diary, Gate, KILLED, Lab, note_after, pass, step, tests};
@@ -15,19 +15,24 @@ tests![
 
 fn on_failure_decides_whether_a_map_stops() {
     let lab = Lab::new(2);
-    let map = || lab.map(odd, (1..).map(|n| (n,)));
-    let on = map().on_failure(OnFailure::GoOn).take(1000);
-    assert_eq!(on.filter(Result::is_err).count(), 101);
-    let mut stopped = map().on_failure(OnFailure::Stop);
-    let results: Vec<_> = stopped.by_ref().collect();
-    assert_eq!(results.len(), 10);
-    assert!(results[..9].iter().all(Result::is_ok));
-    let error = results[9].as_ref().unwrap_err();
-    assert_eq!(error.kind(), &JobErrorKind::Returned("10 ends in 0".into()));
-    assert!(stopped.next().is_none(), "it is fused");
-    let results: Vec<_> = map().on_failure(OnFailure::Stop).unordered().collect();
-    let failed = results.iter().filter(|(_, result)| result.is_err()).count();
-    assert_eq!((failed, results.last().unwrap().1.is_err()), (1, true));
+    for engine in [&*lab, &Engine::inline()] {
+        let map = || engine.map(odd, (1..).map(|n| (n,)));
+        let on = map().on_failure(OnFailure::GoOn).take(1000);
+        assert_eq!(on.filter(Result::is_err).count(), 101);
+        let mut stopped = map().on_failure(OnFailure::Stop);
+        let results: Vec<_> = stopped.by_ref().collect();
+        assert_eq!(results.len(), 10);
+        assert!(results[..9].iter().all(Result::is_ok));
+        let error = results[9].as_ref().unwrap_err();
+        let why = JobErrorKind::Returned("10 ends in 0".into());
+        assert_eq!(*error.kind(), why);
+        assert!(stopped.next().is_none(), "it is fused");
+        let results: Vec<_> = map().on_failure(OnFailure::Stop).unordered().collect();
+        let failed = results.iter().filter(|(_, result)| result.is_err()).count();
+        assert_eq!((failed, results.last().unwrap().1.is_err()), (1, true));
+        let stopped = map().on_failure(OnFailure::Stop).report();
+        assert_eq!((stopped.values().len(), stopped.failures().len()), (10, 1));
+    }
     lab.assert_idle();
 }
 
@@ -62,11 +67,6 @@ fn a_report_names_each_failure() {
     assert_eq!(values.into_iter().flatten().count(), 26);
     let all = lab.map(square, (0..3).map(|n| (n,))).report().into_values();
     assert_eq!(all.unwrap(), [0, 1, 4]);
-    let stopped = lab
-        .map(odd, (1..).map(|n| (n,)))
-        .on_failure(OnFailure::Stop)
-        .report();
-    assert_eq!((stopped.values().len(), stopped.failures().len()), (10, 1));
 }
 
 fn dead_letters_are_sent_again() {
@@ -112,51 +112,41 @@ fn returned(n: u64) -> JobErrorKind {
 
 fn errors_are_retried_on_request() {
     let lab = Lab::new(2);
-    // By default an `Err` is the answer.
-    let diary = Diary::new();
-    let path = diary.path();
-    let job = lab.job(busy, (&path, 2)).retries(5).submit();
-    assert_eq!(*lab.failure_of(job).kind(), returned(0));
-    assert_eq!(diary.lines().len(), 1);
-    // With enough retries.
-    let diary = Diary::new();
-    let path = diary.path();
-    let job = lab.job(busy, (&path, 2)).retries(5).retry_errors();
-    assert_eq!(job.backoff(Backoff::NONE).submit().wait(), Ok(2));
-    assert_eq!(diary.lines().len(), 3);
-    // More errors than deaths would be permitted.
-    let diary = Diary::new();
-    let path = diary.path();
-    let job = lab.job(busy, (&path, 9)).retries(9).retry_errors();
-    assert_eq!(job.backoff(Backoff::NONE).submit().wait(), Ok(9));
-    // With too few retries, the last error is the answer, with those before it.
-    let diary = Diary::new();
-    let path = diary.path();
-    let job = lab.job(busy, (&path, 100)).retries(2).retry_errors();
-    let letter = job
-        .backoff(Backoff::NONE)
-        .keep_args()
-        .submit()
-        .wait()
-        .unwrap_err();
-    assert_eq!(
-        (letter.error().kind(), letter.attempts()),
-        (&returned(2), 3)
-    );
-    assert_eq!(letter.deaths(), [returned(0), returned(1)]);
-    assert_eq!(letter.args(), &(&path, 100));
-    assert_eq!(diary.lines().len(), 3);
-    // Without retries the option has no effect.
-    let diary = Diary::new();
-    let path = diary.path();
-    let job = lab.job(busy, (&path, 1)).retry_errors().submit();
-    assert_eq!(lab.failure_of(job).attempt(), 1);
+    let fresh = |count: usize| -> (Vec<Diary>, Vec<String>) {
+        let diaries: Vec<_> = (0..count).map(|_| Diary::new()).collect();
+        let paths = diaries.iter().map(Diary::path).collect();
+        (diaries, paths)
+    };
+    // By default an `Err` is the answer, and without retries the option has no effect. Otherwise it takes enough
+    // retries, which may be more than there may be deaths.
+    for (times, retries, on_request, attempts) in [
+        (2, 5, false, 1),
+        (1, 0, true, 1),
+        (2, 5, true, 3),
+        (9, 9, true, 10),
+        (100, 2, true, 3),
+    ] {
+        let diary = Diary::new();
+        let path = diary.path();
+        let job = lab.job(busy, (&path, times)).retries(retries);
+        let job = if on_request { job.retry_errors() } else { job };
+        match job.backoff(Backoff::NONE).keep_args().submit().wait() {
+            Ok(value) => assert_eq!((value, attempts), (times, times + 1)),
+            Err(letter) => {
+                // The last error is the answer, with those before it.
+                assert!(attempts <= times, "{letter}");
+                assert_eq!(*letter.error().kind(), returned(attempts - 1));
+                let before: Vec<_> = (0..attempts - 1).map(returned).collect();
+                assert_eq!(letter.deaths(), before);
+                assert_eq!(u64::from(letter.attempts()), attempts);
+                assert_eq!(letter.args(), &(&path, times));
+            }
+        }
+        assert_eq!(diary.lines().len() as u64, attempts);
+    }
     // In a map, each item on its own.
-    let diaries = [(); 3].map(|()| Diary::new());
-    let items = diaries
-        .iter()
-        .zip([0, 2, 100])
-        .map(|(diary, times)| (diary.path(), times));
+    let (_diaries, paths) = fresh(3);
+    let items = paths.into_iter().zip([0, 2, 100]);
     let map = lab.map(busy, items).retries(2).retry_errors();
     let report = map.backoff(Backoff::NONE).report();
     assert_eq!(report.values(), &[Some(0), Some(2), None]);
@@ -164,20 +154,17 @@ fn errors_are_retried_on_request() {
         panic!("{report}")
     };
     assert_eq!((letter.index(), letter.attempts()), (2, 3));
-    // A node, whose dependent waits for the successful attempt.
-    let diary = Diary::new();
-    let path = diary.path();
+    // A node, whose dependent waits for the successful attempt; and a stage.
+    let (_diaries, paths) = fresh(2);
     let mut graph = arenite::Graph::new();
-    let node = graph.job(busy, (&path, 1)).retries(1).retry_errors().add();
+    let node = graph.job(busy, (&paths[0], 1)).retries(1);
+    let node = node.retry_errors().add();
     let next = graph.add(square, (&node,));
     assert_eq!(graph.run(&lab, &next).unwrap().wait(), Ok(1));
-    // A stage.
-    let diary = Diary::new();
-    let path = diary.path();
     let mut letters = Vec::new();
     let stream = arenite::stream::Stream::new([1u64, 100])
         .on_failure(OnFailure::GoOn)
-        .stage_with(busy, |times| (times, (path.clone(), times)))
+        .stage_with(busy, |times| (times, (paths[1].clone(), times)))
         .retries(1)
         .retry_errors()
         .jobs(1)

@@ -2,16 +2,15 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Engine, OnFailure};
+use arenite::{Array, Engine};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{ASKED, Watched, odd, square};
-use crate::flat::private_bytes;
+use super::{ASKED, Watched, square};
+use crate::flat::sum_of_parts;
 use crate::harness::{Lab, panicked, step, tests, wait_until};
 
 tests![
@@ -21,7 +20,6 @@ tests![
     unclaimed_results_do_not_fill_the_arena,
     a_panicking_validity_check_fails_one_result,
     a_validity_check_that_calls_its_engine_is_an_error,
-    a_map_without_workers_gives_the_same,
 ];
 
 fn a_slow_first_item_is_waited_for_without_spinning() {
@@ -65,7 +63,6 @@ fn unordered_is_lazy_and_leaves_nothing() {
     }
     drop(map);
     assert_eq!(lab.map(square, (0..0).map(|n| (n,))).unordered().count(), 0);
-    lab.assert_idle();
     lab.assert_in_use(0);
 }
 
@@ -75,30 +72,15 @@ fn a_million_small_items_take_no_memory() {
     }
     let lab = Lab::new(2);
     let items = || (0..1_000_000u64).map(|n| (n, n as u32, n as u8));
-    let mut map = lab.map(mix, items());
-    step("the first thousands, which fill all buffers");
-    let mut sum = map
-        .by_ref()
-        .take(20_000)
-        .map(Result::unwrap)
-        .fold(0, u64::wrapping_add);
-    let before = private_bytes(&lab);
-    step("the rest of a million");
-    let mut most = 0;
-    for (n, value) in map.enumerate() {
-        sum = sum.wrapping_add(value.unwrap());
-        if n % 100_000 == 0 {
-            most = most.max(private_bytes(&lab));
-            assert!(lab.stats().untaken <= 512);
-        }
-    }
-    let expected = items()
-        .map(|(a, b, c)| mix(a, b, c))
-        .fold(0, u64::wrapping_add);
-    assert_eq!(sum, expected);
+    let mut map = lab.map(mix, items()).map(Result::unwrap);
     // Nine bytes per item would be eight megabytes.
-    let grown = most.max(private_bytes(&lab)).saturating_sub(before);
-    assert!(grown < 4 << 20, "{grown} bytes more than at the beginning");
+    let sum = sum_of_parts(&lab, 4 << 20, || {
+        assert!(lab.stats().untaken <= 512);
+        map.by_ref().take(20_000).reduce(u64::wrapping_add)
+    });
+    let expected = items().map(|(a, b, c)| mix(a, b, c));
+    assert_eq!(sum, expected.fold(0, u64::wrapping_add));
+    drop(map);
     lab.assert_in_use(0);
 }
 
@@ -164,43 +146,4 @@ fn a_validity_check_that_calls_its_engine_is_an_error() {
     assert!(message.contains("calls an engine"), "{error}");
     assert_eq!(engine.submit(Watched, (5,)).wait().unwrap(), Watched(5));
     Arc::into_inner(engine).unwrap().shutdown();
-}
-
-fn a_map_without_workers_gives_the_same() {
-    let lab = Lab::new(2);
-    let engines: [&Engine; 2] = [&lab, &Engine::inline()];
-    let [with, without] = engines.map(|engine| {
-        let calls = AtomicUsize::new(0);
-        let items = (1..=30).map(|n| {
-            calls.fetch_add(1, SeqCst);
-            (n,)
-        });
-        let report = engine.map(odd, items).report();
-        let failed: Vec<_> = report
-            .failures()
-            .iter()
-            .map(|letter| letter.index())
-            .collect();
-        let mut ended: Vec<_> = engine
-            .map(square, (0..9).map(|n| (n,)))
-            .unordered()
-            .map(|(index, _)| index)
-            .collect();
-        ended.sort_unstable();
-        let stopped = engine
-            .map(odd, (1..).map(|n| (n,)))
-            .on_failure(OnFailure::Stop)
-            .count();
-        let mut jobs: Vec<_> = (0..3).map(|n| engine.submit(square, (n,))).collect();
-        assert!(arenite::wait_any(&mut jobs, None).is_some());
-        assert!(arenite::wait_all(&jobs, None));
-        (
-            report.values().to_vec(),
-            failed,
-            ended,
-            stopped,
-            calls.into_inner(),
-        )
-    });
-    assert_eq!(with, without);
 }

@@ -6,13 +6,13 @@ use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
+use arenite::{Job, JobError};
+
 use super::square;
-use crate::harness::{
-    ABORTED, Gate, KILLED, Lab, WakeFlag, at_gates, pass, step, tests, through, wait_until,
-};
+use crate::harness::{Gate, KILLED, Lab, WakeFlag, at_gates, step, tests, through, wait_until};
+use crate::narrow::{measure, narrow, three_mib};
 
 tests![
-    a_failed_job_returns_its_arguments,
     the_first_of_several_jobs,
     the_first_of_several_engines,
     wait_all_returns_when_all_jobs_have_ended,
@@ -21,30 +21,6 @@ tests![
     results_of_a_map_within_a_time,
     the_time_limit_of_a_map_covers_admission,
 ];
-
-fn a_failed_job_returns_its_arguments() {
-    fn die(values: &[u8]) -> u8 {
-        assert!(!values.is_empty());
-        std::process::abort();
-    }
-    let lab = Lab::new(1);
-    let values = lab.from_slice(&[1u8, 2]).unwrap();
-    step("a job that dies");
-    let letter = lab
-        .job(die, (values,))
-        .keep_args()
-        .submit()
-        .wait()
-        .unwrap_err();
-    assert_eq!(letter.args().0[..], [1, 2]);
-    assert_eq!(letter.error().kind(), &ABORTED);
-    assert_eq!(
-        lab.job(square, (3,)).keep_args().submit().wait().unwrap(),
-        9
-    );
-    drop(letter);
-    lab.assert_in_use(0);
-}
 
 fn the_first_of_several_jobs() {
     let lab = Lab::new(3);
@@ -67,10 +43,7 @@ fn the_first_of_several_jobs() {
     assert_eq!(arenite::wait_any(&mut jobs, None), Some(0));
     drop(held);
     assert!(arenite::wait_all(&jobs, None));
-    assert_eq!(
-        arenite::wait_any(&mut Vec::<arenite::Job<u64>>::new(), None),
-        None
-    );
+    assert_eq!(arenite::wait_any(&mut Vec::<Job<u64>>::new(), None), None);
 }
 
 fn the_first_of_several_engines() {
@@ -112,6 +85,17 @@ fn wait_all_returns_when_all_jobs_have_ended() {
 
 /// A killed worker ends its job for every way of waiting for several jobs.
 fn a_death_among_several_jobs() {
+    /// Waits for jobs in the order of their ends.
+    fn one_by_one(jobs: Vec<Job<u64>>) -> Vec<(usize, Result<u64, JobError>)> {
+        let mut left: Vec<_> = jobs.into_iter().enumerate().collect();
+        let ends = std::iter::from_fn(|| {
+            let at = arenite::wait_any(left.iter_mut().map(|(_, job)| job), None)?;
+            let (index, job) = left.remove(at);
+            assert!(job.is_done());
+            Some((index, job.wait()))
+        });
+        ends.collect()
+    }
     let lab = Lab::new(2);
     for way in ["as they end", "any", "all"] {
         step(format!(
@@ -119,9 +103,8 @@ fn a_death_among_several_jobs() {
         ));
         let gates = [Gate::new(), Gate::new()];
         let gate = |n: usize| gates.get(n).map_or(String::new(), Gate::path);
-        let mut jobs: Vec<_> = (0..20)
-            .map(|n| lab.submit(through, (gate(n), n as u64)))
-            .collect();
+        let jobs = (0..20).map(|n| lab.submit(through, (gate(n), n as u64)));
+        let jobs: Vec<_> = jobs.collect();
         let mut held = gates.each_ref().map(Gate::meet).into_iter();
         // Kills one of the two workers at the gate; the other goes on afterwards.
         thread::scope(|s| {
@@ -130,45 +113,23 @@ fn a_death_among_several_jobs() {
                 drop(held.next());
                 drop(held.next());
             });
-            let ends = match way {
-                "as they end" => {
-                    let mut ends: Vec<_> = arenite::as_completed(jobs.drain(..)).collect();
-                    ends.sort_by_key(|&(index, _)| index);
-                    ends
-                }
-                "any" => {
-                    let mut ends = Vec::new();
-                    let mut left: Vec<_> = jobs.drain(..).enumerate().collect();
-                    while let Some(at) =
-                        arenite::wait_any(left.iter_mut().map(|(_, job)| job), None)
-                    {
-                        let (index, job) = left.remove(at);
-                        assert!(job.is_done());
-                        ends.push((index, job.wait()));
-                    }
-                    ends.sort_by_key(|&(index, _)| index);
-                    ends
-                }
+            let mut ends: Vec<_> = match way {
+                "as they end" => arenite::as_completed(jobs).collect(),
+                "any" => one_by_one(jobs),
                 _ => {
                     assert!(arenite::wait_all(&jobs, None));
-                    let ended = jobs.drain(..).map(|job| {
-                        assert!(job.is_done());
-                        job.wait()
-                    });
-                    ended.enumerate().collect()
+                    assert!(jobs.iter().all(Job::is_done));
+                    jobs.into_iter().map(Job::wait).enumerate().collect()
                 }
             };
+            ends.sort_by_key(|&(index, _)| index);
             assert!(ends.iter().map(|&(index, _)| index).eq(0..20), "each once");
-            let (values, failed): (Vec<_>, Vec<_>) =
-                ends.into_iter().partition(|(_, answer)| answer.is_ok());
-            let [(index, Err(error))] = &failed[..] else {
-                panic!("{failed:?}");
+            ends.retain(|(index, answer)| *answer != Ok(*index as u64));
+            let [(index, Err(error))] = &ends[..] else {
+                panic!("{ends:?}");
             };
             assert!(*index < 2, "one that ran");
             assert_eq!(*error.kind(), KILLED);
-            for (index, value) in values {
-                assert_eq!(value.unwrap(), index as u64);
-            }
         });
     }
     lab.assert_in_use(0);
@@ -225,19 +186,11 @@ fn results_of_a_map_within_a_time() {
 }
 
 fn the_time_limit_of_a_map_covers_admission() {
-    const MIB: usize = 1 << 20;
-    fn held(values: &[u8], gate: &str) -> u64 {
-        if !gate.is_empty() {
-            pass(gate);
-        }
-        values.len() as u64
-    }
-    let lab = Lab::with(1, |builder| builder.max_in_flight_bytes(4 * MIB as u64));
-    let three = || lab.zeros::<u8>(3 * MIB).unwrap().seal();
+    let lab = narrow(1);
     let gate = Gate::new();
-    let first = lab.submit(held, (three(), &gate.path()));
+    let first = lab.submit(measure, (three_mib(&lab), &gate.path()));
     let met = gate.meet();
-    let mut map = lab.map(held, (0..2).map(|_| (three(), "")));
+    let mut map = lab.map(measure, (0..2).map(|_| (three_mib(&lab), "")));
     for limit in [Duration::ZERO, Duration::from_millis(1)] {
         assert!(map.next_timeout(limit).is_none() && !map.is_over());
     }

@@ -20,17 +20,24 @@ use nix::unistd::Pid;
 use self::player::{Player, Rules};
 use self::verdict::{Story, Weather, judge};
 use crate::harness::runs::{Order, Seen};
-use crate::harness::{Diary, Dice, Invariant, Lab, asked, case, expect_in_use, tests};
+use crate::harness::{Diary, Dice, Invariant, Lab, asked, case, expect_in_use, named};
 
-tests![
-    programs_on_workers,
-    programs_whose_workers_are_killed,
-    programs_whose_workers_are_stopped,
-    programs_with_kernels_that_die,
-    programs_in_several_lanes,
-    programs_in_sandboxed_workers,
-    programs_of_several_threads,
+/// The kinds of programs, by the names of their trials.
+const KINDS: [(&str, Kind); 7] = [
+    ("programs_on_workers", calm),
+    ("programs_whose_workers_are_killed", killed),
+    ("programs_whose_workers_are_stopped", stopped),
+    ("programs_with_kernels_that_die", deadly),
+    ("programs_in_several_lanes", in_lanes),
+    ("programs_in_sandboxed_workers", sandboxed),
+    ("programs_of_several_threads", threaded),
 ];
+
+pub fn tests() -> Vec<libtest_mimic::Trial> {
+    let trial =
+        |(name, kind): (&str, Kind)| named(format!("programs::{name}"), move || play_some(kind));
+    KINDS.map(trial).into()
+}
 
 /// How a program is played.
 #[derive(Clone, Debug)]
@@ -111,34 +118,6 @@ fn threaded(plan: &mut Plan, dice: &mut Dice) {
     plan.lanes = 1 + dice.below(2) as usize;
 }
 
-fn programs_on_workers() {
-    play_some(calm);
-}
-
-fn programs_whose_workers_are_killed() {
-    play_some(killed);
-}
-
-fn programs_whose_workers_are_stopped() {
-    play_some(stopped);
-}
-
-fn programs_with_kernels_that_die() {
-    play_some(deadly);
-}
-
-fn programs_in_several_lanes() {
-    play_some(in_lanes);
-}
-
-fn programs_in_sandboxed_workers() {
-    play_some(sandboxed);
-}
-
-fn programs_of_several_threads() {
-    play_some(threaded);
-}
-
 /// Plays programs of this kind, others in each run: `ARENITE_SEED` repeats them.
 fn play_some(kind: Kind) {
     let first = asked::seed().wrapping_mul(1_000);
@@ -150,11 +129,10 @@ fn play_some(kind: Kind) {
 /// Plays programs of all kinds for a while, each on an engine of its own.
 #[allow(dead_code, reason = "the soak uses it")]
 pub fn soak(order: Order) -> Result<Seen, String> {
-    let kinds: [Kind; 7] = [calm, killed, stopped, deadly, in_lanes, sandboxed, threaded];
     let (mut seen, end) = (Seen::default(), Instant::now() + order.length);
     for seed in (0..).map(|n| order.seed.wrapping_add(n)) {
         let invariant = Invariant::before();
-        seen.add(play_one(seed, kinds[(seed % 7) as usize])?);
+        seen.add(play_one(seed, KINDS[(seed % 7) as usize].1)?);
         invariant.nothing_left()?;
         if Instant::now() >= end {
             break;

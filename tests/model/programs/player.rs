@@ -226,11 +226,7 @@ impl<'e> Player<'e> {
                 .submit(),
             false => job.options(&options).submit(),
         };
-        let kind = Kind {
-            retried,
-            ..Kind::default()
-        };
-        self.push(call, kind, Handle::Array(job));
+        self.push(call, Kind::retried(retried), Handle::Array(job));
     }
 
     fn submit_chain(&mut self) {
@@ -247,26 +243,23 @@ impl<'e> Player<'e> {
     }
 
     fn submit_in_place_or_spawn(&mut self) {
-        let (value, call) = (self.value(), self.call());
-        let (engine, log) = (self.engine, &*self.log);
+        let (value, call, engine) = (self.value(), self.call(), self.engine);
         if self.dice.below(2) == 0 {
             let mut own = engine.zeros(value.len()).unwrap();
             own.copy_from_slice(&value);
-            let job = engine.submit(kernels::sorted, (own, log, call));
+            let job = engine.submit(kernels::sorted, (own, &*self.log, call));
             return self.push(call, Kind::default(), Handle::Changed(job));
         }
         let part = value.rows(..value.len().min(2_000));
-        let job = engine.job(kernels::sort, (part, log, call));
-        let retried = self.dice.below(2) == 0;
+        let (options, retried) = (self.options(), self.one_in(2));
+        let job = engine.job(kernels::sort, (part, &*self.log, call));
         let job = match retried {
-            true => job.retries(50).backoff(Backoff::NONE).submit(),
-            false => job.submit(),
+            true => job
+                .options(&options.retries(50).backoff(Backoff::NONE))
+                .submit(),
+            false => job.options(&options).submit(),
         };
-        let kind = Kind {
-            retried,
-            ..Kind::default()
-        };
-        self.push(call, kind, Handle::Array(job));
+        self.push(call, Kind::retried(retried), Handle::Array(job));
     }
 
     /// Waits for any job.
@@ -325,23 +318,25 @@ impl<'e> Player<'e> {
 
     fn map(&mut self) {
         let count = 1 + self.dice.below(60);
-        let taken = count
-            - if self.one_in(3) {
-                self.dice.below(count)
-            } else {
-                0
-            };
+        let left = self.one_in(3).then(|| self.dice.below(count));
+        let taken = count - left.unwrap_or(0);
+        let (retried, limited) = (self.one_in(3), self.one_in(3));
+        // With retries, a kernel that panics would begin again.
+        let how = |how: u64| if retried { how.max(2) } else { how };
         let items: Vec<_> = (0..count)
-            .map(|_| (self.log.clone(), self.call(), self.how()))
+            .map(|_| (self.log.clone(), self.call(), how(self.how())))
             .collect();
         let numbers: Vec<_> = items.iter().map(|(_, call, _)| call[0]).collect();
-        let results: Vec<_> = self
-            .engine
-            .map(kernels::pick, items)
-            .take(taken as usize)
-            .collect();
+        let mut map = self.engine.map(kernels::pick, items);
+        if limited {
+            map = map.limit(self.limiter);
+        }
+        if retried {
+            map = map.retries(50).backoff(Backoff::NONE);
+        }
+        let results: Vec<_> = map.take(taken as usize).collect();
         for (number, result) in numbers.into_iter().zip(results) {
-            self.enter(number, Kind::default(), result.map(|n| vec![n]));
+            self.enter(number, Kind::retried(retried), result.map(|n| vec![n]));
         }
     }
 
@@ -411,16 +406,17 @@ impl<'e> Player<'e> {
         let mapped = self.engine.par(&value).map(|x: u64| x.wrapping_mul(3));
         // Its kernel takes one element and has no log.
         kernels::begin(&self.log, [call[0], 0]);
-        let kind = Kind {
-            is_node: true,
-            ..Kind::default()
-        };
-        self.enter(call[0], kind, mapped.map(|array| array.to_vec()));
+        self.enter(
+            call[0],
+            Kind::node(false),
+            mapped.map(|array| array.to_vec()),
+        );
     }
 
     fn graph(&mut self) {
         let mut graph = Graph::new();
         graph.fuse(self.one_in(2));
+        let (retried, limited) = (self.one_in(3), self.one_in(3));
         let nothing = self.engine.from_slice::<u64>(&[]).unwrap();
         let mut nodes: Vec<Node<Array<u64>>> = Vec::new();
         let mut all = Vec::new();
@@ -430,11 +426,11 @@ impl<'e> Player<'e> {
             let how = how + u64::from(self.one_in(2));
             // Of large arrays, graphs take parts.
             let value = value.rows(..value.len().min(3_000));
-            let (retried, bytes) = (self.one_in(3), self.dice.below(1 << 20));
-            let log = &*self.log;
+            let (bytes, limiter, log) = (self.dice.below(1 << 20), self.limiter, &*self.log);
             macro_rules! add {
                 ($left:expr, $right:expr) => {{
                     let node = graph.job(kernels::join, ($left, $right, log, call, how));
+                    let node = if limited { node.limit(limiter) } else { node };
                     match retried {
                         true => node.retries(50).backoff(Backoff::NONE).add(),
                         false => node.bytes(bytes).add(),
@@ -467,12 +463,12 @@ impl<'e> Player<'e> {
         let mut at = 0..;
         nodes.retain(|_| wanted.contains(&at.next().expect("without end")));
         let results = graph.run(self.engine, nodes).unwrap().results();
-        let kind = Kind {
-            is_node: true,
-            ..Kind::default()
-        };
         for (number, result) in numbers.into_iter().zip(results) {
-            self.enter(number, kind, result.map(|value| value.to_vec()));
+            self.enter(
+                number,
+                Kind::node(retried),
+                result.map(|value| value.to_vec()),
+            );
         }
     }
 
@@ -494,14 +490,10 @@ impl<'e> Player<'e> {
             .options(&options);
         let results: Vec<_> = stream.run(self.engine).collect();
         assert_eq!(results.len(), numbers.len(), "{results:?}");
-        let kind = Kind {
-            retried: true,
-            ..Kind::default()
-        };
         for (number, result) in numbers.into_iter().zip(results) {
             let (kept, total) = result.unwrap();
             assert_eq!(kept, number);
-            self.enter(number, kind, Ok(vec![total]));
+            self.enter(number, Kind::retried(true), Ok(vec![total]));
         }
     }
 

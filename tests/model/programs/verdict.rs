@@ -40,6 +40,23 @@ pub struct Kind {
     pub is_node: bool,
 }
 
+impl Kind {
+    pub fn retried(retried: bool) -> Self {
+        Self {
+            retried,
+            ..Self::default()
+        }
+    }
+
+    /// A value of a graph whose nodes have retries or not.
+    pub fn node(retried: bool) -> Self {
+        Self {
+            is_node: true,
+            ..Self::retried(retried)
+        }
+    }
+}
+
 /// What happened to the workers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Weather {

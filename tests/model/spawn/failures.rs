@@ -6,7 +6,7 @@ use arenite::{
     Array, ArrayMut, Backoff, Engine, FailedDependency, JobErrorKind, JobLimit, Spawn, call,
 };
 
-use super::{around, end, fails, fib};
+use super::{end, fails, fib};
 use crate::harness::{
     ABORTED, Diary, Gate, KILLED, Lab, cause_of, note, pass, step, tests, wait_until,
 };
@@ -16,7 +16,6 @@ tests![
     a_failed_child_is_the_failure_of_the_job,
     a_continuation_may_fail,
     other_children_are_cancelled_when_one_fails,
-    a_child_with_retries_survives_its_worker,
     a_job_that_changes_an_array_is_not_retried,
     spawned_jobs_inherit_retries,
     spawning_with_too_many_arrays_is_an_error,
@@ -53,7 +52,6 @@ fn a_recursion_without_an_end_is_an_error() {
     }
     assert_eq!(lab.submit(fib, (10,)).wait().unwrap(), 55);
     lab.assert_in_use(0);
-    lab.assert_idle();
 }
 
 fn spawns_one_that_fails(depth: u32, kind: u32) -> Spawn<u64> {
@@ -99,7 +97,6 @@ fn a_failed_child_is_the_failure_of_the_job() {
         }
     }
     lab.assert_in_use(0);
-    lab.assert_idle();
 }
 
 fn a_continuation_may_fail() {
@@ -170,43 +167,8 @@ fn other_children_are_cancelled_when_one_fails() {
         assert_eq!(diary.lines().len(), if listens { 2 } else { 1 });
         let restarts = |worker| lab.stats().workers[worker as usize].restarts;
         assert_eq!(restarts(0) + restarts(1), u64::from(!listens));
-        lab.assert_idle();
         lab.assert_in_use(0);
     }
-}
-
-fn a_child_with_retries_survives_its_worker() {
-    let lab = Lab::new(1);
-    let gate = Gate::new();
-    let job = lab
-        .job(around, (&gate.path(),))
-        .retries(2)
-        .backoff(Backoff::NONE)
-        .submit();
-    for restarts in 1..=2 {
-        let held = gate.meet();
-        end(lab.pid(0));
-        // The killed job does not go on from here.
-        drop(held);
-        lab.await_restart(0, restarts);
-    }
-    gate.open();
-    assert_eq!(job.wait().unwrap(), 55 + 2 * 499_500 + 1_000);
-    lab.assert_in_use(0);
-
-    // Without retries it fails.
-    let job = lab.submit(around, (&gate.path(),));
-    let held = gate.meet();
-    end(lab.pid(0));
-    let error = job.wait().unwrap_err();
-    drop(held);
-    assert_eq!(*cause_of(&error), KILLED);
-    assert!(
-        error.origin().unwrap().kernel().ends_with("gated"),
-        "{error}"
-    );
-    lab.assert_in_use(0);
-    lab.assert_idle();
 }
 
 fn a_job_that_changes_an_array_is_not_retried() {

@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
 use arenite::stream::{Stream, StreamError, Windows};
-use arenite::{Array, Engine, JobErrorKind, OnFailure};
+use arenite::{Engine, JobErrorKind, OnFailure};
 use nix::sys::signal::Signal;
 
 use super::busy;
-use crate::harness::{Env, Gate, Lab, pass, send_signal, step, tests, wait_until};
+use crate::harness::{Env, Gate, Lab, assert_kind, send_signal, step, tests, wait_until};
+use crate::narrow::{measure, narrow, three_mib, zeros};
 
 tests![
     draining_from_another_thread_finishes_what_was_taken,
@@ -91,46 +92,20 @@ fn stopping_cancels_items_in_flight() {
             handle.stop();
         });
         step("the stream to be stopped");
-        assert_eq!(
-            stream.run(&lab).map(Result::unwrap).collect::<Vec<_>>(),
-            [0]
-        );
+        assert!(stream.run(&lab).map(Result::unwrap).eq([0]));
     });
     assert_eq!(handle.stats().in_flight, 0);
     // Running items were cancelled.
     lab.assert_in_use(0);
 }
 
-/// An engine that admits one job of 3 MiB at a time, and knows the result sizes.
-fn narrow() -> Lab {
-    let lab = Lab::with(2, |builder| builder.max_in_flight_bytes(4 << 20));
-    assert_eq!(lab.submit(weigh, ("", three_mib(&lab))).wait(), Ok(3 << 20));
-    lab
-}
-
-fn three_mib(lab: &Lab) -> Array<u8> {
-    zeros(lab, 3072)
-}
-
-fn zeros(lab: &Lab, kib: usize) -> Array<u8> {
-    lab.zeros(kib << 10).unwrap().seal()
-}
-
-/// Waits at the gate, if any.
-fn weigh(gate: &str, bytes: &[u8]) -> usize {
-    if !gate.is_empty() {
-        pass(gate);
-    }
-    bytes.len()
-}
-
 fn a_stream_waiting_for_admission_can_be_stopped() {
-    let lab = narrow();
+    let lab = narrow(2);
     let gate = Gate::new();
-    let holds = lab.submit(weigh, (&gate.path(), three_mib(&lab)));
+    let holds = lab.submit(measure, (three_mib(&lab), &gate.path()));
     let held = gate.meet();
-    let items = (0..).map(|_| ("", three_mib(&lab)));
-    let stream = Stream::new(items).stage_with(weigh, |args| ((), args));
+    let items = (0..).map(|_| (three_mib(&lab), ""));
+    let stream = Stream::new(items).stage_with(measure, |args| ((), args));
     let handle = stream.handle();
     thread::scope(|threads| {
         threads.spawn(|| {
@@ -144,17 +119,17 @@ fn a_stream_waiting_for_admission_can_be_stopped() {
     assert!(!holds.is_done());
     drop(held);
     assert_eq!(holds.wait(), Ok(3 << 20));
-    let next = lab.submit(weigh, ("", three_mib(&lab)));
+    let next = lab.submit(measure, (three_mib(&lab), ""));
     assert_eq!(next.wait(), Ok(3 << 20));
     lab.assert_in_use(0);
 }
 
 fn a_slow_consumer_does_not_block_admission() {
-    let lab = narrow();
+    let lab = narrow(2);
     let gate = Gate::new();
     let gates = [String::new(), gate.path(), String::new()];
-    let items = gates.into_iter().map(|gate| (gate, three_mib(&lab)));
-    let stream = Stream::new(items).stage_with(weigh, |args| ((), args));
+    let items = gates.into_iter().map(|gate| (three_mib(&lab), gate));
+    let stream = Stream::new(items).stage_with(measure, |args| ((), args));
     let mut run = stream.run(&lab);
     assert_eq!(run.next().unwrap().unwrap().1, 3 << 20);
     let held = gate.meet();
@@ -162,7 +137,7 @@ fn a_slow_consumer_does_not_block_admission() {
     // if the first ended at once.
     assert!(matches!(run.stats().in_flight, 1 | 2));
     let small = lab.zeros::<u8>(8).unwrap().seal();
-    let small = lab.job(weigh, ("", small)).try_submit();
+    let small = lab.job(measure, (small, "")).try_submit();
     assert_eq!(small.expect("no job waits").wait(), Ok(8));
     drop(held);
     assert_eq!(run.map(Result::unwrap).count(), 2);
@@ -170,24 +145,24 @@ fn a_slow_consumer_does_not_block_admission() {
 }
 
 fn a_dead_letter_does_not_block_admission() {
-    fn opened(gate: &str, bytes: &[u8]) -> Result<usize, String> {
-        weigh(gate, bytes);
+    fn opened(bytes: &[u8], gate: &str) -> Result<u64, String> {
+        measure(bytes, gate);
         Err("opened".into())
     }
-    let lab = narrow();
-    lab.submit(opened, ("", zeros(&lab, 1))).wait().unwrap_err();
+    let lab = narrow(2);
+    lab.submit(opened, (zeros(&lab, 1), "")).wait().unwrap_err();
     let (gate, last) = (Gate::new(), Gate::new());
-    let holds = lab.submit(weigh, (&last.path(), zeros(&lab, 800)));
+    let holds = lab.submit(measure, (zeros(&lab, 800), &last.path()));
     let held_last = last.meet();
     // The second item does not fit beside the other job, and waits when the first fails.
     let items = [(gate.path(), 2800), (String::new(), 3500)];
-    let items = items.map(|(gate, kib)| (gate, zeros(&lab, kib)));
+    let items = items.map(|(gate, kib)| (zeros(&lab, kib), gate));
     let letters = AtomicUsize::new(0);
     let stream = Stream::new(items)
         .on_failure(OnFailure::GoOn)
         .stage_with(opened, |args| ((), args))
         .dead_letters(|letter| {
-            let small = lab.job(weigh, ("", zeros(&lab, 1))).try_submit();
+            let small = lab.job(measure, (zeros(&lab, 1), "")).try_submit();
             assert_eq!(small.expect("no job waits").wait(), Ok(1024));
             assert_eq!(letter.index(), letters.fetch_add(1, SeqCst));
         });
@@ -207,36 +182,26 @@ fn a_dead_letter_does_not_block_admission() {
 /// The first stage is admitted while the second does not fit yet; the second is woken nevertheless.
 fn stages_waiting_for_admission_are_woken_by_each_end() {
     let lab = Lab::with(3, |builder| builder.max_in_flight_bytes(4 << 20));
-    assert_eq!(lab.submit(weigh, ("", zeros(&lab, 1))).wait(), Ok(1024));
+    assert_eq!(lab.submit(measure, (zeros(&lab, 1), "")).wait(), Ok(1024));
     let gates = [(); 4].map(|()| Gate::new());
-    let large = lab.submit(weigh, (&gates[0].path(), zeros(&lab, 2500)));
+    let large = lab.submit(measure, (zeros(&lab, 2500), &gates[0].path()));
     let held_large = gates[0].meet();
-    let small = lab.submit(weigh, (&gates[1].path(), zeros(&lab, 1200)));
+    let small = lab.submit(measure, (zeros(&lab, 1200), &gates[1].path()));
     let held_small = gates[1].meet();
     let paths = gates.each_ref().map(Gate::path);
+    // For each stage: the bytes and the gate.
     let items = [
-        (
-            String::new(),
-            zeros(&lab, 1),
-            paths[3].clone(),
-            zeros(&lab, 2000),
-        ),
-        (
-            paths[2].clone(),
-            zeros(&lab, 1000),
-            String::new(),
-            zeros(&lab, 1),
-        ),
+        [(1, String::new()), (2000, paths[3].clone())],
+        [(1000, paths[2].clone()), (1, String::new())],
     ];
+    let items = items.map(|stages| stages.map(|(kib, gate)| (zeros(&lab, kib), gate)));
     let (sender, receiver) = std::sync::mpsc::channel();
     thread::scope(|threads| {
         let lab = &lab;
         threads.spawn(move || {
             let stream = Stream::new(items)
-                .stage_with(weigh, |(gate, bytes, next, more)| {
-                    ((next, more), (gate, bytes))
-                })
-                .stage_with(weigh, |((gate, bytes), _)| ((), (gate, bytes)));
+                .stage_with(measure, |[first, second]| (second, first))
+                .stage_with(measure, |(second, _)| ((), second));
             sender.send(stream.handle()).unwrap();
             let lens: Vec<_> = stream.run(lab).map(|len| len.unwrap().1).collect();
             assert_eq!(lens, [2000 << 10, 1 << 10]);
@@ -252,10 +217,8 @@ fn stages_waiting_for_admission_are_woken_by_each_end() {
         drop(gates[3].meet());
         drop(held_first);
     });
-    assert_eq!(
-        (large.wait(), small.wait()),
-        (Ok(2500 << 10), Ok(1200 << 10))
-    );
+    assert_eq!(large.wait(), Ok(2500 << 10));
+    assert_eq!(small.wait(), Ok(1200 << 10));
     lab.assert_in_use(0);
 }
 
@@ -286,12 +249,9 @@ fn an_engine_that_cannot_restart_workers_ends_the_stream() {
     send_signal(lab.pid(0), Signal::SIGKILL);
     step("the stream to end");
     let last = run.find_map(Result::err).expect("an error is the last");
-    assert!(
-        matches!(
-            &last,
-            StreamError::Job { error, .. } if matches!(error.kind(), JobErrorKind::NoWorkers(_))
-        ),
-        "{last}"
-    );
+    let StreamError::Job { error, .. } = &last else {
+        panic!("{last}");
+    };
+    assert_kind!(*error, JobErrorKind::NoWorkers(_));
     assert!(run.next().is_none());
 }
