@@ -30,7 +30,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// The tests named in tables with this head: suite and path, such as `engine deaths::while_idle`.
+/// The tests named in tables with this head: suite and path, such as `engine deaths::while_running`.
 fn named(page: &str, head: &str) -> Vec<String> {
     let tables = page.split(head).skip(1);
     let rows = tables.flat_map(|table| table.lines().take_while(|line| line.starts_with('|')));
@@ -179,7 +179,7 @@ fn everything_that_the_table_of_faults_names_exists() {
     assert!(missing.is_empty(), "\n{}", missing.join("\n"));
     let rows = fs::read_to_string(soak.join("main.rs")).unwrap();
     for row in soaked {
-        assert!(rows.contains(&format!("name: \"{row}\"")), "no row {row}");
+        assert!(rows.contains(&format!("(\"{row}\",")), "no row {row}");
     }
     // Each suite that kills workers is named in the row.
     let table = table.split("| a worker killed").nth(1).unwrap();
@@ -200,7 +200,7 @@ fn everything_that_the_table_of_faults_names_exists() {
 
 #[test]
 fn a_test_that_does_not_exist_is_found() {
-    assert_eq!(missing("engine deaths::while_idle"), None);
+    assert_eq!(missing("engine deaths::while_running"), None);
     assert_eq!(missing("engine deaths"), None);
     assert!(missing("engine deaths::while_asleep").is_some());
     // A test of another file, a function that is no test, and a path below a test.
@@ -208,7 +208,7 @@ fn a_test_that_does_not_exist_is_found() {
     assert!(missing("engine deaths::a_flood_is_dropped_and_counted").is_some());
     assert!(missing("sandbox wild::assert_refused").is_some());
     assert!(missing("sandbox lab").is_some());
-    assert!(missing("engine deaths::while_idle::deaths").is_some());
+    assert!(missing("engine deaths::while_running::deaths").is_some());
     assert!(missing("nothing deaths").is_some());
     let table = "# A\n\n| promise | shown by |\n|---|---|\n| one `x` | `engine deaths`, `fuzz` |\n";
     assert_eq!(named(table, PROMISES), ["engine deaths", "fuzz"]);
