@@ -1,3 +1,8 @@
 //! What the command's `--version` reports: the commit of a figure.
 
-include!("../bin/build.rs");
+#[path = "../bin/build.rs"]
+mod command;
+
+fn main() {
+    command::main();
+}

@@ -1,9 +1,10 @@
-// Passes the compiler what `--version` prints: commit, profile and target.
+//! Passes the compiler what `--version` prints: commit, profile and target.
 
 use std::env;
 use std::process::Command;
 
-fn main() {
+/// Also called by the build script of the benchmarks.
+pub fn main() {
     // A source archive has no `.git`: `--version` then prints no commit.
     let commit = git(&[
         "describe",
