@@ -227,7 +227,10 @@ fn a_pipe_closed_before_it_is_watched_is_an_error() {
 fn a_child_inherits_only_what_it_is_given() {
     let answer = WatchPipe::new().unwrap();
     let event = EventFd::new().unwrap();
-    let child = start("inherit", &[event.as_fd(), answer.write.as_fd()]);
+    let child = start(
+        "inherit",
+        &[event.as_fd(), answer.write.as_ref().unwrap().as_fd()],
+    );
     drop(answer.write);
     assert_eq!(end(&child), Exit::Code(0));
     let mut text = [0; 32];
