@@ -83,7 +83,7 @@ impl Engine {
     /// If the size does not fit the address space.
     pub fn zeros<T: Element>(&self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, ArenaFull> {
         let shape = shape.into();
-        let Some(shared) = self.shared() else {
+        let Some(shared) = self.supervisor() else {
             return ArrayMut::try_zeros(shape);
         };
         let bytes = bytes_of::<T>(&shape);
@@ -276,7 +276,7 @@ impl Engine {
         D: ndarray::Dimension,
     {
         let shape = nd::shape_of(from.shape()).map_err(InputError::BadRank)?;
-        Ok(self.fill(shape, |to| match self.shared() {
+        Ok(self.fill(shape, |to| match self.supervisor() {
             // The calling thread may be in a sandboxed worker, which must not start threads.
             None => nd::write(from, to),
             Some(_) => nd::write_by_threads(from, to),
@@ -312,7 +312,7 @@ impl Engine {
         // Pipes and files that Linux generates have no length and may be endless: this reads at most as many bytes as
         // could fit.
         if !meta.is_file() || meta.len() == 0 {
-            let arena = self.shared().map(|shared| &shared.arena);
+            let arena = self.supervisor().map(|shared| &shared.arena);
             let most = arena.map_or_else(default_capacity, |arena| arena.capacity());
             let mut bytes = Vec::new();
             let limited = &mut file.take(most.saturating_add(1));
@@ -390,7 +390,7 @@ impl Engine {
     /// Allocates an array for the content of a file. Returns an error if the length that the file claims exceeds the
     /// memory.
     fn to_read<T: Element>(&self, shape: Shape) -> Result<ArrayMut<T>, AllocError> {
-        if self.shared().is_none() {
+        if self.supervisor().is_none() {
             return ArrayMut::to_read(shape);
         }
         let array = self.exclusive(shape, BlockPlacement::Packed);
@@ -404,7 +404,7 @@ impl Engine {
         shape: Shape,
         placement: BlockPlacement,
     ) -> Result<ArrayMut<T>, ArenaFull> {
-        let Some(shared) = self.shared() else {
+        let Some(shared) = self.supervisor() else {
             return ArrayMut::try_uninit(shape);
         };
         let bytes = bytes_of::<T>(&shape);

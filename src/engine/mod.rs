@@ -277,20 +277,20 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn stats(&self) -> Stats {
-        self.shared()
+        self.supervisor()
             .map_or_else(Stats::default, |shared| shared.stats())
     }
 
     /// Returns the reason why no worker can be started any more, or `None` if there is none. If there is a reason,
     /// every job fails with [`NoWorkers`](JobErrorKind::NoWorkers).
     pub fn broken(&self) -> Option<String> {
-        self.shared()?.broken()
+        self.supervisor()?.broken()
     }
 
     /// Gives unused committed memory of the arena back to Linux at once, not only after some seconds. Returns the
     /// number of bytes.
     pub fn trim(&self) -> u64 {
-        self.shared().map_or(0, |shared| shared.arena.trim())
+        self.supervisor().map_or(0, |shared| shared.arena.trim())
     }
 
     /// Finishes all jobs, including detached ones, and ends the workers. Dropping the engine ends jobs instead. See
@@ -385,14 +385,15 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn flush_logs(&self) {
-        if let Some(shared) = self.shared() {
+        if let Some(shared) = self.supervisor() {
             shared.flush_logs();
         }
     }
 
     /// Returns true if workers are [sandboxed](Builder::sandbox), and can open no files.
     pub fn is_sandboxed(&self) -> bool {
-        self.shared().is_some_and(|shared| shared.is_sandboxed())
+        self.supervisor()
+            .is_some_and(|shared| shared.is_sandboxed())
     }
 
     /// Returns the maximum number of jobs that run in workers at the same time: one on each lane of each worker that is
@@ -409,10 +410,10 @@ impl Engine {
     /// # Ok::<(), arenite::BuildError>(())
     /// ```
     pub fn max_running(&self) -> usize {
-        self.shared().map_or(0, |shared| shared.active_lanes())
+        self.supervisor().map_or(0, |shared| shared.active_lanes())
     }
 
-    pub(crate) fn shared(&self) -> Option<&Arc<Supervisor>> {
+    pub(crate) fn supervisor(&self) -> Option<&Arc<Supervisor>> {
         match &self.backend {
             Backend::Workers(workers) => Some(&workers.shared),
             Backend::Inline => None,

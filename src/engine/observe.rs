@@ -185,7 +185,7 @@ impl Engine {
     /// An inline engine counts its jobs, but no bytes.
     #[doc(alias = "tqdm")]
     pub fn progress(&self) -> Progress {
-        match self.shared() {
+        match self.supervisor() {
             Some(shared) => shared.progress(),
             None => self
                 .seeds
@@ -207,7 +207,7 @@ impl Engine {
                 .flush()
                 .map_err(|(path, error)| TraceError { path, error })
         };
-        if let Some(shared) = self.shared() {
+        if let Some(shared) = self.supervisor() {
             return shared.tracer().map(|tracer| flush(&tracer)).transpose();
         }
         let Some(engine) = &self.seeds.inlined else {

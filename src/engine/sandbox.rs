@@ -118,7 +118,7 @@ impl Engine {
     /// }
     /// ```
     pub fn sandbox_report(&self) -> Option<SandboxReport> {
-        let kernel = self.shared()?.sandbox_features()?;
+        let kernel = self.supervisor()?.sandbox_features()?;
         Some(SandboxReport { kernel })
     }
 }

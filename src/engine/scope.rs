@@ -243,7 +243,7 @@ impl Engine {
         f: impl FnOnce(&Scope<'env>) -> T,
     ) -> (T, Failures) {
         let collects = matches!(failures, Failures::All(_));
-        let group = self.shared().map(|shared| {
+        let group = self.supervisor().map(|shared| {
             shared.assert_may_wait();
             shared.new_group(collects)
         });
@@ -255,7 +255,7 @@ impl Engine {
             open: RefCell::default(),
             dropped: RefCell::default(),
             failures: RefCell::new(failures),
-            canceller: Canceller::new(self.shared().map(Arc::clone).zip(group)),
+            canceller: Canceller::new(self.supervisor().map(Arc::clone).zip(group)),
             lent: PhantomData,
         };
         // When this value is dropped, it waits for open jobs, even if `f` panics.
@@ -457,7 +457,7 @@ impl<'env> Scope<'env> {
             Failures::First(Some(error)) => *error.kind() != JobErrorKind::Cancelled,
             Failures::First(None) | Failures::All(_) => false,
         };
-        let group = self.engine.shared().zip(self.group);
+        let group = self.engine.supervisor().zip(self.group);
         let cancelled = group.is_some_and(|(shared, group)| shared.is_group_cancelled(group));
         // `was_asked` is read last, because `cancel`, which may run on another thread, sets it before it cancels the
         // group.
@@ -465,7 +465,7 @@ impl<'env> Scope<'env> {
     }
 
     fn note(&self, error: &JobError) {
-        let group = self.engine.shared().zip(self.group);
+        let group = self.engine.supervisor().zip(self.group);
         let culprit = group.and_then(|(shared, group)| shared.culprit_of(group));
         self.failures.borrow_mut().note(error, culprit);
     }
@@ -476,7 +476,7 @@ impl<'env> Scope<'env> {
         if let Some(id) = self.open.borrow_mut().remove(&index) {
             let dropped = &mut *self.dropped.borrow_mut();
             dropped.jobs.open.push_back((index as usize, id));
-            if let Some(shared) = self.engine.shared().filter(|_| holds_memory) {
+            if let Some(shared) = self.engine.supervisor().filter(|_| holds_memory) {
                 shared.forget_value(id);
             }
         }
@@ -499,7 +499,7 @@ impl<'env> Scope<'env> {
 
     /// Waits for all open jobs. Waits for the latest first: when it has ended, the others have usually ended, too.
     fn join(&self) {
-        let Some(shared) = self.engine.shared().map(Arc::clone) else {
+        let Some(shared) = self.engine.supervisor().map(Arc::clone) else {
             return;
         };
         let dropped = self.dropped.take();
@@ -598,7 +598,7 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
     /// that worker. Has no effect with [`co_schedule_deadlines`](super::Builder::co_schedule_deadlines).
     pub(super) fn exclusive(mut self, exclusive: bool) -> Self {
         let lanes = |shared: &Arc<Supervisor>| shared.active_lanes() > shared.active_workers();
-        if exclusive && self.scope.engine.shared().is_some_and(lanes) {
+        if exclusive && self.scope.engine.supervisor().is_some_and(lanes) {
             // A deadline beyond the range of the clock never expires.
             self.options.deadline = Some(Duration::MAX);
         }

@@ -126,7 +126,7 @@ impl<G: Program, A, M, E: JobFailure> JobBuilder<'_, G, A, M, E> {
     where
         G: Accepts<A>,
     {
-        let state = match self.engine.shared() {
+        let state = match self.engine.supervisor() {
             Some(shared) => {
                 let (call, retained) = self.into_pending(shared.arena.id(), 0);
                 Submission::Waits {

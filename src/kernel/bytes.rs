@@ -116,7 +116,7 @@ macro_rules! byte_arguments {
             fn hold(self) -> Bytes {
                 self.into()
             }
-            fn held(&self) -> u64 {
+            fn bytes_held(&self) -> u64 {
                 self.len() as u64
             }
         }

@@ -90,7 +90,7 @@ pub trait Args<'env, P: Params> {
     #[doc(hidden)]
     fn hold(self) -> P::Held;
     #[doc(hidden)]
-    fn held(&self) -> u64;
+    fn bytes_held(&self) -> u64;
 }
 
 macro_rules! impl_kernel {
@@ -116,8 +116,8 @@ macro_rules! impl_kernel {
             fn hold(self) -> ($($p::Held,)*) {
                 ($(self.$i.hold(),)*)
             }
-            fn held(&self) -> u64 {
-                0_u64 $(.saturating_add(self.$i.held()))*
+            fn bytes_held(&self) -> u64 {
+                0_u64 $(.saturating_add(self.$i.bytes_held()))*
             }
         }
 
@@ -183,8 +183,8 @@ where
     fn hold(self) -> P::Held {
         P::join(self.0.hold(), self.1.hold())
     }
-    fn held(&self) -> u64 {
-        self.0.held().saturating_add(self.1.held())
+    fn bytes_held(&self) -> u64 {
+        self.0.bytes_held().saturating_add(self.1.bytes_held())
     }
 }
 
@@ -222,7 +222,7 @@ pub trait Accepts<A>: Program {
     #[doc(hidden)]
     fn send(args: A, call: &mut CallWriter);
     #[doc(hidden)]
-    fn held(args: &A) -> u64;
+    fn bytes_held(args: &A) -> u64;
     /// Runs the program on the caller's thread. Sets `at` to the name of each kernel before it runs. Has a key, because
     /// the caller must have had values of the kernels: a type without values is the type of a program, too.
     #[doc(hidden)]
@@ -259,8 +259,8 @@ impl<F: Kernel<P, R>, P: Params, R: Reply, A: Args<'static, P>> Accepts<A> for S
     fn send(args: A, call: &mut CallWriter) {
         args.send(call);
     }
-    fn held(args: &A) -> u64 {
-        args.held()
+    fn bytes_held(args: &A) -> u64 {
+        args.bytes_held()
     }
     fn run_inline(args: A, at: &Cell<&'static str>, key: Key) -> Result<R::Out, Failure> {
         at.set(kernel_name::<F>());
@@ -311,8 +311,8 @@ where
         A::send(first, call);
         rest.send(call);
     }
-    fn held((first, rest): &(First, Rest)) -> u64 {
-        A::held(first).saturating_add(rest.held())
+    fn bytes_held((first, rest): &(First, Rest)) -> u64 {
+        A::bytes_held(first).saturating_add(rest.bytes_held())
     }
     fn run_inline(
         (first, rest): (First, Rest),

@@ -34,8 +34,8 @@ impl<'env, P: Param, A: Arg<'env, P>> Arg<'env, Extra<'_, P>> for ExtraArg<A> {
     fn hold(self) -> P::Held {
         self.0.hold()
     }
-    fn held(&self) -> u64 {
-        self.0.held()
+    fn bytes_held(&self) -> u64 {
+        self.0.bytes_held()
     }
 }
 

@@ -28,7 +28,7 @@ fn send<T: Element>(arrays: &[Array<T>], call: &mut CallWriter) {
 }
 
 fn held<T: Element>(arrays: &[Array<T>]) -> u64 {
-    let held = |array: &Array<T>| <Array<T> as Arg<'_, &Array<T>>>::held(array);
+    let held = |array: &Array<T>| <Array<T> as Arg<'_, &Array<T>>>::bytes_held(array);
     arrays.iter().map(held).sum()
 }
 
@@ -39,7 +39,7 @@ impl<'env, T: Element> Arg<'env, &[Array<T>]> for Vec<Array<T>> {
     fn hold(self) -> Vec<Array<T>> {
         self
     }
-    fn held(&self) -> u64 {
+    fn bytes_held(&self) -> u64 {
         held(self)
     }
 }

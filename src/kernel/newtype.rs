@@ -71,9 +71,9 @@ macro_rules! newtype {
                 fn hold(self) -> $newtype {
                     self
                 }
-                fn held(&self) -> u64 {
+                fn bytes_held(&self) -> u64 {
                     let array: &$array = ::std::convert::AsRef::as_ref(self);
-                    $crate::kernel::Arg::<&$array>::held(array)
+                    $crate::kernel::Arg::<&$array>::bytes_held(array)
                 }
             }
             impl<'env> $crate::kernel::Arg<'env, &$newtype> for &$newtype {

@@ -117,7 +117,7 @@ pub trait Arg<'env, P: Param> {
     fn hold(self) -> P::Held;
     /// Returns the number of bytes that are freed when this argument is dropped.
     #[doc(hidden)]
-    fn held(&self) -> u64 {
+    fn bytes_held(&self) -> u64 {
         0
     }
 }
@@ -273,7 +273,7 @@ macro_rules! read_only_arguments {
             fn hold(self) -> Array<T> {
                 self
             }
-            fn held(&self) -> u64 {
+            fn bytes_held(&self) -> u64 {
                 match self.location() {
                     ArrayLocation::Block(block, _) if Arc::strong_count(block) == 1 => block.extent().len,
                     _ => 0,
@@ -295,7 +295,7 @@ macro_rules! list_arguments {
             fn hold(self) -> Array<T> {
                 Array::from_slice(&self[..])
             }
-            fn held(&self) -> u64 {
+            fn bytes_held(&self) -> u64 {
                 size_of_val(&self[..]) as u64
             }
         }
@@ -375,7 +375,7 @@ impl<'env, T: Element> Arg<'env, ArrayMut<T>> for ArrayMut<T> {
     fn hold(self) -> Option<ArrayMut<T>> {
         Some(self)
     }
-    fn held(&self) -> u64 {
+    fn bytes_held(&self) -> u64 {
         size_of_val::<[T]>(self) as u64
     }
 }
@@ -537,7 +537,7 @@ macro_rules! text_arguments {
             fn hold(self) -> String {
                 self.into()
             }
-            fn held(&self) -> u64 {
+            fn bytes_held(&self) -> u64 {
                 self.len() as u64
             }
         }
@@ -594,7 +594,7 @@ macro_rules! scalar_list_arguments {
             fn hold(self) -> Vec<S> {
                 self.to_vec()
             }
-            fn held(&self) -> u64 {
+            fn bytes_held(&self) -> u64 {
                 size_of_val(&self[..]) as u64
             }
         }
@@ -629,9 +629,9 @@ macro_rules! tuples {
                 let ($($x,)+) = self;
                 ($($x.hold(),)+)
             }
-            fn held(&self) -> u64 {
+            fn bytes_held(&self) -> u64 {
                 let ($($x,)+) = self;
-                [$($x.held()),+].into_iter().fold(0, u64::saturating_add)
+                [$($x.bytes_held()),+].into_iter().fold(0, u64::saturating_add)
             }
         }
     )+};

@@ -248,8 +248,8 @@ impl<'env> Arg<'env, Buffers<'_>> for Vec<Buffer> {
     fn hold(self) -> Vec<Received> {
         self.into_iter().map(Buffer::hold).collect()
     }
-    fn held(&self) -> u64 {
-        let held = |buffer: &Buffer| <Array<u8> as Arg<'_, &Array<u8>>>::held(&buffer.array);
+    fn bytes_held(&self) -> u64 {
+        let held = |buffer: &Buffer| <Array<u8> as Arg<'_, &Array<u8>>>::bytes_held(&buffer.array);
         self.iter().map(held).sum()
     }
 }

@@ -256,7 +256,7 @@ impl StateWord {
     /// Supervisor, after the exit of the worker: resets the word to its value in fresh memory.
     pub(crate) fn clear(&self) {
         // Relaxed: only threads that go to sleep compare the word, with values that they read before; the records of
-        // their jobs were updated under the core lock. The next worker reads the word only after it was spawned.
+        // their jobs were updated under the engine's lock. The next worker reads the word only after it was spawned.
         self.0.store(0, Ordering::Relaxed);
     }
 
@@ -371,7 +371,7 @@ impl StateWord {
 }
 
 /// Whether the state word of the job at `position` says queued or running. For threads that spin on the word without
-/// the core lock.
+/// the engine's lock.
 #[inline]
 pub(crate) fn is_open(word: &AtomicU32, position: u64, slots: usize) -> bool {
     let generation = Generation::of(position, slots);

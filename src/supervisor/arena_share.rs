@@ -25,7 +25,7 @@ pub(super) struct OverShare {
 }
 
 impl OverShare {
-    /// Returns the error with all numbers. Some of them are read from files, so the engine lock must not be held.
+    /// Returns the error with all numbers. Some of them are read from files, so the engine's lock must not be held.
     pub(super) fn into_full(self, arena: &Arena, requested: u64) -> ArenaFull {
         arena.over_share(self.region, requested, self.limit, self.held)
     }

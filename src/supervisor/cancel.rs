@@ -37,11 +37,11 @@ impl EngineState {
                 self.timers.end_pause(self.records.at(id.index), id.index);
                 self.remove_unrun(id.index);
             }
-            Stage::Placed { link, position } => {
-                if self.take_back(link as usize, position) {
+            Stage::Placed { lane, position } => {
+                if self.take_back(lane as usize, position) {
                     self.remove_unrun(id.index);
                 } else {
-                    let lane = &mut self.lanes[link as usize];
+                    let lane = &mut self.lanes[lane as usize];
                     // The end of the job frees its memory, so the monitor has to be notified. If the job has ended
                     // already, the next drain finds it without a handle.
                     let _: Ask = lane.ask(position, CANCEL | NOTICE);
@@ -82,8 +82,8 @@ impl EngineState {
         if self.cancel_spawned(id, CancelMode::Ask) {
             return;
         }
-        if let Some((link, position)) = self.cancel_unless_begun(id) {
-            let _: Ask = self.lanes[link].ask(position, CANCEL);
+        if let Some((lane, position)) = self.cancel_unless_begun(id) {
+            let _: Ask = self.lanes[lane].ask(position, CANCEL);
             crate::sync::point!("cancel.asked");
         }
     }
@@ -93,8 +93,8 @@ impl EngineState {
         if self.cancel_spawned(id, CancelMode::Kill) {
             return;
         }
-        if let Some((link, position)) = self.cancel_unless_begun(id) {
-            self.end_worker_of(link, position, JobErrorKind::Cancelled);
+        if let Some((lane, position)) = self.cancel_unless_begun(id) {
+            self.end_worker_of(lane, position, JobErrorKind::Cancelled);
             crate::sync::point!("cancel.condemned");
         }
     }
@@ -110,13 +110,13 @@ impl EngineState {
             Stage::Copying => return None,
             Stage::Queued => self.unqueue(id.index),
             Stage::Waiting => self.timers.end_pause(self.records.at(id.index), id.index),
-            Stage::Placed { link, position } => {
-                let link = link as usize;
-                if !self.take_back(link, position) {
+            Stage::Placed { lane, position } => {
+                let lane = lane as usize;
+                if !self.take_back(lane, position) {
                     // Recovery reads this request if the worker dies and the job had not begun.
                     self.records.at(id.index).requests |= CANCEL;
                     crate::sync::point!("cancel.retained");
-                    return Some((link, position));
+                    return Some((lane, position));
                 }
             }
         }

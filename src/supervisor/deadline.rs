@@ -216,7 +216,7 @@ impl EngineState {
         let Some(alarm) = self.lanes[index].alarm().filter(|alarm| alarm.at <= now) else {
             return;
         };
-        crate::sync::point!("judge.due");
+        crate::sync::point!("condemn.due");
         let record = self.lanes[index].record_at(alarm.position);
         let record = self.records.look(record);
         let options = record.policy.as_ref().map(|policy| &policy.options);
@@ -252,9 +252,9 @@ impl EngineState {
             }
         }
         let record = self.lanes[index].record_at(position);
-        crate::sync::point!("judge.cleared");
+        crate::sync::point!("condemn.cleared");
         self.condemn(index, record, why);
         self.refill();
-        crate::sync::point!("judge.refilled");
+        crate::sync::point!("condemn.refilled");
     }
 }

@@ -78,9 +78,9 @@ impl EngineState {
                     took_ns,
                 } => {
                     any = true;
-                    crate::sync::point!("reap.seen");
+                    crate::sync::point!("drain.seen");
                     self.ended(index, position, failed, is_empty, took_ns);
-                    crate::sync::point!("reap.answered");
+                    crate::sync::point!("drain.answered");
                 }
                 Drained::Fault(what) => {
                     let position = self.lanes[index].producer.open_positions().start;
@@ -120,7 +120,7 @@ impl EngineState {
             if self.lanes[index].has_timed() {
                 self.lanes.watch(index, &self.records, &mut self.monitor);
             }
-            crate::sync::point!("reap.reported");
+            crate::sync::point!("drain.reported");
             if !self.lanes[index].is_ready() {
                 self.expect_end(self.lanes.worker_of(index));
             }
@@ -217,7 +217,7 @@ impl EngineState {
                 return self.condemn_for(lane_index, index, what);
             }
         };
-        crate::sync::point!("reap.received");
+        crate::sync::point!("drain.received");
         let kernel = self.records.at(index).kernel;
         let worker = self.lanes.worker_of(lane_index) as u32;
         let bytes = checked.bytes;
@@ -387,9 +387,9 @@ impl EngineState {
         if matches!(self.workers[index].status(), Status::Ready | Status::Spare) {
             self.set_status(index, Status::Leaving);
         }
-        crate::sync::point!("judge.condemned");
+        crate::sync::point!("condemn.marked");
         self.workers[index].kill();
-        crate::sync::point!("judge.killed");
+        crate::sync::point!("condemn.killed");
         self.monitor.call();
     }
 }

@@ -26,9 +26,9 @@ impl Lanes {
     pub(super) fn want_notice(&mut self, id: JobId, records: &mut JobTable) {
         let record = records.get(id);
         record.requests |= NOTICE;
-        if let Stage::Placed { link, position } = record.stage {
+        if let Stage::Placed { lane, position } = record.stage {
             // If the job has ended already, the caller finds the end when it drains, before it sleeps.
-            let _: Ask = self[link as usize].ask(position, NOTICE);
+            let _: Ask = self[lane as usize].ask(position, NOTICE);
         }
     }
 
@@ -61,9 +61,9 @@ impl Lanes {
         for id in ids {
             let record = records.get(id);
             record.requests |= waits_for;
-            if let Stage::Placed { link, position } = record.stage {
+            if let Stage::Placed { lane, position } = record.stage {
                 let stays = record.owner.actor().is_some();
-                let oldest: &mut Option<u64> = &mut oldest[link as usize][usize::from(stays)];
+                let oldest: &mut Option<u64> = &mut oldest[lane as usize][usize::from(stays)];
                 *oldest = Some(oldest.map_or(position, |other| other.min(position)));
             }
         }

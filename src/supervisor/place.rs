@@ -233,7 +233,7 @@ impl EngineState {
             requests: record.asked() | ending,
         });
         record.stage = Stage::Placed {
-            link: chosen as u32,
+            lane: chosen as u32,
             position,
         };
         let record_has_policy = record.policy.is_some();

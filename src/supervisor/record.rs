@@ -43,7 +43,7 @@ pub(super) enum Stage {
     Queued,
     /// The job is in a slot of a link.
     Placed {
-        link: u32,
+        lane: u32,
         position: u64,
     },
     /// The job waits for the pause before its next attempt, or for its limiter.

@@ -43,7 +43,7 @@ pub fn trials() -> Vec<Trial> {
             named(retried(point), play(RETRIED)),
         ]
     });
-    let ours = |point: &&Point| point.step() == "recover" || point.name == "reap.received";
+    let ours = |point: &&Point| point.step() == "recover" || point.name == "drain.received";
     let supervisors = of(Side::Supervisor)
         .filter(ours)
         .chain(locked(Side::Supervisor))

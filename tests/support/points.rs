@@ -109,7 +109,7 @@ pub const POINTS: &[Point] = points! {
         "submit.spilled" "submit.recorded" "submit.retained" "submit.filled" "submit.posted" "submit.noted"
         "submit.rung"
         "retract.taken" "retract.reported"
-        "reap.seen" "reap.received" "reap.answered" "reap.reported"
+        "drain.seen" "drain.received" "drain.answered" "drain.reported"
         // Arrays that outlive their job.
         "retain.recorded" "release.taken" "release.freed"
         // Arrays that the program writes: their memory, snapshots and forks, and results.
@@ -124,7 +124,7 @@ pub const POINTS: &[Point] = points! {
         "reclaim.freed" "reclaim.taken" "reclaim.punched"
         // A worker's end, by a kill or on its own.
         "deadline.set" "deadline.started" "deadline.drained"
-        "judge.due" "judge.cleared" "judge.condemned" "judge.killed" "judge.refilled"
+        "condemn.due" "condemn.cleared" "condemn.marked" "condemn.killed" "condemn.refilled"
         "recover.noticed" "recover.confirmed" "recover.drained" "recover.classified" "recover.revoked"
         "recover.restarted" "recover.done"
         // Another attempt.

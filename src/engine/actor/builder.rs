@@ -241,7 +241,7 @@ impl<A, S: Send + 'static> ActorBuilder<'_, A, S> {
     }
 
     fn start_with(self, name: Option<Name>) -> Arc<Inner<S>> {
-        let location = match self.engine.shared() {
+        let location = match self.engine.supervisor() {
             Some(shared) => {
                 let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
                 (self.send)(self.args, &mut call);

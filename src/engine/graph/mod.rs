@@ -448,7 +448,7 @@ impl Graph {
     ) -> Result<Running<T::Wanted>, GraphError> {
         let (wanted, targets) = self.targets(targets)?;
         let fusable = self.columns.fusable();
-        let shared = engine.shared();
+        let shared = engine.supervisor();
         let room = shared.map_or(u64::MAX, |shared| match self.bytes.is_empty() {
             true => u64::MAX,
             false => shared.room(),

@@ -282,7 +282,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     where
         G: Accepts<A>,
     {
-        let Some(shared) = self.engine.shared() else {
+        let Some(shared) = self.engine.supervisor() else {
             return self.run_inline();
         };
         let retained = (self.retain)(&self.args);
@@ -334,11 +334,11 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     where
         G: Accepts<A>,
     {
-        let Some(shared) = self.engine.shared() else {
+        let Some(shared) = self.engine.supervisor() else {
             return Ok(self.run_inline());
         };
         let kernel = KernelInfo::of::<G>().named(self.options.name);
-        let held = G::held(&self.args);
+        let held = G::bytes_held(&self.args);
         // Before admission: copying may panic.
         let retained = (self.retain)(&self.args);
         let entry = match shared.try_admit_job(&kernel, held) {

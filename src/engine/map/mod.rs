@@ -133,7 +133,7 @@ impl Engine {
         };
         let items = Retaining::new(items, |_: &I::Item| ());
         Map {
-            feed: Feed::new(items, plan, self.shared().cloned()),
+            feed: Feed::new(items, plan, self.supervisor().cloned()),
             given: 0,
         }
     }

@@ -93,7 +93,7 @@ impl<T: Element> Par<'_, T> {
         let number = series.number();
         // A kernel that spawns has no value yet when it returns, so its chunk cannot share a job.
         let alone = R::SPAWNS || S::SPAWNS;
-        let shared = engine.shared().filter(|_| !alone);
+        let shared = engine.supervisor().filter(|_| !alone);
         let runs = Runs {
             leaves: rows.div_ceil(step).max(1),
             lanes: shared.map(|shared| shared.active_lanes()),
@@ -137,7 +137,7 @@ impl<T: Element> Par<'_, T> {
         for (index, value) in engine.map_calls(calls, series, items).unordered() {
             tree.settle(Job::is_done)?;
             let value = value?;
-            let run = runs.ended(index, Arg::<X>::held(&value));
+            let run = runs.ended(index, Arg::<X>::bytes_held(&value));
             let level = run.len().ilog2() as usize;
             tree.insert(level, run.start >> level, value);
         }
@@ -237,7 +237,7 @@ where
     fn combine(&self, left: V, right: V, (level, index): (usize, usize)) -> Job<V> {
         let args = (left, right);
         let node = node(level, index);
-        match self.engine.shared() {
+        match self.engine.supervisor() {
             None => {
                 let _job = self.series.begin_inline(node);
                 let held = Args::<(X, Y)>::hold(args);

@@ -80,7 +80,8 @@ impl Engine {
 
     /// Returns true if workers may write into arrays of the supervisor. Sandboxed workers may not.
     pub(in crate::engine) fn lends(&self) -> bool {
-        self.shared().is_none_or(|shared| !shared.is_sandboxed())
+        self.supervisor()
+            .is_none_or(|shared| !shared.is_sandboxed())
     }
 
     /// Allocates memory for a result. The caller has to write all of it.
@@ -109,7 +110,9 @@ impl Engine {
     }
 
     fn rows_per_chunk(&self, shape: Shape, element: usize) -> usize {
-        let workers = self.shared().map_or(1, |shared| shared.active_workers());
+        let workers = self
+            .supervisor()
+            .map_or(1, |shared| shared.active_workers());
         let rows = shape.rows().max(1);
         let row_bytes = shape.row_len().unwrap_or(1).saturating_mul(element).max(1);
         let by_count = rows.div_ceil(workers * CHUNKS_PER_WORKER);

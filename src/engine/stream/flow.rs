@@ -131,7 +131,7 @@ impl<'e> Driver<'e> {
         enter: impl FnOnce(&Arc<Supervisor>, &mut LineTicket, &Context<'_>) -> Poll<R>,
     ) -> Option<R> {
         let context = Context::from_waker(&self.waker);
-        match enter(self.engine.shared()?, &mut self.line, &context) {
+        match enter(self.engine.supervisor()?, &mut self.line, &context) {
             Poll::Ready(entered) => {
                 // The ticket is used up, and another stage may have waited with it: `moved` makes the driver try again.
                 self.moved = true;
@@ -144,7 +144,7 @@ impl<'e> Driver<'e> {
     /// Leaves the line for admission. Called before code of the program runs, which may take long or submit jobs
     /// itself: meanwhile the ticket would not be polled, and other callers would wait behind it.
     pub(super) fn leave_admission_line(&mut self) {
-        if let Some(shared) = self.engine.shared().filter(|_| self.line.is_in()) {
+        if let Some(shared) = self.engine.supervisor().filter(|_| self.line.is_in()) {
             shared.leave_admission_line(&mut self.line);
             // `moved` makes a waiting stage join the line again before the driver sleeps.
             self.moved = true;

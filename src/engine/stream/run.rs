@@ -99,7 +99,7 @@ impl<'a, T> Run<'a, T> {
                 continue;
             }
             let since = *idle.get_or_insert_with(Instant::now);
-            let shared = driver.engine.shared();
+            let shared = driver.engine.supervisor();
             let core_beside_a_lane = || shared.and_then(|shared| shared.core_beside_a_lane());
             if self.spin_limit.goes_on(since, core_beside_a_lane()) {
                 (0..PAUSES).for_each(|_| std::hint::spin_loop());

@@ -63,7 +63,7 @@ impl<'a, R: Send + 'static> Started<'a, R> {
         G::Reply: Reply<Out = R>,
     {
         let job = job.checked_options(settings.options).seed(settings.seed);
-        match job.engine.shared() {
+        match job.engine.supervisor() {
             Some(shared) if shared.has_ceiling() => {
                 let (mut call, ()) = job.into_pending(shared.arena.id(), settings.copies);
                 Self::Waits(Box::new(move |shared, line, context| {

@@ -100,8 +100,8 @@ impl Runs {
     pub(super) fn step_of(&self, error: &JobError, stage: Stage, lanes: &Lanes) -> u32 {
         match stage {
             _ if ended_in_worker(error) => self.drained.step,
-            Stage::Placed { link, .. } => {
-                let reply = lanes[link as usize].producer.cells().reply();
+            Stage::Placed { lane, .. } => {
+                let reply = lanes[lane as usize].producer.cells().reply();
                 // Relaxed: read after the worker has ended, or only to name a node.
                 reply.step.load(Ordering::Relaxed)
             }

@@ -93,7 +93,7 @@ fn a_lane_gets_its_share_of_jobs_although_some_are_taken_back() {
     let [first, second] = [(); 2].map(|()| ranked(Priority::Low));
     let high = ranked(Priority::High);
     let stage = |id| shared.lock().records.get(id).stage;
-    let on_lane = |id| matches!(stage(id), Stage::Placed { link: 0, .. });
+    let on_lane = |id| matches!(stage(id), Stage::Placed { lane: 0, .. });
     assert!(
         on_lane(high) && !on_lane(second),
         "{:?}",
@@ -164,7 +164,7 @@ fn the_end_of_an_actor_call_is_reported_after_the_jobs_before_it_moved() {
     let movable = submit(&shared);
     let call = shared.submit(&kernel(), &mut args(), actor, None);
     let place = |id| match shared.lock().records.get(id).stage {
-        Stage::Placed { link, position } => (link, position),
+        Stage::Placed { lane, position } => (lane, position),
         other => panic!("{other:?}"),
     };
     let (lane, position) = place(call);
@@ -287,7 +287,7 @@ fn no_worker_stays_reserved_after_memory_was_short() {
     state.refill();
     // In the worker without actors.
     let stage = state.records.get(second).stage;
-    assert!(matches!(stage, Stage::Placed { link: 1, .. }), "{stage:?}");
+    assert!(matches!(stage, Stage::Placed { lane: 1, .. }), "{stage:?}");
     assert_eq!(state.lanes.reserved(), None);
     state.set_low_on_memory(false);
     drop(state);

@@ -208,10 +208,10 @@ fn a_waker_that_panics_does_not_affect_wakers_that_are_put_back() {
 
 /// Returns the requests in the state word of a placed job.
 fn asked(shared: &Supervisor, id: JobId) -> u32 {
-    let Stage::Placed { link, position } = shared.lock().records.get(id).stage else {
+    let Stage::Placed { lane, position } = shared.lock().records.get(id).stage else {
         panic!("it is in no lane");
     };
-    let word = shared.cells[link as usize].state(position);
+    let word = shared.cells[lane as usize].state(position);
     word.as_futex().load(Ordering::Relaxed) & (WAITER | NOTICE)
 }
 

@@ -30,11 +30,11 @@ impl Supervisor {
     /// Returns true if a worker runs the job now, as the worker reports.
     pub(crate) fn is_running(&self, id: JobId) -> bool {
         let stage = self.lock().records.get(id).stage;
-        let Stage::Placed { link, position } = stage else {
+        let Stage::Placed { lane, position } = stage else {
             return false;
         };
         is_running(
-            self.cells[link as usize].state(position).as_futex(),
+            self.cells[lane as usize].state(position).as_futex(),
             position,
             SLOTS,
         )
@@ -93,7 +93,7 @@ impl Supervisor {
             }
             let stage = state.records.get(id).stage;
             match stage {
-                Stage::Placed { link, .. } => state.drain(link as usize),
+                Stage::Placed { lane, .. } => state.drain(lane as usize),
                 Stage::Spawned { run } if !state.runs.is_spawned(run) => {
                     state = self.drive(state, run, until);
                 }
@@ -116,8 +116,8 @@ impl Supervisor {
             let (stage, kernel) = (record.stage, record.kernel);
             // The state word of a condemned lane may say that the job has ended, but the job is answered when its
             // worker has exited.
-            if let Stage::Placed { link, position } = stage
-                && !state.lanes[link as usize].is_condemned()
+            if let Stage::Placed { lane, position } = stage
+                && !state.lanes[lane as usize].is_condemned()
             {
                 let expected = state.kernels.get(kernel).expected_ns;
                 let short = expected < SPIN_BELOW_NS && state.lanes.busy() < self.cores();
@@ -125,14 +125,14 @@ impl Supervisor {
                 if !has_spun && short {
                     has_spun = true;
                     let start = Instant::now();
-                    if self.spin(link as usize, position, start) {
+                    if self.spin(lane as usize, position, start) {
                         continue;
                     }
                     spun_since = Some(start);
                 }
-                self.sleep_on_slot(id, link, position, left);
+                self.sleep_on_slot(id, lane, position, left);
                 if let Some(start) = spun_since.take() {
-                    self.learn_from_wait(link as usize, start);
+                    self.learn_from_wait(lane as usize, start);
                 }
             } else {
                 let EngineState { lanes, records, .. } = &mut *state;
@@ -151,11 +151,11 @@ impl Supervisor {
 
     /// Spins on a state word from `start` on, for as long as spinning has paid off lately. Returns true if the job has
     /// ended.
-    pub(in crate::supervisor) fn spin(&self, link: usize, position: u64, start: Instant) -> bool {
+    pub(in crate::supervisor) fn spin(&self, lane: usize, position: u64, start: Instant) -> bool {
         if !self.may_spin() {
             return false;
         }
-        let cells = &self.cells[link];
+        let cells = &self.cells[lane];
         let word = cells.state(position).as_futex();
         // Tells the lane not to spin on this core.
         cells.hub().set_waiter_core(cores::current());
@@ -167,25 +167,25 @@ impl Supervisor {
         ended
     }
 
-    /// Updates the spin limit after a wait for a job of this link, begun at `start`, that [`spin`](Supervisor::spin)
+    /// Updates the spin limit after a wait for a job of this lane, begun at `start`, that [`spin`](Supervisor::spin)
     /// did not end.
-    pub(in crate::supervisor) fn learn_from_wait(&self, link: usize, start: Instant) {
-        let peer_core = self.cells[link].last_core();
+    pub(in crate::supervisor) fn learn_from_wait(&self, lane: usize, start: Instant) {
+        let peer_core = self.cells[lane].last_core();
         self.spin_limit.learn(start.elapsed(), peer_core);
     }
 
     /// Sleeps on the state word of a job in a slot. Returns when the job's state may have changed.
-    fn sleep_on_slot(&self, id: JobId, link: u32, position: u64, left: Option<Duration>) {
+    fn sleep_on_slot(&self, id: JobId, lane: u32, position: u64, left: Option<Duration>) {
         let mut state = self.lock();
         // The job may have been moved or answered in the meantime.
-        if state.records.get(id).stage != (Stage::Placed { link, position }) {
+        if state.records.get(id).stage != (Stage::Placed { lane, position }) {
             return self.unlock(state);
         }
         state.monitor.watch_memory();
-        let asked = state.lanes[link as usize].ask(position, WAITER);
+        let asked = state.lanes[lane as usize].ask(position, WAITER);
         self.unlock(state);
         if let Ask::Set(value) = asked {
-            let word = self.cells[link as usize].state(position).as_futex();
+            let word = self.cells[lane as usize].state(position).as_futex();
             let limit = left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN));
             let _ = futex::wait(word, value, Some(limit));
         }
