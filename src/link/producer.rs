@@ -108,7 +108,7 @@ pub(crate) struct AllocRequest {
     pub(crate) bytes: u64,
 }
 
-/// The supervisor's handle on a link: posts, drains, grants. One per link, used under the engine's engine's lock.
+/// The supervisor's handle on a link: posts, drains, grants. One per link, used under the engine's lock.
 #[derive(Debug)]
 pub(crate) struct Producer<const N: usize = SLOTS> {
     cells: Arc<LinkCells<N>>,
