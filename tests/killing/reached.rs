@@ -76,8 +76,8 @@ fn names_say_the_step() {
         assert!(steps(Side::Worker).contains(&step), "{step}");
     }
     for step in [
-        "deadline", "judge", "retry", "cancel", "recycle", "admit", "create", "spawn", "submit",
-        "reap", "copy", "commit", "grant", "recover", "graph", "unit", "actor", "call", "save",
+        "deadline", "condemn", "retry", "cancel", "recycle", "admit", "create", "spawn", "submit",
+        "drain", "copy", "commit", "grant", "recover", "graph", "unit", "actor", "call", "save",
         "tasks", "stop",
     ] {
         assert!(steps(Side::Supervisor).contains(&step), "{step}");
