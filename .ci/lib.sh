@@ -9,9 +9,6 @@ export CARGO_INCREMENTAL=0
 # Suites run beside each other and beside release builds, on machines that others share. A hang is one after two minutes, too.
 export ARENITE_TEST_PATIENCE="${ARENITE_TEST_PATIENCE:-120}"
 
-# Cases of each property that names no number of its own.
-export PROPTEST_CASES="${PROPTEST_CASES:-10000}"
-
 # Crates of tables come with a `rust-toolchain.toml`, which the `rustc` of rustup obeys while it compiles them unless
 # this is set. rustup sets it when it starts cargo; a cargo that was started otherwise does not.
 if [ -z "${RUSTUP_TOOLCHAIN:-}" ] && command -v rustup >/dev/null; then
@@ -142,7 +139,7 @@ unprivileged() {
     chmod 755 "$scratch"
     mkdir -m 777 "$scratch/unprivileged"
     # This user lacks rights. What cases find does not depend on who tries them.
-    env -u ARENITE_MUST_TRY ARENITE_CASES=1000 PROPTEST_CASES=256 TMPDIR="$scratch/unprivileged" \
+    env -u ARENITE_MUST_TRY ARENITE_CASES=1000 TMPDIR="$scratch/unprivileged" \
         setpriv --reuid=65534 --regid=65534 --clear-groups --bounding-set=-all --no-new-privs "$program" "$@"
 }
 

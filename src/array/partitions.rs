@@ -89,6 +89,7 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
         #[test]
         fn parts_cover_the_array_in_order_with_nearly_equal_sizes(rows in 0usize..200, n in 1usize..40) {
             let table = Array::from_fn([rows, 3], |i| i as u32);

@@ -479,6 +479,7 @@ fn a_row_is_never_lent_twice() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
     #[test]
     fn sizes_are_exact_or_refused(
         dims in proptest::collection::vec(
@@ -578,6 +579,7 @@ mod with_ndarray {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
         #[test]
         fn views_have_the_shape_and_the_elements(dims in extents()) {
             let shape = Shape::try_from(&dims[..]).unwrap();
@@ -671,6 +673,7 @@ impl Handle {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
     /// Each handle shows the bytes that a plain `Vec` in its place would have. So does the memory that was sent to
     /// another process, whatever this process does with its remaining handles.
     #[test]

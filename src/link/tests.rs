@@ -106,6 +106,7 @@ enum Model {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
     /// Each transition returns what the model says, for any order of allowed operations. The laps cross the wrap-around
     /// of generations.
     #[test]

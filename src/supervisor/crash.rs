@@ -217,6 +217,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
         /// Whatever a worker claims, the crash has a class.
         #[test]
         fn any_claims_have_a_class(

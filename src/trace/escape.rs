@@ -104,6 +104,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
         /// No character that a terminal acts on passes, and the length stays bounded, for any input.
         #[test]
         fn control_characters_are_always_escaped(bytes: Vec<u8>, limit in 0usize..200) {

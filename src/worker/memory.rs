@@ -493,6 +493,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
         /// For any order of allocations and drops, live chunks do not overlap and are inside grants.
         #[test]
         fn live_chunks_do_not_overlap(

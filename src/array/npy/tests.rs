@@ -302,6 +302,7 @@ fn dims() -> impl Strategy<Value = Vec<usize>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
     #[test]
     fn written_files_are_read_back(dims in dims(), seed: u64) {
         let shape = Shape::try_from(&dims[..]).unwrap();

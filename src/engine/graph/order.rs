@@ -194,6 +194,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
         /// Steps add nodes and edges in any order. A refused edge must change nothing.
                 #[test]
                 fn an_edge_that_closes_a_cycle_is_refused(

@@ -138,6 +138,7 @@ mod tests {
     use crate::Engine;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
         #[test]
         fn the_edges_decide(
             x in prop::collection::vec(-3.0f64..3.0, 0..200),

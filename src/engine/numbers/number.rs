@@ -279,6 +279,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
         #[test]
         fn a_sum_has_the_specified_order(len in 0usize..20_000, seed: u32) {
             let x = noise(len, seed);

@@ -23,6 +23,7 @@ fn odd(n: u64) -> Result<u64, String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
     /// Any stream yields the same items as iterators would, and exceeds none of its limits.
     #[test]
     fn streams_are_iterators(

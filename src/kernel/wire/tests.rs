@@ -55,6 +55,7 @@ fn words() -> impl Strategy<Value = Vec<u64>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
     #[test]
     fn reading_arbitrary_words_never_panics(words in words(), take in prop::collection::vec(0u8..5, 0..12)) {
         let mut reader = WordReader::new(&words);

@@ -245,6 +245,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
         /// The pieces do not depend on how the bytes are divided into reads, and no text is lost.
         #[test]
         fn pieces_do_not_depend_on_the_reads(

@@ -31,7 +31,6 @@ fn decoders_need_little() {
         .arg("--test-threads=1")
         .env("RUST_MIN_STACK", (1 << 20).to_string())
         .env("ARENITE_CASES", cases.to_string())
-        .env("PROPTEST_CASES", cases.to_string())
         .output()
         .unwrap();
     let output = String::from_utf8_lossy(&child.stdout);

@@ -140,6 +140,7 @@ fn items() -> impl Strategy<Value = Items> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
     #[test]
     fn windows_in_time_match_a_reference(
         items in items(),

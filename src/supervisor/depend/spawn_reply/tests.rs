@@ -181,6 +181,7 @@ fn words_of_sent_tasks_are_freed() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
     #[test]
     fn valid_lists_are_read(list in list()) {
         let (words, arrays) = list.write();
