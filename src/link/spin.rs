@@ -26,6 +26,11 @@ impl SpinLimit {
         Self(AtomicU32::new(LONGEST_NS))
     }
 
+    /// Forgets what waits have taught: the thread had a core on which spinning could not pay, and has another one now.
+    pub(crate) fn reset(&self) {
+        self.0.store(LONGEST_NS, Ordering::Relaxed);
+    }
+
     /// Polls `ready` until it returns true, until the limit has passed since `start`, or until the peer is on this
     /// core, where it cannot run before this thread sleeps. Returns the last result of `ready`.
     pub(crate) fn poll(

@@ -74,8 +74,8 @@ impl Attempts {
         now.saturating_sub(self.last.get()) >= self.interval_ns.get()
     }
 
-    /// Records an attempt that took from `start` to `end`.
-    pub fn record(&self, start: u64, end: u64) {
+    /// Records an attempt that took from `start` to `end`. Returns whether it has paid.
+    pub fn record(&self, start: u64, end: u64) -> bool {
         let has_paid = end.saturating_sub(start) <= QUICK_NS;
         let next = match has_paid {
             true => self.min_interval_ns,
@@ -83,6 +83,7 @@ impl Attempts {
         };
         self.interval_ns.set(next);
         self.last.set(end);
+        has_paid
     }
 
     /// The time when the last attempt ended.

@@ -18,8 +18,10 @@ use crate::sys::cores::{self, Attempts};
 const LOOK_INTERVAL_NS: u64 = 50_000;
 /// Min time between two yields of the core.
 const YIELD_INTERVAL_NS: u64 = 500_000;
-/// Min time between two moves to another core.
+/// Min time between two moves to another core because of another lane.
 const MOVE_INTERVAL_NS: u64 = 100_000;
+/// Min time between two moves to another core because of a thread that waits for this lane.
+const AVOID_INTERVAL_NS: u64 = 10_000_000;
 
 /// Decides when one lane yields its core or moves to another.
 #[derive(Debug)]
@@ -33,8 +35,10 @@ pub(super) struct Affinity {
     looked: Cell<u64>,
     /// Limits how often the lane yields its core.
     yields: Attempts,
-    /// Limits how often the lane moves to another core.
+    /// Limits how often the lane moves to another core because of another lane.
     moves: Attempts,
+    /// The same because of a thread that waits for this lane.
+    avoidances: Attempts,
 }
 
 impl Affinity {
@@ -55,7 +59,24 @@ impl Affinity {
             looked: Cell::new(now),
             yields: Attempts::new(YIELD_INTERVAL_NS, now),
             moves: Attempts::new(MOVE_INTERVAL_NS, 0),
+            avoidances: Attempts::new(AVOID_INTERVAL_NS, 0),
         }
+    }
+
+    /// Moves to another core if the thread that waits for this lane was last seen on this one. Does not move to the
+    /// core of another lane: that lane's job may be long, while a waiting thread soon sleeps. Returns whether the other
+    /// core was free.
+    pub(super) fn avoid_waiter(&self, waiter_core: u32) -> bool {
+        if cores::current() != waiter_core {
+            return false;
+        }
+        let start = monotonic_ns();
+        if !self.avoidances.is_due(start) {
+            return false;
+        }
+        let others = self.neighbours.iter().flat_map(Neighbours::cores);
+        let has_left = cores::leave(others.chain([waiter_core]));
+        self.avoidances.record(start, monotonic_ns()) && has_left
     }
 
     /// Publishes that the lane sleeps, and on which core. Called before the lane sleeps.
@@ -157,6 +178,27 @@ mod tests {
             left
         };
         thread::spawn(lane).join().expect("the lane's thread")
+    }
+
+    #[test]
+    fn a_lane_leaves_the_core_of_its_waiter_now_and_then() {
+        // On a thread of its own, so that no other test is moved.
+        let lane = || {
+            let affinity = Affinity::with_neighbours(Arc::new(LinkCells::on_heap()), None);
+            assert!(!affinity.avoid_waiter(u32::MAX));
+            assert_eq!(affinity.avoidances.last(), 0);
+            let here = cores::current();
+            affinity.avoid_waiter(here);
+            let (moved, there) = (affinity.avoidances.last(), cores::current());
+            // Not again at once, even if the waiter follows.
+            affinity.avoid_waiter(there);
+            let waits = affinity.avoidances.last() == moved;
+            (moved > 0 && waits, here != there)
+        };
+        // Linux may move a thread at any moment, but hardly each time.
+        let mut all = (0..20).map(|_| thread::spawn(lane).join().expect("the lane's thread"));
+        let has_others = thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+        assert!(all.any(|(obeys, leaves)| obeys && (leaves || !has_others)));
     }
 
     #[test]

@@ -304,6 +304,9 @@ impl Lane {
         }
         let start = consumer.may_spin().then(Instant::now);
         if let Some(start) = start {
+            if self.affinity.avoid_waiter(consumer.waiter_core()) {
+                self.spin_limit.reset();
+            }
             self.affinity.publish();
             let waiter_core = || Some(consumer.waiter_core());
             let has_work = || consumer.has_work();
