@@ -225,8 +225,8 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     ))
 }
 
-/// Reads packets: each is a run of one pixel, or a number of different pixels. Returns the number of pixels, and whether
-/// the last packet has more than the picture.
+/// Reads packets: each is a run of one pixel, or a number of different pixels. Returns the number of pixels, and
+/// whether the last packet has more than the picture.
 fn read_runs<'a>(
     mut data: &[u8],
     bytes: usize,

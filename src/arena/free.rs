@@ -439,7 +439,10 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: crate::sys::asked::cases(10_000), failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(crate::sys::asked::cases(10_000))
+        })]
 
         #[test]
         fn behaves_like_the_model(steps in steps()) {

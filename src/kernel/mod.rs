@@ -62,6 +62,7 @@ pub(crate) use extra::{Extra, ExtraArg, Nothing};
 pub(crate) use failure::{BadArgument, Failure, SpawnedFailed};
 pub(crate) use host::{Host, Unreachable};
 pub(crate) use names::stored;
+pub(crate) use owned::for_each_copied_argument;
 pub(crate) use param::{CallWriter, Key};
 #[cfg(test)]
 pub(crate) use param::{HostRef, Words};

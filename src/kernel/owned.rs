@@ -333,3 +333,30 @@ macro_rules! impl_owned_params {
     };
 }
 for_each_arity!(impl_owned_params);
+
+/// Calls a macro with each argument that is copied into a node of a graph or a spawned job: the argument, its parameter,
+/// the value that is held, and type parameters.
+macro_rules! for_each_copied_argument {
+    ($with:ident) => {
+        $with! {
+            &str => &str, String;
+            String => &str, String;
+            &String => &str, String;
+            Bytes => &Bytes, Bytes;
+            &Bytes => &Bytes, Bytes;
+            Vec<u8> => &Bytes, Bytes;
+            &Vec<u8> => &Bytes, Bytes;
+            &[u8] => &Bytes, Bytes;
+            Vec<T> => &[T], Array<T>, T: Element;
+            &Vec<T> => &[T], Array<T>, T: Element;
+            &[T] => &[T], Array<T>, T: Element;
+            [T; N] => &[T], Array<T>, T: Element, const N;
+            &[T; N] => &[T], Array<T>, T: Element, const N;
+            Vec<S> => Vec<S>, Vec<S>, S: Scalar;
+            &Vec<S> => Vec<S>, Vec<S>, S: Scalar;
+            &[S] => Vec<S>, Vec<S>, S: Scalar;
+            S => S, S, S: Scalar;
+        }
+    };
+}
+pub(crate) use for_each_copied_argument;

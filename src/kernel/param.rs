@@ -22,9 +22,9 @@ pub mod sealed {
 }
 
 /// A type that a kernel may take: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
-/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], `Vec`s of scalars, tuples of two to four of these, and references
-/// to types of the program that wrap one array ([`newtype!`](crate::newtype)). This trait is sealed, so that only the
-/// kernel of a job can reach memory that is lent to the job.
+/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], `Vec`s of scalars, tuples of two to four of these, and
+/// references to types of the program that wrap one array ([`newtype!`](crate::newtype)). This trait is sealed, so that
+/// only the kernel of a job can reach memory that is lent to the job.
 ///
 /// ```compile_fail,E0061
 /// use arenite::array::ArrayMut;

@@ -1,6 +1,6 @@
-// Included by the programs of the documentation. A function that runs the rest of the program in a process whose sockets
-// are in a folder of their own: the names in the program may be those of real servers. There is a store `main`, and a
-// service `photos`. A program that `serves` photos itself is ended after the answer to a call.
+// Included by the programs of the documentation. A function that runs the rest of the program in a process whose
+// sockets are in a folder of their own: the names in the program may be those of real servers. There is a store `main`,
+// and a service `photos`. A program that `serves` photos itself is ended after the answer to a call.
 |serves: bool| {
     use std::os::unix::fs::DirBuilderExt;
 

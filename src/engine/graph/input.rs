@@ -4,7 +4,10 @@ use std::marker::PhantomData;
 
 use super::Node;
 use crate::array::{Array, ArrayLocation, ArrayMut, ArrayMutLocation, Element};
-use crate::kernel::{Arg, Bytes, OwnedParam, OwnedParams, RetrySafe, Scalar, Slot, for_each_arity};
+use crate::kernel::{
+    Arg, Bytes, OwnedParam, OwnedParams, RetrySafe, Scalar, Slot, for_each_arity,
+    for_each_copied_argument,
+};
 
 /// Records the nodes and arrays that are passed to a new node.
 #[derive(Debug)]
@@ -80,25 +83,7 @@ macro_rules! given {
         }
     )* };
 }
-given! {
-    &str => &str, String;
-    String => &str, String;
-    &String => &str, String;
-    Bytes => &Bytes, Bytes;
-    &Bytes => &Bytes, Bytes;
-    Vec<u8> => &Bytes, Bytes;
-    &Vec<u8> => &Bytes, Bytes;
-    &[u8] => &Bytes, Bytes;
-    Vec<T> => &[T], Array<T>, T: Element;
-    &Vec<T> => &[T], Array<T>, T: Element;
-    &[T] => &[T], Array<T>, T: Element;
-    [T; N] => &[T], Array<T>, T: Element, const N;
-    &[T; N] => &[T], Array<T>, T: Element, const N;
-    Vec<S> => Vec<S>, Vec<S>, S: Scalar;
-    &Vec<S> => Vec<S>, Vec<S>, S: Scalar;
-    &[S] => Vec<S>, Vec<S>, S: Scalar;
-    S => S, S, S: Scalar;
-}
+for_each_copied_argument!(given);
 
 macro_rules! arrays_given {
     ($($arg:ty => $param:ty, $held:ty, $place:ident $(or $file:ident)?;)*) => { $(

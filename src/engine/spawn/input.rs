@@ -2,7 +2,9 @@
 
 use super::{Call, Children};
 use crate::array::{Array, ArrayMut, Element};
-use crate::kernel::{Arg, Bytes, OwnedParam, OwnedParams, Scalar, Source, for_each_arity};
+use crate::kernel::{
+    Arg, Bytes, OwnedParam, OwnedParams, Scalar, Source, for_each_arity, for_each_copied_argument,
+};
 
 /// A type that may be passed to [`Spawn::new`](super::Spawn::new) for a parameter `P`: every type that may be passed to
 /// a job ([`Arg`]), a [`Call`] with a value of the parameter's type, and a `Vec` of such calls for a list. This trait
@@ -35,24 +37,8 @@ given! {
     &Vec<Array<T>> => &[Array<T>], Vec<Array<T>>, T: Element;
     &[Array<T>] => &[Array<T>], Vec<Array<T>>, T: Element;
     ArrayMut<T> => ArrayMut<T>, Option<ArrayMut<T>>, T: Element;
-    &str => &str, String;
-    String => &str, String;
-    &String => &str, String;
-    Bytes => &Bytes, Bytes;
-    &Bytes => &Bytes, Bytes;
-    Vec<u8> => &Bytes, Bytes;
-    &Vec<u8> => &Bytes, Bytes;
-    &[u8] => &Bytes, Bytes;
-    Vec<T> => &[T], Array<T>, T: Element;
-    &Vec<T> => &[T], Array<T>, T: Element;
-    &[T] => &[T], Array<T>, T: Element;
-    [T; N] => &[T], Array<T>, T: Element, const N;
-    &[T; N] => &[T], Array<T>, T: Element, const N;
-    Vec<S> => Vec<S>, Vec<S>, S: Scalar;
-    &Vec<S> => Vec<S>, Vec<S>, S: Scalar;
-    &[S] => Vec<S>, Vec<S>, S: Scalar;
-    S => S, S, S: Scalar;
 }
+for_each_copied_argument!(given);
 
 macro_rules! called {
     ($($call:ty => $param:ty, $held:ty $(, $kind:ident: $bound:path)?;)*) => { $(
