@@ -59,8 +59,8 @@ fn headers_truncated_at_every_byte() {
 }
 
 #[test]
-fn headers_with_each_bit_flipped() {
-    Driver::new(npy_header).each_bit_flipped(&seeds());
+fn headers_with_bits_flipped() {
+    Driver::new(npy_header).bits_flipped(&seeds());
 }
 
 #[test]

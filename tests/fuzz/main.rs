@@ -1,9 +1,10 @@
-//! Hostile input: the targets of `targets.rs` on seeds truncated at every byte, with each bit of their headers flipped,
+//! Hostile input: the targets of `targets.rs` on seeds truncated at every byte, with bits of their headers flipped,
 //! and on a seeded random stretch; and bombs, which must be refused before anything is allocated for them.
 //!
 //! Words of a link need the feature `points`, and so a debug build.
 //!
-//! `ARENITE_FUZZ_RUNS` sets the length of the random stretch (5,000 cases by default, 1,000 of words of a link),
+//! `ARENITE_FUZZ_RUNS` sets the length of the random stretch (5,000 cases by default, 1,000 of words of a link) and flips
+//! each bit instead of a quarter of them,
 //! `ARENITE_FUZZ_SEED` its seed, and `ARENITE_FUZZ_ONLY` the pictures that it begins with: those
 //! whose name begins with one of these words, as `heic,raw`, also of the tests of `arenite-image`. `ARENITE_FUZZ_TRACE` names each case before it runs, which locates a crash in C code.
 //! A failing case is written to a file named in the message.

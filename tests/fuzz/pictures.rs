@@ -11,10 +11,10 @@ fn pictures_truncated_at_every_byte() {
 }
 
 #[test]
-fn pictures_with_each_bit_of_the_header_flipped() {
+fn pictures_with_bits_of_the_header_flipped() {
     let seeds = seeds();
     let mut driver = Driver::new(resize_input);
-    driver.each_bit_flipped(&seeds);
+    driver.bits_flipped(&seeds);
     // Again, after the checksums.
     for (name, seed) in seeds.iter().filter(|(name, _)| name.starts_with("png")) {
         for (at, bit) in bits_of(&heads(seed)) {
