@@ -14,7 +14,7 @@ BACKENDS = ("fork", "spawn", "loky", "arenite")
 
 
 #: Programs of each script that run; `ARENITE_SEED` draws them.
-CASES = int(os.environ.get("ARENITE_CASES", "300"))
+CASES = int(os.environ.get("ARENITE_CASES", "200"))
 
 
 def drawn(programs):
