@@ -1,10 +1,10 @@
 //! Programs that use the processor all the time.
 
-use std::hint::black_box;
 use std::io::{Read, Write};
 
 use super::BenchError;
 use super::child::{Child, Role};
+use super::work;
 
 /// Running hogs, two for each core. Dropping this value kills the hogs and waits for their end.
 #[derive(Debug)]
@@ -43,8 +43,6 @@ pub(super) fn burn(nice: i32) -> Result<(), BenchError> {
     out.write_all(&[1])
         .and_then(|()| out.flush())
         .map_err(|error| BenchError::io("write one byte", error))?;
-    let mut turns = 0_u64;
-    loop {
-        turns = black_box(turns).wrapping_add(1);
-    }
+    work::burn(|| false);
+    Ok(())
 }

@@ -28,6 +28,14 @@ pub fn noop(x: u64) -> u64 {
     x.wrapping_add(1)
 }
 
+/// Uses the processor until this returns true.
+pub(crate) fn burn(ended: impl Fn() -> bool) {
+    let mut turns = 0_u64;
+    while !ended() {
+        turns = black_box(turns).wrapping_add(1);
+    }
+}
+
 /// Reads one cache line of every page, and returns the sum of the first words.
 #[must_use]
 pub fn touch(bytes: &[u8]) -> u64 {

@@ -1,11 +1,13 @@
-//! Small work while other programs use the processor all the time: two programs for each core, at nice 0 or 10.
+//! Small work while other programs use the processor all the time, two programs for each core at nice 0 or 10, or while
+//! another worker of the same pool does.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 
 use super::arrays::{Pictures, pictures, rayon_images, stream_images};
 use super::noop::{JOBS, rayon_hot, rayon_rate, stream_hot, stream_rate, timed};
-use super::{BenchError, Case, Goal, Running, Setup, Unit, ours};
+use super::{BenchError, Case, Goal, Running, Setup, Unit, ours, rayon_pool};
 use crate::hog::Hogs;
 use crate::stream::StreamKind;
 use crate::work;
@@ -15,6 +17,7 @@ pub(super) fn cases(_: &Setup) -> Vec<Case> {
     let mut cases: Vec<_> = [0, 10]
         .into_iter()
         .flat_map(|nice| [round_trip(nice), map(nice), images(&pictures, nice)])
+        .chain([beside_own()])
         .collect();
     cases.iter_mut().for_each(|case| case.quick = false);
     cases
@@ -55,6 +58,39 @@ fn round_trip(nice: i32) -> Case {
     .system("rayon", beside(nice, rayon_hot))
     .system("thread", beside(nice, |_| thread_hot()))
     .system("unix-socket", beside(nice, |_| stream_hot(StreamKind::UnixSocket)))
+}
+
+fn beside_own() -> Case {
+    Case::new(
+        "busy-own",
+        "Hand over an empty job and wait for it, back to back, while another worker of the pool computes; mean of 400",
+        Unit::Microseconds,
+    )
+    .plan(400, 15, 100)
+    .goals(&[Goal::AtMost(1.0, "rayon")])
+    .system("arenite", ours::noop_beside_own)
+    .system("rayon", rayon_beside_own)
+}
+
+fn rayon_beside_own(setup: &Setup) -> Result<Running, BenchError> {
+    let pool = rayon_pool(setup)?;
+    Ok(Box::new(move |times| {
+        let [begun, ended] = [const { AtomicBool::new(false) }; 2];
+        pool.in_place_scope(|scope| {
+            scope.spawn(|_| {
+                begun.store(true, Ordering::Relaxed);
+                work::burn(|| ended.load(Ordering::Relaxed));
+            });
+            while !begun.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            let took = timed(times, |i| {
+                BenchError::expect(pool.install(|| work::noop(black_box(i))), work::noop(i))
+            });
+            ended.store(true, Ordering::Relaxed);
+            took
+        })
+    }))
 }
 
 fn map(nice: i32) -> Case {

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 from . import child, store_rows, table_rows, work
@@ -346,6 +347,23 @@ class BusyRoundTripNice(BusyRoundTrip):
     nice = 10
 
 
+class BusyOwn(RoundTrip):
+    name, title = "busy-own", "a no-op: submit, wait; mean of 200, while another worker computes"
+    # The thread that computes would have the lock of the interpreter.
+    without = ("threads",)
+    goals = [Goal("<=", 1, "pool")]
+
+    def sample(self, system):
+        with tempfile.TemporaryDirectory() as folder:
+            computing = system.submit(work.compute_in, folder)
+            while not os.path.exists(f"{folder}/begun"):
+                time.sleep(0.001)
+            figure = super().sample(system)
+            os.remove(f"{folder}/begun")
+            computing.result()
+        return figure
+
+
 class BusyMap(Busy, Map):
     name, title = "busy-map", "10,000 squares by map, chunksize=1, beside busy programs"
     goals = [Goal(">=", 1, "pool")]
@@ -412,6 +430,7 @@ ALL = {
         GridSearch,
         BusyRoundTrip,
         BusyRoundTripNice,
+        BusyOwn,
         BusyMap,
         BusyMapNice,
         BusyImages,

@@ -31,7 +31,7 @@ pub(super) use lanes::calls_that_wait;
 pub(super) use maps::{map_memory, map_of_small_arguments, noop_million};
 pub(super) use memory::{cold_write, fresh_write};
 pub(super) use mixed::{mixed, scale};
-pub(super) use noop::{noop_hot, noop_idle, noop_map, noop_submit};
+pub(super) use noop::{noop_beside_own, noop_hot, noop_idle, noop_map, noop_submit};
 pub(super) use numbers::{kmeans, reduce, round};
 pub(super) use protection::{in_place, noop_with, respawn};
 pub(super) use service::service_call;

@@ -18,6 +18,25 @@ pub(in super::super) fn noop_hot(setup: &Setup) -> Result<Running, BenchError> {
     }))
 }
 
+/// One of the workers computes meanwhile.
+pub(in super::super) fn noop_beside_own(setup: &Setup) -> Result<Running, BenchError> {
+    let engine = engine(setup.workers)?;
+    Ok(Box::new(move |times| {
+        let computing = engine.submit(compute, ());
+        while engine.progress().running == 0 {
+            std::thread::yield_now();
+        }
+        let took = timed(times, |i| round_trip(&engine, i));
+        computing.cancel();
+        computing.wait().map_err(refused)?;
+        took
+    }))
+}
+
+fn compute() {
+    work::burn(arenite::cancelled);
+}
+
 pub(in super::super) fn noop_idle(setup: &Setup) -> Result<Running, BenchError> {
     let engine = engine(setup.workers)?;
     Ok(Box::new(move |times| {
