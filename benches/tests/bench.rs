@@ -59,6 +59,7 @@ const CASES: &[(&str, &str)] = &[
     ("busy-rtt-nice", "arenite, rayon, thread, unix-socket"),
     ("busy-map-nice", "arenite, rayon, unix-socket"),
     ("busy-images-nice", "arenite, rayon, unix-socket"),
+    ("busy-own", "arenite, rayon"),
     ("kmeans", "arenite, rayon, one-thread"),
     ("round-rtt", "arenite, noop"),
     ("reduce-1gib", "arenite, rayon, one-thread"),
