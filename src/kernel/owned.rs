@@ -334,8 +334,8 @@ macro_rules! impl_owned_params {
 }
 for_each_arity!(impl_owned_params);
 
-/// Calls a macro with each argument that is copied into a node of a graph or a spawned job: the argument, its parameter,
-/// the value that is held, and type parameters.
+/// Calls a macro with each argument that is copied into a node of a graph or a spawned job: the argument, its
+/// parameter, the value that is held, and type parameters.
 macro_rules! for_each_copied_argument {
     ($with:ident) => {
         $with! {

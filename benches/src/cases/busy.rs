@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 
 use super::arrays::{Pictures, pictures, rayon_images, stream_images};
-use super::noop::{JOBS, rayon_hot, rayon_rate, stream_hot, stream_rate, timed};
+use super::noop::{JOBS, rayon_hot, rayon_rate, rayon_round_trip, stream_hot, stream_rate, timed};
 use super::{BenchError, Case, Goal, Running, Setup, Unit, ours, rayon_pool};
 use crate::hog::Hogs;
 use crate::stream::StreamKind;
@@ -84,9 +84,7 @@ fn rayon_beside_own(setup: &Setup) -> Result<Running, BenchError> {
             while !begun.load(Ordering::Relaxed) {
                 std::thread::yield_now();
             }
-            let took = timed(times, |i| {
-                BenchError::expect(pool.install(|| work::noop(black_box(i))), work::noop(i))
-            });
+            let took = timed(times, |i| rayon_round_trip(&pool, i));
             ended.store(true, Ordering::Relaxed);
             took
         })

@@ -128,21 +128,21 @@ pub(super) fn timed_after_pauses(
     Ok(Reading::Each(each))
 }
 
+pub(super) fn rayon_round_trip(pool: &rayon::ThreadPool, x: u64) -> Result<(), BenchError> {
+    BenchError::expect(pool.install(|| work::noop(black_box(x))), work::noop(x))
+}
+
 pub(super) fn rayon_hot(setup: &Setup) -> Result<Running, BenchError> {
     let pool = rayon_pool(setup)?;
     Ok(Box::new(move |times| {
-        timed(times, |i| {
-            BenchError::expect(pool.install(|| work::noop(black_box(i))), work::noop(i))
-        })
+        timed(times, |i| rayon_round_trip(&pool, i))
     }))
 }
 
 fn rayon_idle(setup: &Setup) -> Result<Running, BenchError> {
     let pool = rayon_pool(setup)?;
     Ok(Box::new(move |times| {
-        timed_after_pauses(times, |i| {
-            BenchError::expect(pool.install(|| work::noop(black_box(i))), work::noop(i))
-        })
+        timed_after_pauses(times, |i| rayon_round_trip(&pool, i))
     }))
 }
 

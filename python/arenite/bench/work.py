@@ -40,7 +40,7 @@ def resize(photo):
 
 
 def compute_in(folder):
-    """Makes a file there, and uses the processor until somebody removes it."""
+    """Makes a file there, and uses the processor until it is removed."""
     begun = f"{folder}/begun"
     open(begun, "x").close()
     while os.path.exists(begun):

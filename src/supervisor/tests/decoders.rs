@@ -19,7 +19,7 @@ const DECODERS: [&str; 8] = [
 #[test]
 fn decoders_need_little() {
     let cases = asked::cases(25_000);
-    // A gibibyte of addresses, two mebibytes of stack, and ten times the processor time that this takes.
+    // A gibibyte of addresses, a mebibyte of stack, and ten times the processor time that this takes.
     let limits = format!(
         "ulimit -v 1048576 && ulimit -t {} && exec \"$0\" \"$@\"",
         60 + cases / 80
@@ -29,7 +29,7 @@ fn decoders_need_little() {
         .arg(std::env::current_exe().unwrap())
         .args(DECODERS)
         .arg("--test-threads=1")
-        .env("RUST_MIN_STACK", (2 << 20).to_string())
+        .env("RUST_MIN_STACK", (1 << 20).to_string())
         .env("ARENITE_CASES", cases.to_string())
         .output()
         .unwrap();
