@@ -10,7 +10,7 @@ rust_with() {
     version=$(rustc --version | cut -d' ' -f2)
     export RUSTUP_HOME=${XDG_CACHE_HOME:-$HOME/.cache}/arenite-ci/rustup RUSTUP_TOOLCHAIN=$version
     [ -e "$(rustc --print sysroot 2>/dev/null)/lib/rustlib/$path" ] ||
-        rustup toolchain install --quiet --profile minimal --no-self-update "$@" "$version"
+        rustup --quiet toolchain install --profile minimal --no-self-update "$@" "$version"
 }
 
 # built_std FOLDER TARGET FLAGS: compiles the standard library with these flags, once per compiler, and sets `sysroot` to
