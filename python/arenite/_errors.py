@@ -9,7 +9,7 @@ Cancelled = CancelledError
 
 #: Characters that control a terminal, as in `needs_escape` of the crate, and their escapes.
 _ACTING = [*range(9), *range(11, 32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), 0xFEFF]
-_SHOWN = {code: f"\\u{{{code:x}}}" for code in [*_ACTING, *range(0x2066, 0x206A)]}
+_SHOWN = {code: f"\\u{{{code:x}}}" for code in [*_ACTING, *range(0x2066, 0x206A)]} | {13: r"\r"}
 
 
 def shown(text: str) -> str:

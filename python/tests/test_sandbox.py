@@ -19,6 +19,7 @@ import harness
 import in_sandbox
 import numpy as np
 import pytest
+from arenite import _arenite, _errors
 
 on_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of system calls are those of x86_64")
 
@@ -571,6 +572,13 @@ def test_no_text_of_a_task_acts_on_a_terminal(output):
             ex.submit(print, bad).result()
     shown = printed.getvalue()
     assert "1b[2J" in shown and not set(bad) & set(shown) - set("[2J"), ascii(shown)
+
+
+def test_plain_python_escapes_what_the_engine_escapes():
+    """`_errors.py` has a table of its own because a client of a service needs no extension."""
+    for first in set(range(0, 0x110000, 256)) - set(range(0xD800, 0xE000, 256)):
+        text = "".join(map(chr, range(first, first + 256)))
+        assert _errors.shown(text) == _arenite.escape(text)
 
 
 @pytest.mark.parametrize(

@@ -42,13 +42,10 @@ pub fn before_init() {
         "wait" => loop {
             std::thread::park();
         },
-        // As an asynchronous runtime: a thread that relies on a descriptor.
+        // As `#[tokio::main]` does. Its threads rely on descriptors.
         "runtime" => {
-            let (mut reader, writer) = std::io::pipe().unwrap();
-            std::thread::spawn(move || {
-                let _open = writer;
-                std::io::Read::read(&mut reader, &mut [0]).expect("the descriptor is open");
-            });
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            std::mem::forget(runtime.worker_threads(2).enable_all().build().unwrap());
         }
         "denied" => {
             nix::sys::signal::raise(nix::sys::signal::Signal::SIGSYS).unwrap();
