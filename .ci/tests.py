@@ -150,7 +150,8 @@ def arguments(words, *more):
 
 def again(where, name):
     """Runs a failed test once more; returns whether it passes."""
-    words = arguments(command, *where)
+    # `--lib` and `--doc` may not be given twice.
+    words = arguments(command, *([] if len(where) == 1 and where[0] in command else where))
     if name is not None:
         words += ([] if "--" in words else ["--"]) + ["--exact", name]
     print(f"\n==== FAILED ONCE, tried again: {shlex.join(words)}", flush=True)
