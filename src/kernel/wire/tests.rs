@@ -47,10 +47,26 @@ fn receives<R: Reply>(words: &[u64], arrays: Vec<ReceivedArray>) -> Result<R::Ou
     R::receive(&mut Receiving(ReplyReader { words, arrays }))
 }
 
-/// Words of a broken or hostile writer: mostly small, sometimes huge.
+/// Returns the words after an array of elements of `size` bytes that are among the words.
+fn after_inline_array(words: &[u64], size: usize) -> Option<&[u64]> {
+    let (&[at, len], rest) = words.split_first_chunk()?;
+    let bytes = usize::try_from(len).ok()?.checked_mul(size)?;
+    let rest = rest.get(bytes.div_ceil(8)..);
+    rest.filter(|_| at >> 48 == u64::from(INLINE_REGION))
+}
+
+/// Whether the words begin with a number, followed by that many entries; `after` returns the words after an entry.
+fn is_list(words: &[u64], after: impl Fn(&[u64]) -> Option<&[u64]>) -> bool {
+    let list = words.split_first();
+    list.is_some_and(|(&count, rest)| (0..count).try_fold(rest, |rest, _| after(rest)).is_some())
+}
+
+/// Words of a broken or hostile writer: mostly small, sometimes huge, sometimes the first word of an array in the call.
 fn words() -> impl Strategy<Value = Vec<u64>> {
-    let word =
-        prop_oneof![4 => 0u64..20, 1 => any::<u64>(), 1 => Just(u64::MAX), 1 => Just(1 << 63)];
+    let inline = u64::from(INLINE_REGION) << 48;
+    let word = prop_oneof![
+        4 => 0u64..20, 1 => any::<u64>(), 1 => Just(u64::MAX), 1 => Just(1 << 63), 2 => Just(inline)
+    ];
     prop::collection::vec(word, 0..24)
 }
 
@@ -96,12 +112,13 @@ proptest! {
         prop_assert_eq!(accepts::<Vec<[u32; 2]>>(&words), pairs.is_some());
         accepts::<&str>(&words);
         accepts::<&Bytes>(&words);
-        // Without memory, no array is accepted even if its words are well formed.
-        prop_assert!(!accepts::<&Array<u64>>(&words));
-        prop_assert!(!accepts::<&[u8]>(&words));
-        // A list may be empty, regardless of the words that follow.
-        prop_assert_eq!(accepts::<&[Array<u8>]>(&words), words.first() == Some(&0));
-        prop_assert_eq!(accepts::<Buffers<'_>>(&words), words.first() == Some(&0));
+        // Without memory, only an array whose bytes are in the call is accepted.
+        prop_assert_eq!(accepts::<&Array<u64>>(&words), after_inline_array(&words, 8).is_some());
+        prop_assert_eq!(accepts::<&[u8]>(&words), after_inline_array(&words, 1).is_some());
+        prop_assert_eq!(accepts::<&[Array<u8>]>(&words), is_list(&words, |words| after_inline_array(words, 1)));
+        // Before each buffer that is only read there is a word.
+        let are_buffers = is_list(&words, |words| after_inline_array(words.strip_prefix(&[0])?, 1));
+        prop_assert_eq!(accepts::<Buffers<'_>>(&words), are_buffers);
         prop_assert!(!accepts::<ArrayMut<f32>>(&words));
         prop_assert!(!accepts::<TileMut<'_, u16>>(&words));
         prop_assert!(!accepts::<&mut [u8]>(&words));
