@@ -151,6 +151,7 @@ ARRAYS = [
     np.arange(5), np.zeros((300, 40), np.float32), np.asfortranarray(np.arange(20_000.0).reshape(100, 200)),
     np.arange(10_000)[::-2], np.zeros((5, 0)), np.array(7), np.array(["a", "bc"]), np.array([b"a"]), np.arange(3, dtype=">i4"),
     np.array(["2024-01-01"], "M8[D]"), np.array([(1, 2.5)], [("a", "i4"), ("b", "f8", (2,))]), np.zeros(20_000, "u1,f4"),
+    np.zeros(100_000, [("a", "i4"), ("b", "S0")]), np.zeros(2, [("a", "i4", (3, 0)), ("b", "i1")]),
     np.float32(2.5), np.int64(-1), np.bool_(True), np.datetime64("2024-01-01"), np.str_("text"), np.str_(""),
 ]  # fmt: skip
 
@@ -452,6 +453,11 @@ COSTLY = {
     "an array of stride 0": (
         array(text("<f8"), integer(2**33) + b"\x85", b"N", integer(0) + b"\x85", integer(0)), "for 8 bytes"),
     "an array without memory": (array(text("|V0"), integer(2**40) + b"\x85", text("C")), "for 8 bytes"),
+    "an element with many empty rows": (
+        array(b"]((" + text("f") + text("<i4") + integer(2**20) + integer(0) + b"\x86te", b")", text("C")), "for 8 bytes"),
+    "an element with empty rows in rows": (
+        array((b"]((" + text("f")) * 3 + text("<i4") + integer(2**8) + integer(0) + b"\x86te"
+              + (integer(2**8) + b"\x85te") * 2, b")", text("C")), "for 8 bytes"),
     "an array of another array": (array(text("(2000000000)f8"), b")", text("C")), "type"),
     "an array of a deep type": (array((b"]((" + text("f")) * 60 + text("<f8") + b"te" * 60, b")", text("C")), "100 levels"),
     "an array of a type in brackets": (array(text("(" * 200_000 + "f8"), b")", text("C")), "type"),

@@ -148,7 +148,7 @@ def _are(kinds: Any, *values: Any) -> bool:
 _LONGEST = 1 << 14
 #: The largest part of a date.
 _LARGEST = 1 << 40
-#: The number of elements of an array whose elements take no memory.
+#: The number of parts of an array's elements that take no memory.
 _MOST_EMPTY = 1 << 16
 #: The largest line and column of a syntax error.
 _MOST_COLUMNS = 1 << 20
@@ -237,32 +237,40 @@ def _raised(text: Any, data: Any) -> Any:
     return Raised(text, data)
 
 
-def _dtype(description: Any) -> Any:
+def _dtype(description: Any) -> tuple[Any, int]:
+    """Returns a type of elements, and the number of parts of an element that take no memory."""
     import numpy
     from numpy.lib.format import descr_to_dtype
 
-    _check_type(description)
+    empty = _empty_parts(description)
     dtype = descr_to_dtype(description)
     if not isinstance(dtype, numpy.dtype) or dtype.hasobject:
         raise _refused("an array that refers to objects")
-    return dtype
+    return dtype, empty
 
 
-def _check_type(description: Any) -> None:
-    """Refuses a description that `numpy.dtype` would read as more than one type. The reader limits its depth and
-    length."""
+def _empty_parts(description: Any) -> int:
+    """Counts the parts of an element that take no memory. Nothing else bounds their number, and numpy shows each. Refuses
+    a description that `numpy.dtype` would read as more than one type. The reader limits its depth and length."""
+    import numpy
+
     if type(description) is str:
         if not _TYPE(description):
             raise _refused(f"an array of the type {description!r:.50}")
-        return
+        return not numpy.dtype(description).itemsize
     if type(description) is not list:
         raise _refused("an array whose type is not described")
+    empty = 0 if description else 1
     for field in description:
         if type(field) is not tuple or not 2 <= len(field) <= 3:
             raise _refused("an array whose type is not described")
-        _check_type(field[1])
-        if len(field) == 3 and _count(field[2]) > _MOST_EMPTY and not _dtype(field[1]).itemsize:
-            raise _refused("an array whose elements have no memory")
+        parts = _empty_parts(field[1])
+        if len(field) == 3:
+            count = _count(field[2])
+            # numpy visits the other axes also if one is empty.
+            parts = parts * count if count else math.prod(filter(None, field[2]))
+        empty += parts
+    return empty
 
 
 def _count(shape: Any) -> int:
@@ -280,8 +288,10 @@ def _array(data: Any, description: Any, shape: Any, order: Any, strides: Any = N
     # An array refers to the address of its data, so the data must not be able to grow.
     if type(data) not in (bytes, Buffer, PrivateBuffer):
         raise _refused("an array without data")
-    dtype, count = _dtype(description), _count(shape)
-    if count * dtype.itemsize > len(data) or count > max(len(data), _MOST_EMPTY):
+    (dtype, empty), count = _dtype(description), _count(shape)
+    if empty * max(count, 1) > max(len(data), _MOST_EMPTY):
+        raise _refused(f"an array of {count} elements with parts that take no memory, for {len(data)} bytes of data")
+    if count * dtype.itemsize > len(data):
         raise _refused(f"an array of {count} elements of {dtype.itemsize} bytes for {len(data)} bytes of data")
     if order is not None:
         array: Any = numpy.ndarray(shape, dtype, buffer=data, order=order)
