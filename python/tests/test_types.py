@@ -25,6 +25,9 @@ arenite._arenite.Buffer.__buffer__
 arenite._arenite.PrivateBuffer.__buffer__
 # Classes that are made when they are first needed.
 arenite._core.pickling.*
+# Functions with a cache, which hides their parameters.
+arenite._core.by_value._names_in_text
+arenite._core.start._is_guarded
 # Of libraries without types.
 arenite.integrations.dask.Worker
 arenite.integrations.joblib.AreniteBackend

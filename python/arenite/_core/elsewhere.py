@@ -18,7 +18,7 @@ _OTHERS = {*by_value.ATOMS, ModuleType, FunctionType, tuple, frozenset}
 #: Modules whose attributes the interpreter or the program sets.
 _SKIPPED = ("__main__", "__mp_main__", "builtins")
 #: The types of methods of an object.
-METHODS = (BuiltinFunctionType, MethodType)
+METHODS: tuple[type, ...] = (BuiltinFunctionType, MethodType)
 
 #: The module and the name of objects, by identity. An object may be gone since.
 _places: dict[int, Place] = {}
