@@ -792,6 +792,10 @@ fn what_can_be_changed_is_not_mapped() {
     assert_eq!(error, MapError::NotSealed);
     let plain = tempfile::tempfile().unwrap();
     let error = Array::<u8>::map_sealed(plain.into(), 0, ()).unwrap_err();
-    assert!(matches!(error, MapError::System(_)), "{error}");
+    // The folder may be in memory, where files have seals.
+    assert!(
+        matches!(error, MapError::System(_) | MapError::NotSealed),
+        "{error}"
+    );
     assert!(MemoryFile::new("zero\0byte", 1).is_err());
 }
