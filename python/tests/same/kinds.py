@@ -54,6 +54,10 @@ class Tagged(classmethod):
 
 
 class Noted(staticmethod):
+    # From Python 3.15 on that of `staticmethod` takes the function alone.
+    def __new__(cls, function, note=None):
+        return super().__new__(cls, function)
+
     def __init__(self, function, note=None):
         super().__init__(function)
         self.note = note
