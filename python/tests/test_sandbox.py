@@ -458,6 +458,8 @@ COSTLY = {
     "an element with empty rows in rows": (
         array((b"]((" + text("f")) * 3 + text("<i4") + integer(2**8) + integer(0) + b"\x86te"
               + (integer(2**8) + b"\x85te") * 2, b")", text("C")), "for 8 bytes"),
+    "a text beyond Unicode": (
+        call("arenite._core.plain", "_scalar", b"C\x04\x00\x00\x2a\x00", text("<U1")), "characters that are none"),
     "an array of another array": (array(text("(2000000000)f8"), b")", text("C")), "type"),
     "an array of a deep type": (array((b"]((" + text("f")) * 60 + text("<f8") + b"te" * 60, b")", text("C")), "100 levels"),
     "an array of a type in brackets": (array(text("(" * 200_000 + "f8"), b")", text("C")), "type"),

@@ -12,6 +12,7 @@ import io
 import math
 import pickle
 import re
+import sys
 from collections import Counter, OrderedDict, deque
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone
@@ -323,7 +324,11 @@ def _private_array(data: Any, *layout: Any) -> Any:
 
 
 def _scalar(data: Any, description: Any) -> Any:
-    return _array(data, description, (), "C")[()]
+    array = _array(data, description, (), "C")
+    # numpy does not check code points, and a text with others than those of Unicode breaks what encodes it.
+    if array.dtype.kind == "U" and (array.reshape(1).view(array.dtype.byteorder + "u4") > sys.maxunicode).any():
+        raise _refused("a text with characters that are none")
+    return array[()]
 
 
 def _exception(module: Any, name: Any, arguments: Any, attributes: Any) -> Any:
