@@ -665,8 +665,9 @@ def reduce_singledispatch(_: pickling.Pickler, function: Any) -> Any:
 
 
 def _reduce_json_scanner(_: pickling.Pickler, scanner: Any) -> Any:
-    names = "strict", "object_hook", "object_pairs_hook", "parse_float", "parse_int", "parse_constant"
-    return mirror.make_json_scanner, ({name: getattr(scanner, name) for name in names},)
+    # A hook for arrays came with Python 3.15.
+    names = "strict", "object_hook", "object_pairs_hook", "array_hook", "parse_float", "parse_int", "parse_constant"
+    return mirror.make_json_scanner, ({name: getattr(scanner, name) for name in names if hasattr(scanner, name)},)
 
 
 #: The flag of `ctypes` for functions that keep a copy of `errno`.
