@@ -454,7 +454,8 @@ COSTLY = {
         array(text("<f8"), integer(2**33) + b"\x85", b"N", integer(0) + b"\x85", integer(0)), "for 8 bytes"),
     "an array without memory": (array(text("|V0"), integer(2**40) + b"\x85", text("C")), "for 8 bytes"),
     "an element with many empty rows": (
-        array(b"]((" + text("f") + text("<i4") + integer(2**20) + integer(0) + b"\x86te", b")", text("C")), "for 8 bytes"),
+        array(b"]((" + text("f") + text("<i4") + integer(2**20) + integer(0) + b"\x86te", b")", text("C")),
+        "for 8 bytes"),
     "an element with empty rows in rows": (
         array((b"]((" + text("f")) * 3 + text("<i4") + integer(2**8) + integer(0) + b"\x86te"
               + (integer(2**8) + b"\x85te") * 2, b")", text("C")), "for 8 bytes"),

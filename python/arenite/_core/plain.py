@@ -251,8 +251,10 @@ def _dtype(description: Any) -> tuple[Any, int]:
 
 
 def _empty_parts(description: Any) -> int:
-    """Counts the parts of an element that take no memory. Nothing else bounds their number, and numpy shows each. Refuses
-    a description that `numpy.dtype` would read as more than one type. The reader limits its depth and length."""
+    """Counts the parts of an element that take no memory: nothing else bounds their number, and numpy shows each.
+
+    Refuses a description that `numpy.dtype` would read as more than one type. The reader limits its depth and length.
+    """
     import numpy
 
     if type(description) is str:

@@ -54,7 +54,7 @@ class Tagged(classmethod):
 
 
 class Noted(staticmethod):
-    # From Python 3.15 on that of `staticmethod` takes the function alone.
+    # From Python 3.15 on, `staticmethod.__new__` takes the function alone.
     def __new__(cls, function, note=None):
         return super().__new__(cls, function)
 
