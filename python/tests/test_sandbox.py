@@ -152,6 +152,7 @@ ARRAYS = [
     np.arange(10_000)[::-2], np.zeros((5, 0)), np.array(7), np.array(["a", "bc"]), np.array([b"a"]), np.arange(3, dtype=">i4"),
     np.array(["2024-01-01"], "M8[D]"), np.array([(1, 2.5)], [("a", "i4"), ("b", "f8", (2,))]), np.zeros(20_000, "u1,f4"),
     np.zeros(100_000, [("a", "i4"), ("b", "S0")]), np.zeros(2, [("a", "i4", (3, 0)), ("b", "i1")]),
+    np.zeros(20_000, [("a", "i4"), *((f"b{column}", "S0") for column in range(100))]),
     np.float32(2.5), np.int64(-1), np.bool_(True), np.datetime64("2024-01-01"), np.str_("text"), np.str_(""),
 ]  # fmt: skip
 
@@ -459,6 +460,9 @@ COSTLY = {
     "an element with empty rows in rows": (
         array((b"]((" + text("f")) * 3 + text("<i4") + integer(2**8) + integer(0) + b"\x86te"
               + (integer(2**8) + b"\x85te") * 2, b")", text("C")), "for 8 bytes"),
+    "an element with many columns without memory": (
+        array(b"](" + b"".join(text(f"f{number}") + text("|V0" if number else "|i1") + b"\x86" for number in range(10_000))
+              + b"e", integer(8) + b"\x85", text("C")), "for 8 bytes"),
     "a text beyond Unicode": (
         call("arenite._core.plain", "_scalar", b"C\x04\x00\x00\x2a\x00", text("<U1")), "characters that are none"),
     "an array of another array": (array(text("(2000000000)f8"), b")", text("C")), "type"),

@@ -151,6 +151,8 @@ _LONGEST = 1 << 14
 _LARGEST = 1 << 40
 #: The number of parts of an array's elements that take no memory.
 _MOST_EMPTY = 1 << 16
+#: The number of columns without memory that each element may have beyond these parts.
+_FREE_COLUMNS = 100
 #: The largest line and column of a syntax error.
 _MOST_COLUMNS = 1 << 20
 #: A type of elements other than a structure, in the form of `numpy.dtype.str`.
@@ -239,19 +241,20 @@ def _raised(text: Any, data: Any) -> Any:
 
 
 def _dtype(description: Any) -> tuple[Any, int]:
-    """Returns a type of elements, and the number of parts of an element that take no memory."""
+    """Returns a type of elements, and the number of parts of an element that nothing else bounds."""
     import numpy
     from numpy.lib.format import descr_to_dtype
 
-    empty = _empty_parts(description)
+    columns, empty = _empty_parts(description)
     dtype = descr_to_dtype(description)
     if not isinstance(dtype, numpy.dtype) or dtype.hasobject:
         raise _refused("an array that refers to objects")
-    return dtype, empty
+    # The data bounds the number of elements, so a few columns without memory cost little.
+    return dtype, empty - min(columns, _FREE_COLUMNS) if dtype.itemsize else empty
 
 
-def _empty_parts(description: Any) -> int:
-    """Counts the parts of an element that take no memory: nothing else bounds their number, and numpy shows each.
+def _empty_parts(description: Any) -> tuple[int, int]:
+    """Counts the columns and the parts of an element that take no memory. numpy shows each part.
 
     Refuses a description that `numpy.dtype` would read as more than one type. The reader limits its depth and length.
     """
@@ -260,20 +263,22 @@ def _empty_parts(description: Any) -> int:
     if type(description) is str:
         if not _TYPE(description):
             raise _refused(f"an array of the type {description!r:.50}")
-        return not numpy.dtype(description).itemsize
+        empty = int(not numpy.dtype(description).itemsize)
+        return empty, empty
     if type(description) is not list:
         raise _refused("an array whose type is not described")
-    empty = 0 if description else 1
+    columns = empty = 0 if description else 1
     for field in description:
         if type(field) is not tuple or not 2 <= len(field) <= 3:
             raise _refused("an array whose type is not described")
-        parts = _empty_parts(field[1])
+        inner, parts = _empty_parts(field[1])
         if len(field) == 3:
             count = _count(field[2])
             # numpy visits the other axes also if one is empty.
-            parts = parts * count if count else math.prod(filter(None, field[2]))
+            inner, parts = (inner, parts * count) if count else (1, math.prod(filter(None, field[2])))
+        columns += inner
         empty += parts
-    return empty
+    return columns, empty
 
 
 def _count(shape: Any) -> int:
