@@ -784,6 +784,36 @@ def test_what_cannot_be_sent_and_is_not_used():
     )
 
 
+def test_each_use_of_what_cannot_be_sent_is_an_error():
+    run(
+        """
+        import cmath, math, operator
+
+        class Holds:
+            lines = (line for line in "ab")
+
+        USES = [
+            repr, str, ascii, format, "{}".format, "%s".__mod__, hash, bool, len, list, next, reversed, int, float, complex,
+            bytes, operator.index, round, math.trunc, math.floor, math.ceil, cmath.sqrt, abs, operator.neg, operator.pos,
+            operator.invert, lambda x: x == 1, lambda x: 1 == x, lambda x: x != 1, lambda x: x < 1, lambda x: 1 >= x,
+            lambda x: x in [1], lambda x: x in {1}, lambda x: {x: 1}, lambda x: 1 in x, lambda x: x[0], lambda x: x(),
+            lambda x: x.send, lambda x: getattr(x, "send", None), lambda x: operator.setitem(x, 0, 1),
+            *(lambda x, use=use: use(x, 3) for use in (operator.add, operator.sub, operator.mul, operator.pow, divmod)),
+            *(lambda x, use=use: use(3, x) for use in (operator.add, operator.truediv, operator.mod, operator.pow, divmod)),
+            *(lambda x, use=use: use(3, x) for use in (operator.and_, operator.or_, operator.xor, operator.lshift)),
+        ]
+
+        def use(number):
+            return USES[number](Holds.lines)
+
+        expected = "`Holds` has the attribute `lines`: cannot pickle 'generator' object"
+        for number in range(len(USES)):
+            error = ex.submit(use, number).exception()
+            assert str(error) == expected, (number, error)
+        """
+    )
+
+
 def test_a_global_that_cannot_be_unpickled_is_an_error_where_it_is_used():
     run(
         """

@@ -588,6 +588,9 @@ class _Printer(_Pickler):
             self.named.append(_serial(spec))
 
     def without_name(self, obj: Any, reduce: Callable[[pickling.Pickler, Any], Any]) -> Any:
+        if not type(obj).__weakrefoffset__:
+            # An alias of a type.
+            return reduce(self, obj)
         # The pickle of a code object is not reproducible.
         made = _serial, (_serial(obj),)
         if type(obj) is not FunctionType:

@@ -67,8 +67,10 @@ def _fail(unsent: Any, *_: Any, **__: Any) -> Any:
 
 
 _USES = (
-    "aenter aexit aiter anext await bool call contains delitem enter exit getitem iter len next setitem str bytes float "
-    "int index add radd sub rsub mul rmul truediv floordiv mod pow matmul and or xor lt le gt ge"
+    "aenter aexit aiter anext await bool call contains delitem enter exit getitem iter len next reversed setitem "
+    "repr str format bytes complex float int index round trunc hash eq ne lt le gt ge abs invert neg pos divmod rdivmod "
+    "add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul rmatmul "
+    "and rand or ror xor rxor lshift rlshift rshift rrshift"
 ).split()
 _Refusing: Any = type("_Refusing", (), {f"__{name}__": _fail for name in _USES})
 
@@ -415,10 +417,20 @@ def set_attribute(cls: type, name: str, value: Any) -> None:
 # ---- other objects
 
 
-def make_alias(name: str, *parameters: tuple[str, str, str, int, bool, bool]) -> Any:
+def make_alias(
+    home: str, name: str, qualname: str | None, *parameters: tuple[str, str, str, int, bool, bool]
+) -> Any:
     """Makes the alias of a `type` statement with these type parameters. `fill_late` sets its value, which may contain
     the alias."""
-    return _with_parameters(f"type {name}[", f"] = parts[{len(parameters)}]['value']", name, parameters)
+    value = f"parts[{len(parameters)}]['value']"
+    return _with_parameters(f"type {name}[", f"] = {value}", name, parameters, home, qualname)
+
+
+def make_named_alias(home: str, name: str, value: Any, options: dict[str, Any]) -> Any:
+    """Makes the alias that `typing.TypeAliasType` makes."""
+    import typing
+
+    return _called_in(home, getattr(typing, "TypeAliasType"), name, value, **options)  # noqa: B009
 
 
 def make_type_parameter(*how: Any) -> Any:
@@ -429,7 +441,9 @@ def make_type_parameter(*how: Any) -> Any:
     return _with_parameters("def own[", "](): pass", "own", (how,)).__type_params__[0] if found is None else found
 
 
-def _with_parameters(before: str, after: str, name: str, parameters: Any) -> Any:
+def _with_parameters(
+    before: str, after: str, name: str, parameters: Any, home: str = __name__, qualname: str | None = None
+) -> Any:
     """Makes a generic object with the syntax of Python 3.12, which evaluates all parts at their first use."""
     texts = []
     for number, (_, stars, own, constraints, has_bound, has_default) in enumerate(parameters):
@@ -439,14 +453,27 @@ def _with_parameters(before: str, after: str, name: str, parameters: Any) -> Any
         elif has_bound:
             text += f": {place}['bound']"
         texts.append(text + (f" = {place}['default']" if has_default else ""))
-    space: dict[str, Any] = {"parts": [{} for _ in range(len(texts) + 1)]}
-    exec(f"{before}{', '.join(texts)}{after}".replace("[]", ""), space)
+    space: dict[str, Any] = {"__name__": home, "parts": [{} for _ in range(len(texts) + 1)]}
+    code = compile(f"{before}{', '.join(texts)}{after}".replace("[]", ""), "<arenite>", "exec")
+    exec(code if qualname is None else _code_with_qualname(code, name, qualname), space)
     made = space[name]
     for (key, *_), parameter in zip(parameters, made.__type_params__, strict=True):
         _record(key, parameter)
     for one, parts in zip((*made.__type_params__, made), space["parts"], strict=True):
         _late_parts[id(one)] = one, parts
     return made
+
+
+def _code_with_qualname(code: CodeType, name: str, qualname: str) -> CodeType:
+    """Returns code that gives what it names `name` another qualified name."""
+    inner = (_code_with_qualname(one, name, qualname) if type(one) is CodeType else one for one in code.co_consts)
+    return code.replace(co_consts=tuple(inner), co_qualname=qualname if code.co_name == name else code.co_qualname)
+
+
+def _called_in(home: str, make: Any, *arguments: Any, **options: Any) -> Any:
+    """Calls a type of `typing`, which takes the module of what it makes from the globals of the calling code."""
+    code = "make(*arguments, **options)"
+    return eval(code, {"__name__": home, "make": make, "arguments": arguments, "options": options})
 
 
 #: Aliases and type parameters that are not filled yet, each with the place for its parts.
@@ -486,10 +513,7 @@ def make_type_variable(
         return found
     import typing
 
-    # `typing` takes the module from the globals of the calling code.
-    code = "make(name, *constraints, **options)"
-    space = {"__name__": home, "make": getattr(typing, kind)}
-    made = eval(code, space, {"name": name, "constraints": constraints, "options": options})
+    made = _called_in(home, getattr(typing, kind), name, *constraints, **options)
     _record(key, made)
     return made
 

@@ -65,6 +65,8 @@ class Runs[X](typing.Protocol):
 type Two[A] = tuple[A, A]
 type Tree[L] = list[Tree[L]] | L
 type Fixed = int | str
+Item = typing.TypeVar("Item")
+Named = typing.TypeAliasType("Named", list[Item], type_params=(Item,))
 
 
 def first[X](values: list[X]) -> X:
@@ -107,6 +109,27 @@ def aliases():
     return repr((Two[int], Two.__value__, Tree.__type_params__, Fixed.__value__, Tree.__value__))
 
 
+def homes_of_aliases():
+    class Within:
+        type Inner[A] = list[A] | Inner[A]
+
+    made = Two, Tree, Fixed, Named, Within.Inner
+    return [(repr(one), repr(one[int]) if one.__type_params__ else "", one.__module__) for one in made], homes_of(made)
+
+
+def homes_of(made):
+    return [getattr(one, "__qualname__", None) for one in made]
+
+
+class Holds:
+    type Held[A] = tuple[A, Held[A]]
+    type Alone = list[Alone]
+
+
+def aliases_within():
+    return repr((Holds.Held, Holds.Held[int], Holds.Alone, Holds.Alone.__value__)), homes_of((Holds.Held, Holds.Alone))
+
+
 def same_in_two_tasks():
     return BOX.__type_params__[0] is Box.__type_params__[0], BOX is Box
 
@@ -121,7 +144,7 @@ def local():
     return inner(3), inner.__type_params__[0].__bound__
 
 
-PROGRAMS = [boxes, parameters, bounds, calls, nodes, rows, aliases, same_in_two_tasks, local]
+PROGRAMS = [boxes, parameters, bounds, calls, nodes, rows, aliases, homes_of_aliases, aliases_within, same_in_two_tasks, local]
 if sys.version_info >= (3, 13):
     exec("class Default[D = int]: pass\nclass Defaults[*Ts = *tuple[int, str]]: pass")
     exec("def defaults(): return [one.__type_params__[0].__default__ for one in (Default, Defaults)]")
