@@ -67,10 +67,10 @@ def _fail(unsent: Any, *_: Any, **__: Any) -> Any:
 
 
 _USES = (
-    "aenter aexit aiter anext await bool call contains delitem enter exit getitem iter len next reversed setitem "
-    "repr str format bytes complex float int index round trunc hash eq ne lt le gt ge abs invert neg pos divmod rdivmod "
-    "add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul rmatmul "
-    "and rand or ror xor rxor lshift rlshift rshift rrshift"
+    "aenter aexit aiter anext await bool call contains delitem enter exit getitem iter len next reversed setitem repr "
+    "str format bytes complex float int index round trunc hash eq ne lt le gt ge abs invert neg pos divmod rdivmod add "
+    "radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul rmatmul and rand or ror xor "
+    "rxor lshift rlshift rshift rrshift"
 ).split()
 _Refusing: Any = type("_Refusing", (), {f"__{name}__": _fail for name in _USES})
 
@@ -417,9 +417,7 @@ def set_attribute(cls: type, name: str, value: Any) -> None:
 # ---- other objects
 
 
-def make_alias(
-    home: str, name: str, qualname: str | None, *parameters: tuple[str, str, str, int, bool, bool]
-) -> Any:
+def make_alias(home: str, name: str, qualname: str | None, *parameters: tuple[Any, ...]) -> Any:
     """Makes the alias of a `type` statement with these type parameters. `fill_late` sets its value, which may contain
     the alias."""
     value = f"parts[{len(parameters)}]['value']"

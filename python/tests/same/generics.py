@@ -144,7 +144,9 @@ def local():
     return inner(3), inner.__type_params__[0].__bound__
 
 
-PROGRAMS = [boxes, parameters, bounds, calls, nodes, rows, aliases, homes_of_aliases, aliases_within, same_in_two_tasks, local]
+PROGRAMS = [
+    boxes, parameters, bounds, calls, nodes, rows, aliases, homes_of_aliases, aliases_within, same_in_two_tasks, local,
+]  # fmt: skip
 if sys.version_info >= (3, 13):
     exec("class Default[D = int]: pass\nclass Defaults[*Ts = *tuple[int, str]]: pass")
     exec("def defaults(): return [one.__type_params__[0].__default__ for one in (Default, Defaults)]")
