@@ -754,12 +754,12 @@ def reduce_named(pickler: pickling.Pickler, obj: Any) -> Any:
 
 
 def _reduce_alias(_: pickling.Pickler, alias: Any) -> Any:
-    parameters, where = alias.__type_params__, (alias.__module__, alias.__name__)
+    parameters, home, name = alias.__type_params__, alias.__module__, alias.__name__
     # New in Python 3.15.
     options = {"qualname": alias.__qualname__} if hasattr(alias, "__qualname__") else {}
     if any(map(_is_named, parameters)):
-        return mirror.make_named_alias, (*where, alias.__value__, {"type_params": parameters, **options})
-    how = *where, options.get("qualname"), *map(_how_of_parameter, parameters)
+        return mirror.call_in, (home, type(alias), (name, alias.__value__), {"type_params": parameters, **options})
+    how = home, name, options.get("qualname"), *map(_how_of_parameter, parameters)
     parts = {"value": alias.__value__, "parameters": parameters}
     return mirror.make_alias, how, parts, None, None, mirror.fill_late
 

@@ -424,13 +424,6 @@ def make_alias(home: str, name: str, qualname: str | None, *parameters: tuple[An
     return _with_parameters(f"type {name}[", f"] = {value}", name, parameters, home, qualname)
 
 
-def make_named_alias(home: str, name: str, value: Any, options: dict[str, Any]) -> Any:
-    """Makes the alias that `typing.TypeAliasType` makes."""
-    import typing
-
-    return _called_in(home, getattr(typing, "TypeAliasType"), name, value, **options)  # noqa: B009
-
-
 def make_type_parameter(*how: Any) -> Any:
     """Returns the type parameter of a generic class, function or alias. Makes it if it does not exist here. `how`: the
     name that `track` gives, the stars before its own name, this name, the number of its constraints, and whether it has
@@ -468,10 +461,9 @@ def _code_with_qualname(code: CodeType, name: str, qualname: str) -> CodeType:
     return code.replace(co_consts=tuple(inner), co_qualname=qualname if code.co_name == name else code.co_qualname)
 
 
-def _called_in(home: str, make: Any, *arguments: Any, **options: Any) -> Any:
+def call_in(home: str, make: Any, arguments: Any, options: Any) -> Any:
     """Calls a type of `typing`, which takes the module of what it makes from the globals of the calling code."""
-    code = "make(*arguments, **options)"
-    return eval(code, {"__name__": home, "make": make, "arguments": arguments, "options": options})
+    return eval("make(*arguments, **options)", {"__name__": home, **locals()})
 
 
 #: Aliases and type parameters that are not filled yet, each with the place for its parts.
@@ -511,7 +503,7 @@ def make_type_variable(
         return found
     import typing
 
-    made = _called_in(home, getattr(typing, kind), name, *constraints, **options)
+    made = call_in(home, getattr(typing, kind), (name, *constraints), options)
     _record(key, made)
     return made
 

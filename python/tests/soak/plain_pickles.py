@@ -320,7 +320,10 @@ def read(data):
         return False
     text = shown(value)
     other = Reference(io.BytesIO(data)).load()
-    assert type(other) is type(value) and shown(other) == text, (text[:200], shown(other)[:200])
+    theirs = shown(other)
+    # The members of a set are in the order of their hashes, and the hash of a NaN or an error is its address.
+    is_same = theirs == text or ("{" in text and sorted(theirs) == sorted(text))
+    assert type(other) is type(value) and is_same, (text[:200], theirs[:200])
     try:
         hash(value)
     except (TypeError, ValueError):
