@@ -113,7 +113,7 @@ impl Lanes {
     fn arena_held_by(&self, worker: usize) -> u64 {
         let lanes = self.of_worker(worker).map(|lane| &self[lane]);
         lanes
-            .map(|lane| lane.grants().held() + lane.retained().bytes())
+            .map(|lane| lane.grants().ahead() + lane.retained().bytes())
             .sum()
     }
 }

@@ -6,7 +6,7 @@ use super::checked_reply::CheckedReply;
 #[cfg(feature = "sandbox")]
 use super::copy_out::copy_out;
 use super::error::{JobErrorKind, WorkerExit};
-use super::failed_reply::{failed_step, failure};
+use super::failed_reply::{MAX_FAILED_WORDS, failed_step, failure};
 use super::lane::NO_RECORD;
 use super::lanes::Lanes;
 use super::record::Outcome;
@@ -240,7 +240,9 @@ impl EngineState {
                     .lanes
                     .request_notice_of_later_jobs(lane_index, index, &self.records);
             }
-            if let Err(full) = copy_out(&self.arena, checked.blocks(), &leases) {
+            if record.owner.is_read()
+                && let Err(full) = copy_out(&self.arena, checked.blocks(), &leases)
+            {
                 return self.not_copied(index, worker, full, (took_ns, bytes));
             }
         }
@@ -276,6 +278,9 @@ impl EngineState {
         // The words of a long value stay in the arena until a handle takes them and reads them without the lock. Values
         // that the engine itself reads are read at once.
         let is_long = reply.spilled && reply.len > SHORT;
+        if failed && reply.len as usize > MAX_FAILED_WORDS {
+            return Err(format!("a failure of {} words", reply.len));
+        }
         let has_handle = self.records.look(index).owner.has_handle();
         let stays = !failed && reply.kind == kind::VALUE && is_long && has_handle;
         let mut checked =

@@ -9,6 +9,9 @@ use crate::kernel::{MAX_ERROR_BYTES, Returned};
 use crate::link::{REFUSAL_WORDS, kind};
 use crate::worker::panics;
 
+/// The maximum number of words in the reply of a failed job: a text, an encoded error, and what precedes each.
+pub(super) const MAX_FAILED_WORDS: usize = (panics::TEXT_LIMIT + MAX_ERROR_BYTES) / 8 + 8;
+
 /// Masks the low half of the word in front of a text: the length of the text. The high half is the step of the chain's
 /// node that failed.
 const TEXT_LEN: u64 = u32::MAX as u64;

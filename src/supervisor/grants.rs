@@ -80,7 +80,7 @@ impl Grants {
         self.region
     }
 
-    /// Returns the number of bytes that are granted and not used.
+    /// Returns the number of bytes that are granted and not used, as the arena counts them.
     #[inline]
     pub(super) fn ahead(&self) -> u64 {
         self.ahead
@@ -89,11 +89,6 @@ impl Grants {
     /// Returns the size of the last grant in bytes.
     pub(super) fn last(&self) -> u64 {
         self.last
-    }
-
-    /// Returns the size of the granted, unused blocks as the arena counts it, in bytes.
-    pub(super) fn held(&self) -> u64 {
-        self.grants.iter().map(|grant| grant.block.held()).sum()
     }
 
     /// Records that the worker was granted this block under this number.

@@ -63,6 +63,19 @@ impl Owner {
         )
     }
 
+    /// Returns false for a job of an actor whose value is dropped.
+    #[cfg(feature = "sandbox")]
+    pub(super) fn is_read(self) -> bool {
+        let is_save = matches!(
+            self,
+            Self::Actor {
+                role: Role::Save,
+                ..
+            }
+        );
+        self.has_handle() || self.actor().is_none() || is_save
+    }
+
     /// Returns the actor that the job belongs to.
     #[inline]
     pub(super) fn actor(self) -> Option<u32> {

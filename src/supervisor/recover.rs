@@ -40,9 +40,11 @@ impl Supervisor {
     ) {
         // The link of the first lane contains the notes of the whole process.
         let phase = self.cells[index].phase();
-        // This is done without the lock, because it reads files.
+        let was_starting = self.lock().workers[index].status() == Status::Starting;
+        // This is done without the lock, because it reads files. The phase is the worker's word: names for a worker that
+        // had started are looked up where the error is shown.
         let crash = match phase {
-            Phase::Starting(_) => crash_in_start(&words, &cause),
+            Phase::Starting(_) if was_starting => crash_in_start(&words, &cause),
             _ => None,
         };
         let culprit_lane = self.cells[index].culprit_lane();
@@ -54,7 +56,6 @@ impl Supervisor {
             state.drain(lane);
         }
         crate::sync::point!("recover.drained");
-        let was_starting = state.workers[index].status() == Status::Starting;
         state.trace.gone(
             index,
             &state.workers[index],

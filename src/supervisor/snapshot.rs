@@ -46,7 +46,7 @@ impl Supervisor {
             open: of_worker(index).map(Lane::live).sum(),
             restarts: worker.restarts(),
             recycled: worker.recycled(),
-            granted: of_worker(index).map(|lane| lane.grants().held()).sum(),
+            granted: of_worker(index).map(|lane| lane.grants().ahead()).sum(),
             retained: of_worker(index).map(|lane| lane.retained().bytes()).sum(),
         });
         let stats = Stats {

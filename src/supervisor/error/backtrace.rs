@@ -4,11 +4,13 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
+use crate::trace::escape::escape_text;
 use crate::worker::panics;
 
 /// The stack of a kernel's panic, as text: a part of [`JobErrorKind::Panicked`](super::JobErrorKind::Panicked).
 ///
-/// It dereferences to the text. A sandboxed worker cannot read its own executable and sends addresses. This program
+/// It dereferences to the text as it was sent; shown with `{}`, the text is escaped like
+/// [`escape_text`](crate::escape_text). A sandboxed worker cannot read its own executable and sends addresses. This program
 /// looks up their names when the text is first read, which may take a second.
 ///
 /// ```standalone_crate
@@ -56,9 +58,10 @@ impl Deref for Backtrace {
     }
 }
 
+/// Escapes what would have an effect on a terminal.
 impl fmt::Display for Backtrace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&**self, f)
+        escape_text(self).fmt(f)
     }
 }
 
@@ -100,5 +103,7 @@ mod tests {
         );
         let text = Backtrace::sent("   0: a_function");
         assert_eq!(&*text, "   0: a_function");
+        let text = Backtrace::sent("0: \u{1b}]0;title\u{7}\n1: \u{202e}b");
+        assert_eq!(text.to_string(), "0: \\u{1b}]0;title\\u{7}\n1: \\u{202e}b");
     }
 }

@@ -4,6 +4,7 @@ use super::Monitor;
 use crate::arena::ArenaFull;
 use crate::link::AllocRequest;
 use crate::supervisor::grants::HUGE;
+use crate::supervisor::lane::NO_RECORD;
 use crate::supervisor::state::EngineState;
 use crate::sys::clock;
 
@@ -43,7 +44,12 @@ impl Monitor {
     pub(super) fn grant(&self, index: usize, generation: u32, request: AllocRequest) {
         let bytes = request.bytes;
         let (region, generous, shares) = {
-            let state = self.shared.lock();
+            let mut state = self.shared.lock();
+            if bytes == 0 && state.lanes[index].generation() == generation {
+                // A grant without bytes would count for no share, and there would be no end of them.
+                state.condemn_for(index, NO_RECORD, "a request for memory of zero bytes");
+                return self.shared.unlock(state);
+            }
             let lane = &state.lanes[index];
             let generous =
                 (lane.grants().last() * 2).min(state.lanes.most_granted_at_once(&state.config));

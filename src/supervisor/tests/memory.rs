@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::arena::BlockPlacement;
+use crate::supervisor::failed_reply::MAX_FAILED_WORDS;
 use crate::supervisor::monitor::{Monitor, UNUSED_PERIOD};
+#[cfg(feature = "sandbox")]
+use crate::supervisor::owner::Role;
 
 /// Makes the kernel one that has returned arrays before.
 fn make_known(shared: &Supervisor) {
@@ -144,4 +147,77 @@ fn a_lane_without_a_job_gets_no_memory() {
     assert!(in_use() >= before + (1 << 20), "its job needs it");
     consumers[0].finish(false, 1, None);
     assert_eq!(answer(&shared, id).unwrap(), "value");
+}
+
+/// A grant without bytes counts for no share: a worker could have any number of them.
+#[test]
+fn a_request_for_no_memory_is_a_fault() {
+    let (shared, mut consumers) = fixture(1, 1);
+    let mut monitor = Monitor::idle(Arc::clone(&shared));
+    let id = submit(&shared);
+    assert_eq!(consumers[0].next(), Next::Run);
+    let granted = || shared.lock().lanes[0].producer.granted();
+    let before = granted();
+    consumers[0].request_alloc(0, 0);
+    monitor.serve();
+    assert_eq!(granted(), before);
+    die(&shared, 0);
+    let text = answer(&shared, id).unwrap();
+    assert!(
+        text.contains("a request for memory of zero bytes"),
+        "{text}"
+    );
+}
+
+/// The program would copy it under the engine's lock.
+#[test]
+fn a_failure_longer_than_any_error_is_a_fault() {
+    let (shared, mut consumers) = fixture(1, 1);
+    let len = MAX_FAILED_WORDS as u64 + 1;
+    let mut state = shared.lock();
+    let block = shared.arena.grant(1, len * 8, false).unwrap();
+    let granted = block.extent().at;
+    state.lanes[0].grant(block).unwrap();
+    drop(state);
+    let number = consumers[0].next_grant().unwrap().number;
+    let id = submit(&shared);
+    assert_eq!(consumers[0].next(), Next::Run);
+    let reply = OutgoingReply {
+        kind: kind::PANICKED,
+        arrays: 0,
+        retained: 0,
+        spilled: true,
+        len: len as u32,
+        grant: number.into(),
+        cursor: granted.offset() + (len * 8).next_multiple_of(64),
+        words: &[bytemuck::cast(granted), len * 8],
+    };
+    consumers[0].finish(true, 10, Some(&reply));
+    assert_eq!(answer(&shared, id), None);
+    die(&shared, 0);
+    let text = answer(&shared, id).unwrap();
+    assert!(
+        text.contains(&format!("a failure of {len} words")),
+        "{text}"
+    );
+}
+
+/// It would be copied under the lock.
+#[cfg(feature = "sandbox")]
+#[test]
+fn a_value_that_is_dropped_is_not_copied() {
+    for (role, is_copied) in [
+        (Role::Save, true),
+        (Role::Start, false),
+        (Role::End, false),
+        (Role::Call { has_handle: false }, false),
+        (Role::Call { has_handle: true }, true),
+    ] {
+        assert_eq!(
+            Owner::Actor { actor: 0, role }.is_read(),
+            is_copied,
+            "{role:?}"
+        );
+    }
+    assert!(Owner::None.is_read() && Owner::Handle.is_read());
 }
