@@ -464,7 +464,7 @@ impl EnginePool<'_> {
             let picture = self.pictures.remove(&job);
             let (index, len) = picture.expect("each job was noted when it was started");
             self.in_flight_bytes -= len;
-            done(index, made(result))?;
+            done(index, made(result, self.make))?;
         }
     }
 
@@ -486,9 +486,23 @@ impl EnginePool<'_> {
     }
 }
 
-/// Converts the result of a job.
-pub(crate) fn made(result: Result<Reply, JobError>) -> Result<Made<Array<u8>>, Fault> {
+/// Converts the result of a job. A decoder may have been taken over, so a number of results that was not asked for is a
+/// failure.
+pub(crate) fn made(result: Result<Reply, JobError>, make: &Make) -> Result<Made<Array<u8>>, Fault> {
     let (files, sides, micros, warning) = result.map_err(|error| fault(&error))?;
+    let is_new = |(at, one): (usize, &[u32; 2])| !sides[..at].contains(one);
+    if files.len() != sides.len()
+        || !(1..=make.sizes.len()).contains(&files.len())
+        || !sides.iter().enumerate().all(is_new)
+    {
+        let text = format!(
+            "its worker returned {} pictures of {} sizes, {} were asked for",
+            files.len(),
+            sides.len(),
+            make.sizes.len()
+        );
+        return Err(Fault::new("protocol", text));
+    }
     let results = files.into_iter().zip(sides);
     Ok(Made {
         results: results
@@ -608,6 +622,39 @@ mod tests {
             fault(&error),
             Fault::damage("not-an-image", expected.to_string())
         );
+    }
+
+    #[test]
+    fn only_results_that_were_asked_for_are_accepted() {
+        let make = Make {
+            spec: ResizeSpec::new("8x8".parse().unwrap()),
+            sizes: ["8x8", "9x9"].map(|size| size.parse().unwrap()).to_vec(),
+            timeout: None,
+            retries: 0,
+        };
+        let file = || Array::from_slice(&[1_u8]);
+        let accepted = |files: usize, sides: &[[u32; 2]]| {
+            let files = (0..files).map(|_| file()).collect();
+            let made = made(Ok((files, sides.to_vec(), 1, None)), &make);
+            made.map(|made| made.results.len())
+                .map_err(|fault| fault.cause)
+        };
+        assert_eq!(accepted(1, &[[8, 8]]), Ok(1));
+        assert_eq!(accepted(2, &[[8, 8], [9, 9]]), Ok(2));
+        for (files, sides) in [
+            (0, &[][..]),
+            (1, &[]),
+            (0, &[[8, 8]]),
+            (1, &[[8, 8], [9, 9]]),
+            (2, &[[8, 8], [8, 8]]),
+            (3, &[[8, 8], [9, 9], [10, 10]]),
+        ] {
+            assert_eq!(
+                accepted(files, sides),
+                Err("protocol".into()),
+                "{files} {sides:?}"
+            );
+        }
     }
 
     #[test]

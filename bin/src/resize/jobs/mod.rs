@@ -215,7 +215,7 @@ impl Callers<'_> {
                 Err(Refused::Failed(fault)) => return Err(fault),
             }
         };
-        let made = pool::made(job.wait())?;
+        let made = pool::made(job.wait(), &asked.make)?;
         let mut results = Vec::new();
         for (relative, result) in task.named(made.results)? {
             let output = self.output(&relative)?;
