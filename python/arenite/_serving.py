@@ -22,7 +22,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
@@ -33,6 +32,7 @@ from ._broken import StartFailed, WorkerDied
 from ._claim import Claim
 from ._core import pickling, room
 from ._core.future import Future, failed
+from ._core.process import text_of
 from ._core.workers import Settings
 from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, RemoteTraceback
 from ._memory_files import MAX_PACKET, peer, receive
@@ -515,7 +515,7 @@ class Serving:
                 failure = {"error": "limit", "message": f"the value of {kernel.name}: {problem}"}
             except Exception as problem:
                 # Encoding calls methods of the value, which may raise any exception.
-                failure = {"error": "returned", "message": f"{kernel.name} returned a bad value: {_words(problem)}"}
+                failure = {"error": "returned", "message": f"{kernel.name} returned a bad value: {text_of(problem)}"}
         client.done += 1
         if failure is None:
             kernel.done += 1
@@ -657,14 +657,14 @@ def _no_constant(name: str) -> Any:
 
 def _describe_error(error: BaseException) -> dict[str, Any]:
     """Returns the members of an answer for a call that has failed."""
-    about: dict[str, Any] = {"message": _words(error)[:2000]}
+    about: dict[str, Any] = {"message": text_of(error)[:2000]}
     cause = error.__cause__
     if isinstance(error, MemoryLimitExceeded):
         about["error"] = "memory_limit"
     elif isinstance(error, ArenaFull):
         about["error"] = "arena_full"
     elif isinstance(cause, RemoteTraceback):
-        text = _words(error, is_whole=True)
+        text = text_of(error, is_whole=True)
         trace = f"\n{cause.tb.strip()}" if len(cause.tb) <= 1000 else ""
         return {"error": "panicked", "message": text[:800] + trace}
     elif isinstance(error, DeadlineExceeded):
@@ -685,15 +685,6 @@ def _describe_error(error: BaseException) -> dict[str, Any]:
     about["attempts"] = getattr(error, "attempts", 1)
     about["last_words"] = [word[:200] for word in getattr(error, "last_words", [])[-20:]]
     return about
-
-
-def _words(error: BaseException, is_whole: bool = False) -> str:
-    """Returns the text of a kernel's exception, which may be of any class; its `__str__` may fail. `is_whole`: with its
-    class, like the end of a traceback."""
-    try:
-        return "".join(traceback.format_exception_only(type(error), error)).strip() if is_whole else str(error)
-    except Exception:
-        return f"{type(error).__name__}, whose text cannot be made"
 
 
 #: For `os.register_at_fork`.

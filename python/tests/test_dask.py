@@ -432,3 +432,9 @@ def test_a_link_that_is_cut_loses_no_result(machines, tmp_path):
         assert line("all results, after the scheduler has given the machine up") == "True\n"
         with harness.waiting("the client to end"):
             assert client.wait() == 0
+
+
+def test_a_sandbox_is_refused():
+    """Dask unpickles what tasks send."""
+    with pytest.raises(ValueError, match="Dask unpickles"):
+        ArenitePlugin(sandbox="strict")

@@ -902,3 +902,14 @@ def test_arrays_are_free_when_the_tasks_that_take_them_have_ended():
     with harness.waiting("sixty tasks"):
         results = parallel(delayed(np.dot)(array, shared) for array in arrays)
     assert results == [n * 1e6 for n in range(60)]
+
+
+def test_a_batch_has_as_many_values_as_calls():
+    """Values behind one too many would be those of other calls."""
+    import in_sandbox
+    from arenite._core import plain
+
+    data, *_ = plain.dump(range(10**7), None)
+    with parallel_config(backend="arenite", n_jobs=2, sandbox=True, preload=["in_sandbox"]):
+        with pytest.raises(arenite.RemoteError, match="another number of values"):
+            Parallel(batch_size=3)(delayed(in_sandbox.raw_reply)(data) for _ in range(3))

@@ -6,11 +6,14 @@ import datetime
 import decimal
 import fractions
 import io
+import linecache
 import os
 import pickle
 import platform
 import resource
 import signal
+import subprocess
+import sys
 import time
 import traceback
 
@@ -380,8 +383,13 @@ def integer(value):
     return b"\x8b" + len(data).to_bytes(4, "little") + data
 
 
+def array_of_zeros(count, description, *rest):
+    data = b"B" + count.to_bytes(4, "little") + bytes(count)
+    return call("arenite._core.plain", "_array", data, description, *rest)
+
+
 def array(description, *rest):
-    return call("arenite._core.plain", "_array", b"C\x08" + bytes(8), description, *rest)
+    return array_of_zeros(8, description, *rest)
 
 
 def exception(name, *arguments):
@@ -436,7 +444,8 @@ COSTLY = {
     "frozen members with the same hash": (
         b"(" + b"".join(integer(number * ((1 << 61) - 1)) for number in range(20_000)) + b"\x91", "collide"),
     "a deque of a number": (call("collections", "deque", LONG_RANGE), "deque"),
-    "a Counter of a number": (call("collections", "Counter", LONG_RANGE), "Counter"),
+    "a Counter of a number": (call("collections", "Counter", LONG_RANGE), "counter"),
+    "a Counter of a dictionary": (call("collections", "Counter", b"}"), "counter"),
     "an OrderedDict of a number": (call("collections", "OrderedDict", LONG_RANGE), "ordered_dict"),
     "a Fraction of a text": (call("fractions", "Fraction", text("1e999999999")), "fraction"),
     "a Fraction of a Decimal": (
@@ -469,6 +478,13 @@ COSTLY = {
     "an array of a deep type": (array((b"]((" + text("f")) * 60 + text("<f8") + b"te" * 60, b")", text("C")), "100 levels"),
     "an array of a type in brackets": (array(text("(" * 200_000 + "f8"), b")", text("C")), "type"),
     "many empty sets": (b"(" + b"\x8f" * 2_000_000 + b"t", "bytes of memory"),
+    "a date on day 0": (call("datetime", "date", b"C\x04\x00\x00\x01\x01"), "date"),
+    "a time at hour 255": (call("datetime", "time", b"C\x06\xff" + bytes(5)), "time"),
+    "an error that ends an iteration": (exception("StopIteration", integer(1)), "exception"),
+    "a syntax error with a number of numpy": (
+        exception("SyntaxError", text("x"), b"(" + text("f") + integer(1) + integer(1) + text("y") + integer(1)
+                  + call("arenite._core.plain", "_scalar", b"C\x08" + (2 * 10**8).to_bytes(8, "little"), text("<i8")) + b"t"),
+        "place"),
     "a syntax error far to the right": (
         exception("SyntaxError", text("x"), b"(" + text("f") + integer(1) + integer(1) + text("y") + integer(1) + integer(10**12)
                   + b"t"), "place"),
@@ -486,6 +502,68 @@ def test_costly_pickles_are_refused(what):
         _plain().load(b"\x80\x05" + data + b".")
     print(f"{time.thread_time() - before:.3f} s")
     assert not isinstance(caught.value, (MemoryError, RecursionError, SystemError))
+
+
+EMPTY_ROWS = array(b"]((" + text("f") + text("|i1") + integer(65536) + integer(0) + b"\x86te", b")", text("C"))
+ESCAPED_TEXT = text("\x1b" * 48_000 + "\U0001f600")
+#: Exceptions whose text would take long, or much memory.
+LONG_TO_SHOW = {
+    "empty rows twice, twice, …": exception(
+        "ValueError", EMPTY_ROWS + b"".join(b"\x94h%c\x86" % number for number in range(12))),
+    "an array often": exception(
+        "ValueError", b"](" + array_of_zeros(1000, text("|u1"), integer(1000) + b"\x85", text("C")) + b"\x94"
+        + b"h\x00" * 9000 + b"e"),
+    "an array in a set in a slice": exception(
+        "KeyError", call("builtins", "slice", b"N", b"N", b"(" + EMPTY_ROWS + b"t")),
+    "rows that are not summarized": exception(
+        "ValueError", array_of_zeros(1 << 21, b"]((" + text("f") + text("|u1") + integer(1 << 21) + b"\x85te", b")", text("C"))
+        + b"\x94h\x00h\x00h\x00"),
+    "a long integer": exception("ValueError", integer(10**5000)),
+    "a fraction of long integers": exception(
+        "ValueError", call("fractions", "Fraction", integer(7**5500), integer(2))),
+    "a long escaped text often": b"(" + ESCAPED_TEXT + b"\x94" + exception("ValueError", b"h\x00") * 200 + b"t",
+    "a long escaped note often": b"(" + ESCAPED_TEXT + b"\x94" + call(
+        "arenite._core.plain", "_exception", text("builtins"), text("ValueError"), b")",
+        b"}" + text("__notes__") + b"](" + b"h\x00" * 200 + b"es") + b"t",
+    "escaped text in a list often": exception("ValueError", b"](" + ESCAPED_TEXT + b"\x94" + b"h\x00" * 600 + b"e"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LONG_TO_SHOW)
+def test_exceptions_are_read_and_shown_in_little_time(what):
+    code = f"""
+import resource, sys, time, traceback
+sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r})
+import numpy
+from test_sandbox import LONG_TO_SHOW, _plain
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + 15,) * 2)
+try:
+    value = _plain().load(b"\\x80\\x05" + LONG_TO_SHOW[{what!r}] + b".")
+except Exception as error:
+    assert "memory" in str(error) or "arguments" in str(error), error
+else:
+    for error in value if type(value) is tuple else (value,):
+        if isinstance(error, Exception):
+            assert len(str(error)) + len("".join(traceback.format_exception(error))) < 100_000_000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    assert int(child.stdout) < 400 << 10, f"{child.stdout} KiB"
+
+
+def test_arguments_of_exceptions_stay(ex):
+    for arguments in [
+        ("text", 3, 2.5, None, True, b"\x1b", 1j), (["\x1b", {"a": (1, 2)}],), ({1, 2}, frozenset("a")),
+        (range(3), slice(1, None), collections.deque([1], 3)), (decimal.Decimal("1.5"), fractions.Fraction(1, 3)),
+        (datetime.date(2024, 2, 29), datetime.datetime(1, 1, 1, 23, 59, 59, 999_999, datetime.timezone.utc, fold=1)),
+        (list(range(100_000)),), (10**4000,), (collections.Counter("aab"), collections.OrderedDict(a=1)),
+    ]:  # fmt: skip
+        error = ex.submit(in_sandbox.raise_error, KeyError(*arguments)).exception()
+        assert type(error) is KeyError and error.args == arguments and repr(error.args) == repr(arguments)
+    error = ex.submit(in_sandbox.raise_error, ValueError(np.arange(3), np.float32(1.5))).exception()
+    assert str(error) == str(ValueError(np.arange(3), np.float32(1.5)))
 
 
 @pytest.mark.parametrize("nbytes", [200_000, 8 << 20])
@@ -622,7 +700,9 @@ def test_no_exception_names_a_file_that_is_read():
     """As Python 3.14 does to find a typing error, if the place of a syntax error has a seventh part."""
     place = text("/dev/zero") + integer(1) * 2 + text("a") + integer(1) * 2 + b"(" + integer(1) * 2 + b"Nt"
     error = _plain().load(b"\x80\x05" + exception("SyntaxError", text("invalid syntax"), b"(" + place + b"t") + b".")
-    assert error.filename == "/dev/zero" and len(error.args[1]) == 6 and not getattr(error, "_metadata", None)
+    # `linecache`, which notebooks use, reads no file with such a name.
+    assert error.filename == "</dev/zero>" and linecache.getlines(error.filename) == []
+    assert len(error.args[1]) == 6 and not getattr(error, "_metadata", None)
 
 
 def acts_on_a_terminal(character):

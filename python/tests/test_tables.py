@@ -516,6 +516,58 @@ def test_what_a_sandboxed_worker_sends_is_checked(tmp_path, what):
         assert len(arenite.read_csv(tmp_path / "a.csv", executor=ex)) == len(table)
 
 
+@pytest.mark.parametrize("by", [None, "g"])
+def test_a_piece_has_a_result_for_each_row_or_group(by):
+    pandas = pytest.importorskip("pandas")
+    from arenite._core import plain
+    from arenite.tables.frame import Polars
+
+    frame = pandas.DataFrame({"g": [0, 1, 2, 3], "n": [1, 2, 3, 4]})
+    # Rows behind one too many would be those of others.
+    data, *_ = plain.dump([1, 1, 1, 1, 1], None)
+
+    def of_row(row):
+        in_sandbox.raw_reply(data)
+        return 1
+
+    with arenite.Executor(1, sandbox=True, preload=["arenite.tables", "in_sandbox", "pandas"]) as ex:
+        with pytest.raises(arenite.TableError, match="each of 4 rows or groups"):
+            arenite.apply(frame, of_row, by=by, executor=ex)
+    # polars starts threads, which a sandbox refuses.
+    table = pa.table({"n": [1, 2]})
+    assert [Polars(abs, (), by).is_of(table, count) for count in (2, 3)] == [True, by is not None]
+    assert not Polars(abs, (), by).is_of(None, 0)
+
+
+class NoText(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+def test_a_failure_without_a_text_is_reported(tmp_path, executor):
+    (tmp_path / "a.csv").write_bytes(CSV.encode())
+
+    def fail(batch):
+        raise NoText
+
+    with pytest.raises(arenite.TableError, match="NoText, whose text cannot be made"):
+        arenite.read_csv(tmp_path / "a.csv", executor=executor).map_batches(fail)
+
+
+def test_dictionaries_that_grow_are_refused():
+    """Each addition would be a copy of the whole."""
+    from arenite.tables import stream
+
+    out = io.BytesIO()
+    options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
+    parts = [pa.array(["a" * 1000, "b"][:count]).dictionary_encode() for count in (1, 2)]
+    with pa.ipc.new_stream(out, pa.schema([("", parts[0].type)]), options=options) as into:
+        for part in parts:
+            into.write_batch(pa.record_batch({"": part}))
+    with pytest.raises(pa.ArrowInvalid, match="grows"):
+        stream.read(out.getvalue())
+
+
 def test_columns_that_share_bytes_are_refused():
     """Each of them would be looked at: the square of the length of what was sent."""
     from arenite.tables import part, stream

@@ -44,6 +44,9 @@ class _PlainPickler(pickle.Pickler):
         # The object, or the function that creates it.
         called = obj if isinstance(obj, (type, FunctionType)) else kind
         if (called.__module__, called.__qualname__) in _MAKERS:
+            if kind is Counter:
+                # Filled key by key, which the reader checks.
+                return kind, (), None, None, iter(obj.items())
             # Before Python 3.12, the pickle of a fraction is text, which contains numbers of any length.
             return (kind, (obj.numerator, obj.denominator)) if kind.__name__ == "Fraction" else NotImplemented
         name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
@@ -102,8 +105,10 @@ def _reduce_exception(error: BaseException) -> Any:
 def _exception_type(module: Any, name: Any) -> Any:
     home = {"builtins": builtins, "arenite._errors": _errors}.get(module)
     found = vars(home).get(name) if home is not None else None
-    # Not `SystemExit` and the like: a task must not be able to end the program.
-    return found if isinstance(found, type) and issubclass(found, Exception) else None
+    # Not `SystemExit` and the like: a task must not be able to end the program, nor the iteration over its results.
+    if not isinstance(found, type) or not issubclass(found, Exception):
+        return None
+    return None if issubclass(found, (StopIteration, StopAsyncIteration)) else found
 
 
 def dump(value: Any, arena: pickling.Arena | None, private: bool = False) -> tuple[bytes, list[Any], int]:
@@ -147,7 +152,9 @@ def _are(kinds: Any, *values: Any) -> bool:
 
 #: The bits of a number in a range or a fraction. Dividing such numbers takes time quadratic in their length.
 _LONGEST = 1 << 14
-#: The largest part of a date.
+#: The parts of dates and times.
+_DATE_PARTS = ("year", "month", "day", "hour", "minute", "second", "microsecond", "tzinfo", "fold")
+#: The largest number in a duration.
 _LARGEST = 1 << 40
 #: The number of parts of an array's elements that take no memory.
 _MOST_EMPTY = 1 << 16
@@ -155,6 +162,17 @@ _MOST_EMPTY = 1 << 16
 _FREE_COLUMNS = 100
 #: The largest line and column of a syntax error.
 _MOST_COLUMNS = 1 << 20
+#: The number of arrays in an argument of an exception.
+_MOST_ARRAYS = 16
+#: More arrays than that, and the largest element of an array in bytes.
+_LONG = 1 << 12
+#: The bits of an integer that Python writes out.
+_LONGEST_SHOWN = 14_000
+#: The types of arguments of exceptions whose texts contain no control characters.
+_SHOWN_ESCAPED = {
+    type(None), bool, int, float, complex, bytes, bytearray, tuple, list, dict, set, frozenset, deque, Counter, OrderedDict,
+    range, slice, date, datetime, time, timedelta,
+}  # fmt: skip
 #: A type of elements other than a structure, in the form of `numpy.dtype.str`.
 _TYPE = re.compile(r"[<>|=]?[biufcSUVmM][0-9]{0,9}(\[[0-9]{0,9}[A-Za-zμ]{1,7}(/[0-9]{1,9})?\])?").fullmatch
 
@@ -173,15 +191,8 @@ def _range(start: Any, stop: Any, step: Any) -> range:
     return range(start, stop, step)
 
 
-def _counter(counts: Any = None) -> Counter[Any]:
-    counter: Counter[Any] = Counter()
-    if type(counts) is not dict:
-        raise _refused("a Counter of something else than a dictionary")
-    # Adds the keys one by one, as the checked dictionary was filled. `update` would use a table of another size, for
-    # which the time of insertions was not checked.
-    for key, count in counts.items():
-        counter[key] = count
-    return counter
+def _counter() -> Counter[Any]:
+    return Counter()
 
 
 def _ordered_dict() -> OrderedDict[Any, Any]:
@@ -205,7 +216,13 @@ def _of_date(kind: Callable[..., Any]) -> Callable[..., Any]:
                 continue
             if type(argument) not in (bytes, str) or len(argument) > 100:
                 raise _refused(f"a {kind.__name__} of something else than numbers")
-        return kind(*arguments)
+        made = kind(*arguments)
+        if isinstance(made, (date, time)):
+            # Of bytes, Python checks only the month, and what a day of zero does to its functions in C is undefined.
+            # The same from numbers, which are all checked.
+            parts = {part: getattr(made, part) for part in _DATE_PARTS if hasattr(made, part)}
+            made = kind(**parts)
+        return made
 
     make.__name__ = kind.__name__
     return make
@@ -364,44 +381,78 @@ def _check_exception(kind: type[Exception], arguments: tuple[Any, ...]) -> None:
             raise _refused("an error of a text, at a place that is not there")
     if issubclass(kind, SyntaxError) and len(arguments) > 1:
         _, place = arguments
-        if type(place) is not tuple:
+        # The file, the line, the column, the text, and the last line and column. A traceback marks the columns.
+        kinds = (str, int, int, str, int, int)
+        if type(place) is not tuple or len(place) not in (4, 6, 7):
             raise _refused("a syntax error without a place")
-        # The line, the columns, and the last line. A traceback marks the columns.
-        numbers = [part for part in place if type(part) is int]
-        if not all(-1 <= number <= _MOST_COLUMNS for number in numbers):
-            raise _refused("a syntax error at a place that no file has")
+        for part, wanted in zip(place, kinds, strict=False):
+            if part is not None and type(part) is not wanted:
+                raise _refused("a syntax error at a place of other things than numbers and text")
+            if type(part) is int and not -1 <= part <= _MOST_COLUMNS:
+                raise _refused("a syntax error at a place that no file has")
 
 
 def _shown(kind: type[Exception], arguments: tuple[Any, ...]) -> Exception:
-    """Returns an exception whose texts contain no control characters."""
-    has_place = issubclass(kind, SyntaxError) and len(arguments) > 1
-    if has_place:
-        # A traceback shows these parts unchanged. A seventh part would make Python 3.14 open a file.
-        arguments = (arguments[0], arguments[1][:6])
-    error = kind(*arguments)
-    if not has_place and _is_escaped(error):
-        return error
-    return kind(*map(_escaped, arguments))
+    """Returns an exception whose texts contain no control characters, and that is shown in little time."""
+    shown = list(map(_escaped, arguments))
+    if issubclass(kind, SyntaxError) and len(arguments) > 1:
+        # A traceback shows these parts unchanged. A seventh part would make Python 3.14 open a file, and notebooks open
+        # the named one.
+        name, *rest = map(_escaped, arguments[1][:6])
+        is_file = name is not None and not (name.startswith("<") and name.endswith(">"))
+        shown[1] = (f"<{name}>" if is_file else name, *rest)
+    elif issubclass(kind, UnicodeError) and kind is not UnicodeError:
+        # The error shows characters of this text by their numbers.
+        shown[-4] = arguments[-4]
+    return kind(*shown)
 
 
 def _escaped(argument: Any) -> Any:
-    """Returns an argument of an exception, or its text without control characters."""
+    """Returns an argument of an exception, or its text without control characters. Takes little time if it is shown
+    by `str`, or by `repr` as a part of a tuple."""
     if isinstance(argument, str):
         # Not a subclass, such as numpy's.
         return escape(argument)
-    if type(argument) is tuple:
-        return tuple(map(_escaped, argument))
+    kind = type(argument)
+    if _cost(argument, {}) > _MOST_ARRAYS:
+        return f"<{kind.__name__} that takes long to show>"
+    is_array = kind.__module__ == "numpy" and not (argument.dtype.kind == "U" and not argument.ndim)
+    if is_array or kind in _SHOWN_ESCAPED:
+        return argument
     # The text of the value contains the name of a time zone, or the only element of an array, unchanged.
-    return argument if _is_escaped(argument) else escape(str(argument))
-
-
-def _is_escaped(value: Any) -> bool:
-    """Whether the text of a value contains no control characters."""
     try:
-        text = str(value)
+        text = str(argument)
+        is_escaped = text == escape(text)
     except Exception:
-        return True  # A traceback then prints that the value cannot be shown.
-    return text == escape(text)
+        return f"<{kind.__name__} that cannot be shown>"
+    return argument if is_escaped else escape(text)
+
+
+def _cost(value: Any, known: dict[int, int]) -> int:
+    """Returns the number of arrays that the text of a value contains, where a shared array counts as often as it occurs.
+    What takes long, or has no text, counts as `_LONG` arrays. `known`: the numbers of containers by identity."""
+    kind = type(value)
+    if kind is int:
+        # Python refuses to write out longer integers.
+        return _LONG * (value.bit_length() > _LONGEST_SHOWN)
+    if kind.__module__ == "numpy":
+        # numpy leaves out elements of a long array, but shows each whole.
+        return _LONG if value.dtype.names or value.dtype.itemsize > _LONG else 1
+    if kind in (slice, range):
+        parts: Any = (value.start, value.stop, value.step)
+    elif kind.__name__ == "Fraction":
+        parts = (value.numerator, value.denominator)
+    elif kind in (Counter, OrderedDict, dict):
+        parts = (*value, *value.values())
+    elif kind in (tuple, list, set, frozenset, deque):
+        parts = value
+    else:
+        return 0
+    cost = known.get(id(value))
+    if cost is None:
+        # Containers contain no cycles: the reader fills a container before another one refers to it.
+        cost = known[id(value)] = sum(_cost(part, known) for part in parts)
+    return cost
 
 
 #: The functions that a pickle may call, by module and name: the function here that replaces the named one, and how the
@@ -410,7 +461,7 @@ _MAKERS: dict[tuple[str, str], tuple[Callable[..., Any], str | None]] = {
     ("builtins", "complex"): (_complex, None),
     ("builtins", "range"): (_range, None),
     ("builtins", "slice"): (slice, None),
-    ("collections", "Counter"): (_counter, None),
+    ("collections", "Counter"): (_counter, "update"),
     ("collections", "OrderedDict"): (_ordered_dict, "update"),
     ("collections", "deque"): (_deque, "append"),
     ("datetime", "date"): (_of_date(date), None),
@@ -421,7 +472,7 @@ _MAKERS: dict[tuple[str, str], tuple[Callable[..., Any], str | None]] = {
     ("decimal", "Decimal"): (_decimal, None),
     ("fractions", "Fraction"): (_fraction, None),
     ("arenite._core.plain", "_array"): (_array, None),
-    ("arenite._core.plain", "_exception"): (_exception, None),
+    ("arenite._core.plain", "_exception"): (_exception, "shown"),
     ("arenite._core.plain", "_scalar"): (_scalar, None),
     ("arenite._core.worker", "Raised"): (_raised, None),
 }

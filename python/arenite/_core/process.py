@@ -78,3 +78,14 @@ class _AfterImport:
 
         loader.exec_module = exec_module
         return spec
+
+
+def text_of(error: BaseException, is_whole: bool = False) -> str:
+    """Returns the text of an exception, which may be of any class; its `__str__` may fail. `is_whole`: with its class,
+    like the end of a traceback."""
+    import traceback
+
+    try:
+        return "".join(traceback.format_exception_only(type(error), error)).strip() if is_whole else str(error)
+    except Exception:
+        return f"{type(error).__name__}, whose text cannot be made"

@@ -26,7 +26,7 @@ class ArenitePlugin(WorkerPlugin):  # type: ignore[misc]
 
     :param default: Whether tasks without an annotation also run there.
     :param options: Options of `Executor`, such as `memory_limit`, and those of `Executor.options`: `deadline`,
-        `retries`, `retry_errors`, `backoff` and `priority`. There are as many worker processes as the Dask worker has
+        `retries`, `retry_errors`, `backoff` and `priority`. Not `sandbox`: Dask unpickles what tasks send. There are as many worker processes as the Dask worker has
         threads, unless `max_workers` says otherwise.
     """
 
@@ -34,6 +34,9 @@ class ArenitePlugin(WorkerPlugin):  # type: ignore[misc]
     idempotent = True
 
     def __init__(self, *, default: bool = False, **options: Any) -> None:
+        if options.get("sandbox"):
+            # A reply to Dask contains pickles that Dask reads, which may call any function there.
+            raise ValueError("sandbox: Dask unpickles what tasks send, so a sandbox does not protect it")
         self.default = default
         self.of_tasks = {name: options.pop(name) for name in _OF_TASKS if name in options}
         self.options = options

@@ -26,7 +26,7 @@ from .._core.executor import Configured, Executor, settings_of, workers_of
 from .._core.map import Results, failure
 from .._core.packing import Pace
 from .._core.workers import Workers, name_of
-from .._errors import DeadlineExceeded, MemoryLimitExceeded
+from .._errors import DeadlineExceeded, MemoryLimitExceeded, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -354,7 +354,10 @@ class _Batch:
         """The number and the exception of each task, or the values of its calls."""
         for number, future in enumerate(self.futures):
             error = future.exception()
-            yield (number, None, future.result()) if error is None else (number, error, [])
+            values = [] if error is not None else future.result()
+            if error is None and (type(values) is not list or len(values) != len(self.tasks[number])):
+                error = RemoteError("its worker has sent another number of values than there were calls")
+            yield (number, None, values) if error is None else (number, error, [])
 
     def cancel(self) -> None:
         """Ends all tasks, also the running ones."""

@@ -33,6 +33,8 @@ class Fault(Exception):
         text, row, column = (reply.get(name) for name in ("text", "row", "column"))
         if type(text) is not str or type(row) is not int or type(column) not in (str, type(None)):
             return cls("its worker has sent no fault")
+        if not 0 <= row < 1 << 63:
+            return cls("its worker has sent no fault")
         return cls(text, row=row, column=column, is_of_type=bool(reply["is_of_type"]))
 
 

@@ -7,6 +7,7 @@ import sys
 import numpy
 
 from .._core.process import imported
+from .._errors import TableError
 from . import shared
 from .run import in_order
 from .table import closing
@@ -56,8 +57,8 @@ class Pandas:
             return frame.apply(function, axis=1, args=arguments)
         return frame.groupby(self.by, observed=True).apply(function, *arguments)
 
-    def pieces(self, frame: Any, most: int) -> Iterator[tuple[str, Any]]:
-        """The pieces of the data frame, each after its name for error messages."""
+    def pieces(self, frame: Any, most: int) -> Iterator[tuple[str, int, Any]]:
+        """The pieces of the data frame, each after its name for error messages and the number of its rows or groups."""
         if self.by is None:
             yield from _rows(len(frame), most, lambda start, end: frame.iloc[start:end])
             return
@@ -67,14 +68,19 @@ class Pandas:
         order = order[numbers[order] >= 0]
         ends = numpy.cumsum(numpy.bincount(numbers[order]))
         if len(ends) == 0:
-            yield "no groups", frame
+            yield "no groups", 0, frame
             return
         size = max(_LEAST_PIECE, -(-len(order) // most))
         first = start = 0
         while start < len(order):
             last = min(int(numpy.searchsorted(ends, start + size)), len(ends) - 1)
-            yield f"groups {first}..{last + 1}", frame.take(order[start : ends[last]])
+            yield f"groups {first}..{last + 1}", last + 1 - first, frame.take(order[start : ends[last]])
             first, start = last + 1, int(ends[last])
+
+    def is_of(self, made: Any, count: int) -> bool:
+        """Whether this may be the result of a piece with this number of rows or groups."""
+        is_list = isinstance(made, list) or (self.by is None and isinstance(made, sys.modules["pandas"].DataFrame))
+        return count == 0 or (is_list and len(made) == count)
 
     def join(self, frame: Any, made: list[Any]) -> Any:
         """Returns what pandas makes of all results."""
@@ -115,7 +121,7 @@ class Polars:
             made = groups.map_groups(lambda group: function(group, *arguments))
         return made.to_arrow()
 
-    def pieces(self, frame: Any, most: int) -> Iterator[tuple[str, Any]]:
+    def pieces(self, frame: Any, most: int) -> Iterator[tuple[str, int, Any]]:
         if self.by is None:
             yield from _rows(len(frame), most, lambda start, end: frame[start:end].to_arrow())
             return
@@ -126,10 +132,14 @@ class Polars:
             rows += len(group)
             if rows >= size or last + 1 == len(groups):
                 piece = sys.modules["polars"].concat(groups[first : last + 1])
-                yield f"groups {first}..{last + 1}", piece.to_arrow()
+                yield f"groups {first}..{last + 1}", last + 1 - first, piece.to_arrow()
                 first, rows = last + 1, 0
         if not groups:
-            yield "no groups", frame.to_arrow()
+            yield "no groups", 0, frame.to_arrow()
+
+    def is_of(self, made: Any, count: int) -> bool:
+        is_table = isinstance(made, sys.modules["pyarrow"].Table)
+        return is_table and (self.by is not None or len(made) == count)
 
     @staticmethod
     def join(frame: Any, made: list[Any]) -> Any:
@@ -137,11 +147,11 @@ class Polars:
         return polars.concat([polars.from_arrow(table) for table in made], how="vertical_relaxed")
 
 
-def _rows(count: int, most: int, cut: Callable[[int, int], Any]) -> Iterator[tuple[str, Any]]:
+def _rows(count: int, most: int, cut: Callable[[int, int], Any]) -> Iterator[tuple[str, int, Any]]:
     size = max(_LEAST_PIECE, -(-count // most))
     for start in range(0, max(count, 1), size):
         end = min(start + size, count)
-        yield f"rows {start}..{end}", cut(start, end)
+        yield f"rows {start}..{end}", end - start, cut(start, end)
 
 
 def apply(frame: Any, function: Callable[..., Any], arguments: tuple[Any, ...], by: Any, tasks: Configured) -> Any:
@@ -152,9 +162,13 @@ def apply(frame: Any, function: Callable[..., Any], arguments: tuple[Any, ...], 
     call = shared.Caller(tasks, one, getattr(function, "__qualname__", "apply"))
     pieces = one.pieces(frame, _PIECES_PER_WORKER * workers)
     made = []
-    for name, future in closing(in_order(((name, call(piece)) for name, piece in pieces), 2 * workers)):
+    calls = (((name, count), call(piece)) for name, count, piece in pieces)
+    for (name, count), future in closing(in_order(calls, 2 * workers)):
         try:
-            made.append(future.result())
+            result = future.result()
+            if not one.is_of(result, count):
+                raise TableError(f"its worker has not sent a result for each of {count} rows or groups")
+            made.append(result)
         except Exception as error:
             error.add_note(f"It is of {name} of the data frame that apply() was given")
             raise

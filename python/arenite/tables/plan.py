@@ -9,6 +9,7 @@ import numpy
 import pyarrow
 
 from .._core.executor import executor_of
+from .._core.process import text_of
 from .._errors import ArenaFull, TableError
 from . import cut, part, shared, stream
 from .fault import Fault, shown
@@ -446,5 +447,5 @@ def failed(error: BaseException, origin: Origin | None) -> TableError:
     elif isinstance(error, (_errors.Failure, _errors.Cancelled)):
         text = str(error)
     else:
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {text_of(error)}"
     return TableError.at(text, origin=origin)

@@ -1,11 +1,12 @@
 """Checks Arrow streams from workers that may run hostile code: `read`.
 
 pyarrow refuses buffers outside of their message, and `validate` checks their content. Neither bounds the time and
-memory that a short stream takes. So `read` refuses three things that no honest worker writes:
+memory that a short stream takes. So `read` refuses four things that no honest worker writes:
 
 - compressed buffers: 16 KB become 512 MB;
 - buffers that share bytes: each of a million columns is as long as the whole stream, and is checked;
-- fields that share names: each of a million fields has a copy of a name that is as long as the whole stream.
+- fields that share names: each of a million fields has a copy of a name that is as long as the whole stream;
+- dictionaries that grow: each of a thousand additions copies a dictionary that is as long as the whole stream.
 
 It also refuses types that the program has registered with pyarrow, whose code would run on data of the worker.
 
@@ -39,15 +40,17 @@ def read(data: Any) -> tuple[Any, list[Any]]:
     buffer = pyarrow.py_buffer(data)
     for message in pyarrow.ipc.MessageReader.open_stream(buffer):
         _check(message)
-    with pyarrow.ipc.open_stream(buffer) as stream:
-        schema, batches = stream.schema, [batch for batch in stream if batch.num_rows]
     left = _LOOKED_AT * (buffer.size + 4096)
-    for batch in batches:
-        left -= batch.get_total_buffer_size() + sum(map(_viewed, batch.columns))
-        if left < 0:
-            raise pyarrow.ArrowInvalid("batches share too long a dictionary, or texts too many bytes")
-        batch.validate(full=True)
-    return schema, batches
+    batches = []
+    with pyarrow.ipc.open_stream(buffer) as stream:
+        for batch in stream:
+            left -= batch.get_total_buffer_size() + sum(map(_viewed, batch.columns))
+            if left < 0:
+                raise pyarrow.ArrowInvalid("batches share too long a dictionary, or texts too many bytes")
+            batch.validate(full=True)
+            if batch.num_rows:
+                batches.append(batch)
+        return stream.schema, batches
 
 
 def _viewed(array: Any) -> int:
@@ -74,6 +77,8 @@ def _check(message: Any) -> None:
         if header is not None and kind == _SCHEMA:
             _check_schema(header)
         elif header is not None and kind == _DICTIONARY:
+            if header.number(2, "<B"):
+                raise pyarrow.ArrowInvalid("a dictionary grows")
             header = header.table(1)
         if header is not None and kind in (_DICTIONARY, _BATCH):
             _check_batch(header, 0 if message.body is None else message.body.size)

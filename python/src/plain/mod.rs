@@ -46,6 +46,8 @@ enum Makes {
     Whole,
     Appended,
     Dict,
+    /// The objects are exceptions, whose texts are escaped copies of the arguments.
+    Shown,
 }
 
 /// An entry of the stack or the memo.
@@ -298,7 +300,10 @@ impl<'py> Reader<'_, 'py> {
         let Ok(tuple) = arguments.object.cast_exact::<PyTuple>() else {
             return damaged("calls a function without a tuple of arguments");
         };
-        self.limits.hashed(arguments.elements)?;
+        // Each part of what is shown is looked at.
+        let looks = if makes == Makes::Shown { 8 } else { 1 };
+        self.limits
+            .hashed(arguments.elements.saturating_mul(looks))?;
         let object = function
             .object
             .call1(tuple)
@@ -310,6 +315,16 @@ impl<'py> Reader<'_, 'py> {
             Makes::Whole => self.push_item(Item::new(object, depth, elements)),
             Makes::Appended => self.push_filling(object, Filled::Appended, depth, elements),
             Makes::Dict => self.push_filling(object, Filled::Dict, depth, elements),
+            Makes::Shown => {
+                let mut bytes = size_of_texts(&object.getattr("args")?)?;
+                if let Some(notes) = object.getattr_opt("__notes__")? {
+                    for note in notes.try_iter()? {
+                        bytes += size_of_texts(&note?)?;
+                    }
+                }
+                self.limits.memory(bytes)?;
+                self.push_item(Item::new(object, depth, elements))
+            }
         }
     }
 
@@ -332,6 +347,7 @@ impl<'py> Reader<'_, 'py> {
         item.makes = Some(match fills.as_deref() {
             None => Makes::Whole,
             Some("append") => Makes::Appended,
+            Some("shown") => Makes::Shown,
             Some(_) => Makes::Dict,
         });
         self.push_item(item)
@@ -600,6 +616,17 @@ impl<'py> Reader<'_, 'py> {
             at = end;
         }
     }
+}
+
+/// Returns the size in bytes of a text, or of the texts in a tuple.
+fn size_of_texts(value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    if value.is_exact_instance_of::<PyString>() {
+        return value.call_method0("__sizeof__")?.extract();
+    }
+    if value.is_exact_instance_of::<PyTuple>() {
+        return value.try_iter()?.map(|part| size_of_texts(&part?)).sum();
+    }
+    Ok(0)
 }
 
 /// Returns the value of a pickle that a sandboxed worker has sent. `buffers`: the objects that the pickle refers to, of
