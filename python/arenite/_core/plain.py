@@ -434,7 +434,7 @@ def _cost(value: Any, known: dict[int, int]) -> int:
     kind = type(value)
     if kind is int:
         # Python refuses to write out longer integers.
-        return _LONG * (value.bit_length() > _LONGEST_SHOWN)
+        return _LONG if value.bit_length() > _LONGEST_SHOWN else 0
     if kind.__module__ == "numpy":
         # numpy leaves out elements of a long array, but shows each whole.
         return _LONG if value.dtype.names or value.dtype.itemsize > _LONG else 1

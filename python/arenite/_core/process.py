@@ -1,4 +1,5 @@
-"""The identity of a worker in `multiprocessing`, and modules of which arenite only knows what others import."""
+"""The identity of a worker in `multiprocessing`, modules of which arenite only knows what others import, and the texts
+of exceptions."""
 
 from __future__ import annotations
 
