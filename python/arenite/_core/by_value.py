@@ -332,7 +332,7 @@ def reduce_code(_: pickling.Pickler, code: CodeType) -> Any:
 # ---- classes
 
 #: Attributes that determine how a class is created.
-_OF_BODY = ("__module__", "__qualname__", "__slots__", "__doc__", "__orig_bases__")
+_OF_BODY = ("__module__", "__qualname__", "__slots__", "__doc__", "__orig_bases__", "__class__")
 #: Attributes that a new class has.
 _OF_CREATION = {*_OF_BODY, "__dict__", "__weakref__", "__classdictcell__"}
 #: Attributes that a class with annotations has: Python 3.14 has a function that evaluates the annotations.
@@ -420,7 +420,7 @@ def attributes_of_class(pickler: pickling.Pickler, cls: type) -> dict[str, Any]:
     members: Any = cls.__members__ if _is_enum(cls) else None  # type: ignore[attr-defined]
     # A copy: reading annotations adds an attribute.
     for name, value in list(vars(cls).items()):
-        if name in _OF_CREATION or type(value) in (MemberDescriptorType, GetSetDescriptorType):
+        if name in _OF_CREATION or type(value) in _DESCRIPTORS_IN_C and not _is_alias(cls, name, value):
             continue
         if type(value).__module__ in ("_ctypes", "ctypes") and type(value).__name__ == "CField" or name in of_body:
             continue
@@ -436,9 +436,21 @@ def attributes_of_class(pickler: pickling.Pickler, cls: type) -> dict[str, Any]:
         found[name] = value
     if members is not None:
         found["_member_state_"] = [(name, _state_of(member)) for name, member in members.items()]
+        # Values that the program has given to a member beyond its own.
+        names = {id(member): name for name, member in members.items()}
+        by_value = cls._value2member_map_.items()  # type: ignore[attr-defined]
+        more = [(value, one) for value, one in by_value if id(one) in names and value is not one._value_]
+        if more := [(value, names[id(one)]) for value, one in more if value != one._value_]:
+            found["_value2member_map_"] = more
     if is_registered(cls):
         found[mirror.COPYREG] = copyreg.dispatch_table[cls]
     return found
+
+
+def _is_alias(cls: type, name: str, descriptor: Any) -> bool:
+    """Whether a descriptor in C, such as one of a slot, has another name in its class, or belongs to another class."""
+    other = descriptor.__name__
+    return descriptor.__objclass__ is not cls or (other != name and vars(cls).get(other) is descriptor)
 
 
 def is_registered(cls: type) -> bool:
@@ -446,6 +458,7 @@ def is_registered(cls: type) -> bool:
     return type(cls).__hash__ is not None and cls in copyreg.dispatch_table
 
 
+_DESCRIPTORS_IN_C: tuple[type, ...] = (MemberDescriptorType, GetSetDescriptorType)
 #: Attributes that `EnumType` gives each enumeration, in all versions of Python.
 _OF_ENUM = {
     *("__new__", "__annotations_cache__", "_all_bits_", "_boundary_", "_flag_mask_", "_hashable_values_", "_inverted_"),
@@ -503,8 +516,16 @@ def _reduce_module(pickler: pickling.Pickler, module: ModuleType) -> Any:
     return mirror.module, (name,)
 
 
+#: The attributes that a cache gets in addition.
+_OF_CACHE = ("__wrapped__", "cache_parameters")
+
+
 def _reduce_lru_cache(_: pickling.Pickler, cache: Any) -> Any:
-    return mirror.make_lru_cache, (cache.__wrapped__, cache.cache_parameters())
+    made = mirror.make_lru_cache, (cache.__wrapped__, cache.cache_parameters())
+    # `functools.update_wrapper` has copied the others.
+    own = {name: value for name, value in vars(cache).items() if getattr(cache.__wrapped__, name, cache) is not value}
+    own = {name: value for name, value in own.items() if name not in _OF_CACHE and can_pickle(value)}
+    return (*made, own, None, None, mirror.fill_attributes_of_function) if own else made
 
 
 def _reduce_new_type(_: pickling.Pickler, made: Any) -> Any:
@@ -710,7 +731,8 @@ _REDUCERS: dict[type, Callable[[pickling.Pickler, Any], Any]] = {
     contextlib._GeneratorContextManager: _reduce_context_manager,
     contextlib._AsyncGeneratorContextManager: _reduce_context_manager,
     functools.cached_property: _reduce_cached_property,
-    types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, (dict(proxy),)),
+    types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, tuple(gc.get_referents(proxy))),
+    **dict.fromkeys(_DESCRIPTORS_IN_C, lambda _, made: (getattr, (made.__objclass__, made.__name__))),
     **dict.fromkeys(_VIEWS, _reduce_view),
     memoryview: _reduce_memory,
     itertools.count: _reduce_count,

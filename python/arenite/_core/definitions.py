@@ -366,11 +366,19 @@ def _container_of(kind: type) -> Any:
     return base if any(getattr(kind, name, None) is not getattr(base, name, None) for name in _ADDING) else None
 
 
+def _constants_elsewhere() -> dict[int, tuple[str, str, bool]]:
+    """Returns the constants that programs compare by identity, and that are no objects for pickle: the module and the
+    name by the identity."""
+    names = ("argparse", "SUPPRESS"), ("math", "nan"), ("numpy", "nan")
+    found = ((getattr(imported(home), name, None), home, name) for home, name in names)
+    return {id(value): (home, name, True) for value, home, name in found if value is not None}
+
+
 def _origin_of(kind: Any) -> Any:
     """Returns the type of a library from which a class of the program inherits, if pickle calls the class with what
     this type takes, and the class may take something else. Returns None for other classes."""
     base: Any = next(one for one in kind.__mro__ if pickling.is_of_library(one))
-    if base is kind or type(kind).__call__ is not type.__call__:
+    if base is kind or type(kind).__call__ is not type.__call__ or by_value.is_registered(kind):
         return None
     if any(getattr(kind, name) is not getattr(base, name) for name in ("__reduce_ex__", "__reduce__")):
         return None
@@ -390,6 +398,11 @@ def _is_plain(kind: type) -> bool:
     """Whether an instance is restored from its state alone, because all its classes are written in Python."""
     makers = (vars(base).get("__new__") for base in kind.__mro__[:-1])
     return _has_state(kind) and all(type(make) in (staticmethod, type(None)) for make in makers)
+
+
+def _is_bare(value: Any) -> bool:
+    """Whether an object has nothing but its identity and its class, which a module defines that workers import."""
+    return _is_plain(type(value)) and value.__reduce_ex__(4)[2:3] in ((), (None,))
 
 
 def _empty(value: Any) -> Callable[[], Any] | None:
@@ -447,12 +460,23 @@ _RECREATED: dict[type, Callable[[Any, Any], Any]] = {
     # A sentinel: the worker has one object for all references to it.
     object: lambda pickler, obj: (mirror.sentinel, (pickler.owner.sentinel(obj),)),
 }
+#: Those of which a worker has one object, in whatever globals and tasks it gets them.
+_LOCKS = {type(threading.Lock()), type(threading.RLock()), SimpleQueue}
 _BY_IDENTITY = {ModuleType, threading.local, *_RECREATED}
 
 
 def _reduce_weak_container(_: Any, obj: Any) -> Any:
     items = list(obj) if isinstance(obj, weakref.WeakSet) else dict(obj.items())
     return type(obj), (items,), {"_referents": items}
+
+
+def _reduce_proxy(_: Any, proxy: Any) -> Any:
+    try:
+        # A method of a proxy is one of its referent.
+        referent = proxy.__reduce_ex__.__self__
+    except ReferenceError:
+        referent = None
+    return mirror.make_reference, (weakref.proxy, referent, id(proxy))
 
 
 #: Objects with weak references to others. The program keeps these, and the worker keeps its copies of them.
@@ -462,6 +486,7 @@ _REFERRING: dict[type, Callable[[Any, Any], Any]] = {
         lambda _, obj: (mirror.make_reference, (type(obj), obj(), id(obj))),
     ),
     **dict.fromkeys((weakref.WeakSet, weakref.WeakKeyDictionary, weakref.WeakValueDictionary), _reduce_weak_container),
+    **dict.fromkeys((weakref.ProxyType, weakref.CallableProxyType), _reduce_proxy),
 }
 #: Reducers of definitions.
 _OWN = {**_RECREATED, **_REFERRING}
@@ -500,22 +525,38 @@ class _Pickler(pickling.Pickler):
             raise _Raced from error
 
     def reducer_override(self, obj: Any) -> Any:
-        reduce = _OWN.get(type(obj))
+        kind: Any = type(obj)
+        reduce = _OWN.get(kind)
+        place = None if self.owner.copies_globals else elsewhere.place_of(obj)
         if reduce is not None:
-            return reduce(self, obj)
-        if issubclass(type(obj), threading.local):
+            reduced = reduce(self, obj)
+            if type(reduced) is not tuple or kind not in _RECREATED:
+                return reduced
+            if place is not None:
+                return mirror.find_or_call, (*place, kind.__name__, *reduced)
+            if kind is contextvars.ContextVar:
+                return mirror.sentinel, (self.owner.sentinel(obj), *reduced)
+            return (mirror.only_one, (_serial(obj), *reduced)) if kind in _LOCKS else reduced
+        if place is not None and issubclass(kind, threading.local):
+            return mirror.find_or_call, (*place, kind.__name__, kind, ())
+        if issubclass(kind, threading.local):
             # The worker's thread begins with what the thread that submits the task has.
             state = {name: value for name, value in vars(obj).items() if by_value.can_pickle(value)}
             arguments, keywords = _arguments_of(obj)
-            kind: Any = type(obj)
             make = partial(kind, *arguments, **keywords) if arguments or keywords else kind
             return make, (), state or None, None, None, mirror.fill_new
         if id(obj) in self._streams:
             return getattr, (sys, self._streams[id(obj)])
-        place = None if self.owner.copies_globals else elsewhere.place_of(obj)
-        if place is not None and (pickling.is_standard(place[0]) or type(obj) in elsewhere.METHODS):
+        if place is not None and (pickling.is_standard(place[0]) or kind in elsewhere.METHODS):
             return mirror.find_in, place
-        return super().reducer_override(obj)
+        if place is not None and _is_bare(obj):
+            return mirror.find_or_make, (*place, kind)
+        reduced = super().reducer_override(obj)
+        if reduced is NotImplemented and any("__class__" in vars(one) for one in kind.__mro__[:-1]):
+            # Pickle refuses an object that says to be of another class.
+            made: Any = obj.__reduce_ex__(4)
+            return (kind.__new__, *made[1:]) if made[0] is copyreg.__newobj__ else made  # type: ignore[attr-defined]
+        return reduced
 
     def complete(self, obj: Any, reduced: Any) -> Any:
         """Adds the attributes of an exception that its type leaves out, and the class of a logger."""
@@ -672,6 +713,7 @@ class _Definer(_Pickler):
         self.versions: dict[int, int] = {}
         self.watched = _Watched()
         self.sources: set[str] = set()
+        self._constants_elsewhere = _constants_elsewhere()
         #: The number of records pickled.
         self.count = 0
         #: The globals that cannot be pickled, each with the reason.
@@ -874,7 +916,7 @@ class _Definer(_Pickler):
 
     def persistent_id(self, obj: Any) -> Any:
         key = self._key and self.shared_in(self._key[0]).get(id(obj))
-        return key if key in self._bound and key != self._key else None
+        return key if key in self._bound and key != self._key else self._constants_elsewhere.get(id(obj))
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is MethodType and elsewhere.place_of(obj) is None:

@@ -26,7 +26,7 @@ class Unpickler(pickle._Unpickler):  # type: ignore[misc]
     def load(self) -> Any:
         *rest, name, value = super().load()
         if type(value) is mirror.Unsent:
-            value = mirror.Unsent(f"the global `{name}` {value.message}")
+            value = mirror.Unsent(f"the global `{name}` {value.arenite_reason}")
         return *rest, name, value
 
 

@@ -11,7 +11,7 @@ import marshal
 import sys
 from io import BytesIO
 from types import CellType, CodeType, FunctionType, ModuleType
-from weakref import WeakValueDictionary, ref
+from weakref import WeakValueDictionary, proxy, ref
 
 from .. import _arenite
 from . import locks
@@ -63,7 +63,7 @@ _lock = locks.lock()
 
 
 def _fail(unsent: Any, *_: Any, **__: Any) -> Any:
-    raise TypeError(unsent.message)
+    raise TypeError(unsent.arenite_reason)
 
 
 _USES = (
@@ -79,16 +79,20 @@ class Unsent(_Refusing):  # type: ignore[misc]
     """Stands for a global or an attribute that cannot be sent. Each use raises the error."""
 
     def __init__(self, message: str) -> None:
-        self.message = message
+        self.arenite_reason = message
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         return _fail(self)
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return _fail(self) if _is_worker else Unsent
+
     def __reduce__(self) -> Any:
         # In a worker this raises: a task may not return it.
-        return _fail(self) if _is_worker else (Unsent, (self.message,))
+        return _fail(self) if _is_worker else (Unsent, (self.arenite_reason,))
 
 
 # ---- modules
@@ -177,9 +181,17 @@ def describe_main(path: str, name: str | None) -> None:
 _sentinels: dict[int, object] = {}
 
 
-def sentinel(number: int) -> object:
-    """Returns this worker's object for a sentinel."""
-    return _sentinels.setdefault(number, object())
+#: Objects of which this worker has one, by their numbers in the program.
+_only: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+
+def only_one(number: int, make: Any, arguments: tuple[Any, ...]) -> Any:
+    return _only.setdefault(number, make(*arguments))
+
+
+def sentinel(number: int, make: Any = object, arguments: tuple[Any, ...] = ()) -> Any:
+    """Returns this worker's object for a sentinel, or another object without weak references."""
+    return _sentinels.setdefault(number, make(*arguments))
 
 
 # ---- functions
@@ -396,6 +408,9 @@ def set_attribute(cls: type, name: str, value: Any) -> None:
         copyreg.dispatch_table.pop(cls, None)
         if not is_removed(value):
             copyreg.pickle(cls, value)
+    elif name == "_value2member_map_":
+        for other, member in () if is_removed(value) else value:
+            vars(cls)[name].setdefault(other, vars(cls)["_member_map_"][member])
     elif is_removed(value):
         if name in vars(cls):
             delattr(cls, name)
@@ -482,6 +497,10 @@ def make_lru_cache(function: Any, parameters: dict[str, Any]) -> Any:
     return lru_cache(**parameters)(function)
 
 
+def fill_attributes_of_function(made: Any, attributes: dict[str, Any]) -> None:
+    vars(made).update(attributes)
+
+
 def make_singledispatch(function: Any) -> Any:
     from functools import singledispatch
 
@@ -564,7 +583,9 @@ _referents: dict[int, Any] = {}
 def make_reference(kind: Any, referent: Any, number: int) -> Any:
     """Makes a weak reference. Without a referent, makes the reference of an object that no longer exists."""
     _referents[number] = referent
-    return ref(type("", (), {})()) if referent is None else kind(referent)
+    if referent is None:
+        kind, referent = (kind if kind is proxy else ref), type("", (), {})()
+    return kind(referent)
 
 
 def make_as(kind: Any, base: Any, arguments: tuple[Any, ...]) -> Any:
@@ -586,6 +607,15 @@ def find_or_make(home: str, name: str, kind: Any) -> Any:
     except (ImportError, AttributeError):
         found = None
     return found if type(found) is kind else kind.__new__(kind)
+
+
+def find_or_call(home: str, name: str, kind: str, make: Any, arguments: tuple[Any, ...]) -> Any:
+    """Like `find_or_make`, for an object of a type with this name that a call makes."""
+    try:
+        found = find_in(home, name)
+    except (ImportError, AttributeError):
+        found = None
+    return found if type(found).__name__ == kind else make(*arguments)
 
 
 def refill(made: Any, state: tuple[int, int, Any]) -> None:
@@ -783,11 +813,13 @@ class _Unpickler(pickle.Unpickler):
         return find_global(key)
 
 
-def find_global(key: tuple[str, str]) -> Any:
+def find_global(key: Any) -> Any:
     """Returns the object of another global, to which a pickled object refers. The global may have been set again by a
     task since."""
     if key in _sent:
         return _sent[key]
+    if len(key) > 2:
+        return find_in(*key[:2])
     home, name = key
     return vars(module(home))[name]
 

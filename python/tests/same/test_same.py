@@ -23,7 +23,7 @@ sys.path.insert(0, str(HERE))
 import backends  # noqa: E402
 
 SCRIPTS = {
-    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "edits": ("numpy",), "inputs": ()},
+    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "edits": ("numpy",), "identity": (), "inputs": ()},
     **{"joins": (), "kinds": (), "lookups": (), "modules": (), "odd": (), "settings": (), "shared": ()},
     **{"sharing": ("numpy",), "starts": (), "texts": (), "together": ("numpy",), "unused": ()},
     **{"values": ("numpy", "pandas"), "views": ("numpy",), "written": ("numpy",)},

@@ -232,12 +232,6 @@ class Program:
                 self.text(chance.choice(["__notes__", "name", "limit"]))
                 self.value(depth + 1)
                 self.write(b"s")
-        elif kind == "D":
-            self.write(b"}(")
-            for _ in range(chance.choice([0, 2, 40])):
-                self.key(depth + 1)
-                self.integer(self.number())
-            self.write(b"u")
         elif kind == "k":
             self.key(depth + 1)
         elif kind == "o":
@@ -266,7 +260,7 @@ CALLS = {
     "complex": ("builtins", "ff", ""),
     "range": ("builtins", "iii", ""),
     "slice": ("builtins", "vvv", ""),
-    "Counter": ("collections", "D", ""),
+    "Counter": ("collections", "", "s"),
     "OrderedDict": ("collections", "", "s"),
     "deque": ("collections", "", "a"),
     "date": ("datetime", "b", ""),
