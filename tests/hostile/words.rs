@@ -399,7 +399,8 @@ fn endless_allocation_requests() {
                     unsafe { libc::write(bell, (&raw const ONE).cast(), 8) };
                 }
             }
-            long_word(layout::WANT_BYTES).store(about(&mut dice, 4096), Ordering::Relaxed);
+            // Not zero, for which the worker is killed at once.
+            long_word(layout::WANT_BYTES).store(about(&mut dice, 4096).max(1), Ordering::Relaxed);
             // Now and then frees what was granted, so that more can be granted.
             word(layout::TAKEN).store(dice.below(1024) as u32, Ordering::Relaxed);
             word(layout::WANTS).fetch_add(1, Ordering::Release);

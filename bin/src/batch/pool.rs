@@ -36,7 +36,7 @@ pub(crate) const MAX_SIZES: usize = 32;
 pub(crate) struct Make {
     /// The settings of the results. The output format is set for each picture.
     pub spec: ResizeSpec,
-    /// The sizes of the results: 1 to [`MAX_SIZES`].
+    /// The sizes of the results: 1 to [`MAX_SIZES`]; none for `check`, whose result has no bytes.
     pub sizes: Vec<Size>,
     /// The deadline of an attempt.
     pub timeout: Option<Duration>,
@@ -490,16 +490,16 @@ impl EnginePool<'_> {
 /// failure.
 pub(crate) fn made(result: Result<Reply, JobError>, make: &Make) -> Result<Made<Array<u8>>, Fault> {
     let (files, sides, micros, warning) = result.map_err(|error| fault(&error))?;
+    let most = make.sizes.len().max(1);
     let is_new = |(at, one): (usize, &[u32; 2])| !sides[..at].contains(one);
     if files.len() != sides.len()
-        || !(1..=make.sizes.len()).contains(&files.len())
+        || !(1..=most).contains(&files.len())
         || !sides.iter().enumerate().all(is_new)
     {
         let text = format!(
-            "its worker returned {} pictures of {} sizes, {} were asked for",
+            "its worker returned {} pictures of {} sizes, {most} were asked for",
             files.len(),
-            sides.len(),
-            make.sizes.len()
+            sides.len()
         );
         return Err(Fault::new("protocol", text));
     }
@@ -626,21 +626,21 @@ mod tests {
 
     #[test]
     fn only_results_that_were_asked_for_are_accepted() {
-        let make = Make {
+        let mut make = Make {
             spec: ResizeSpec::new("8x8".parse().unwrap()),
             sizes: ["8x8", "9x9"].map(|size| size.parse().unwrap()).to_vec(),
             timeout: None,
             retries: 0,
         };
         let file = || Array::from_slice(&[1_u8]);
-        let accepted = |files: usize, sides: &[[u32; 2]]| {
+        let accepted = |make: &Make, files: usize, sides: &[[u32; 2]]| {
             let files = (0..files).map(|_| file()).collect();
-            let made = made(Ok((files, sides.to_vec(), 1, None)), &make);
+            let made = made(Ok((files, sides.to_vec(), 1, None)), make);
             made.map(|made| made.results.len())
                 .map_err(|fault| fault.cause)
         };
-        assert_eq!(accepted(1, &[[8, 8]]), Ok(1));
-        assert_eq!(accepted(2, &[[8, 8], [9, 9]]), Ok(2));
+        assert_eq!(accepted(&make, 1, &[[8, 8]]), Ok(1));
+        assert_eq!(accepted(&make, 2, &[[8, 8], [9, 9]]), Ok(2));
         for (files, sides) in [
             (0, &[][..]),
             (1, &[]),
@@ -650,11 +650,14 @@ mod tests {
             (3, &[[8, 8], [9, 9], [10, 10]]),
         ] {
             assert_eq!(
-                accepted(files, sides),
+                accepted(&make, files, sides),
                 Err("protocol".into()),
                 "{files} {sides:?}"
             );
         }
+        make.sizes.clear();
+        assert_eq!(accepted(&make, 1, &[[8, 8]]), Ok(1));
+        assert_eq!(accepted(&make, 0, &[]), Err("protocol".into()));
     }
 
     #[test]
