@@ -518,6 +518,17 @@ LONG_TO_SHOW = {
     "rows that are not summarized": exception(
         "ValueError", array_of_zeros(1 << 21, b"]((" + text("f") + text("|u1") + integer(1 << 21) + b"\x85te", b")", text("C"))
         + b"\x94h\x00h\x00h\x00"),
+    "an array of many axes": exception(
+        "ValueError", array_of_zeros(1 << 18, text("|u1"), b"(" + integer(2) * 18 + b"t", text("C")) + b"\x94" + b"h\x00" * 15),
+    "arrays in an error in a list": exception(
+        "ValueError", b"](" + exception(
+            "ValueError", array_of_zeros(1000, text("|u1"), integer(1000) + b"\x85", text("C")) + b"\x94" + b"h\x00" * 15)
+        + b"\x94" + b"h\x01" * 500 + b"e", b"C\xff" + bytes(255)),
+    "an escaped text in many places": exception(
+        "OSError", integer(2), text("x"), b"(" + ESCAPED_TEXT + b"\x94" + b"h\x00" * 60 + b"t"),
+    "an escaped name often": b"(" + ESCAPED_TEXT + b"\x94" + call(
+        "arenite._core.plain", "_exception", text("builtins"), text("ValueError"), b")",
+        b"}" + text("name") + b"h\x00s") * 60 + b"t",
     "a long integer": exception("ValueError", integer(10**5000)),
     "a fraction of long integers": exception(
         "ValueError", call("fractions", "Fraction", integer(7**5500), integer(2))),
@@ -558,12 +569,19 @@ def test_arguments_of_exceptions_stay(ex):
         ("text", 3, 2.5, None, True, b"\x1b", 1j), (["\x1b", {"a": (1, 2)}],), ({1, 2}, frozenset("a")),
         (range(3), slice(1, None), collections.deque([1], 3)), (decimal.Decimal("1.5"), fractions.Fraction(1, 3)),
         (datetime.date(2024, 2, 29), datetime.datetime(1, 1, 1, 23, 59, 59, 999_999, datetime.timezone.utc, fold=1)),
-        (list(range(100_000)),), (10**4000,), (collections.Counter("aab"), collections.OrderedDict(a=1)),
+        (list(range(100_000)),), (10**4000,), ("missing", list(np.arange(20))), (collections.Counter("aab"), collections.OrderedDict(a=1)),
     ]:  # fmt: skip
         error = ex.submit(in_sandbox.raise_error, KeyError(*arguments)).exception()
         assert type(error) is KeyError and error.args == arguments and repr(error.args) == repr(arguments)
-    error = ex.submit(in_sandbox.raise_error, ValueError(np.arange(3), np.float32(1.5))).exception()
-    assert str(error) == str(ValueError(np.arange(3), np.float32(1.5)))
+    error = ex.submit(in_sandbox.raise_error, ValueError(*ARRAYS[:12])).exception()
+    assert str(error) == str(ValueError(*ARRAYS[:12]))
+    try:
+        compile("a b", "/tmp/folder/module.py", "exec")
+    except SyntaxError as raised:
+        error = ex.submit(in_sandbox.raise_error, raised).exception()
+        assert str(error) == str(raised).replace("module.py", "<module.py>") and error.text == raised.text
+    group = ExceptionGroup("all", [ValueError(number) for number in range(1000)])
+    assert len(ex.submit(in_sandbox.raise_error, group).exception().exceptions) == 1000
 
 
 @pytest.mark.parametrize("nbytes", [200_000, 8 << 20])
@@ -701,7 +719,7 @@ def test_no_exception_names_a_file_that_is_read():
     place = text("/dev/zero") + integer(1) * 2 + text("a") + integer(1) * 2 + b"(" + integer(1) * 2 + b"Nt"
     error = _plain().load(b"\x80\x05" + exception("SyntaxError", text("invalid syntax"), b"(" + place + b"t") + b".")
     # `linecache`, which notebooks use, reads no file with such a name.
-    assert error.filename == "</dev/zero>" and linecache.getlines(error.filename) == []
+    assert error.filename == "<zero>" and linecache.getlines(error.filename) == []
     assert len(error.args[1]) == 6 and not getattr(error, "_metadata", None)
 
 

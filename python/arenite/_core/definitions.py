@@ -400,9 +400,10 @@ def _is_plain(kind: type) -> bool:
     return _has_state(kind) and all(type(make) in (staticmethod, type(None)) for make in makers)
 
 
-def _is_bare(value: Any) -> bool:
+def _has_no_state(value: Any) -> bool:
     """Whether an object has nothing but its identity and its class, which a module defines that workers import."""
-    return _is_plain(type(value)) and value.__reduce_ex__(4)[2:3] in ((), (None,))
+    reduced = value.__reduce_ex__(4) if _is_plain(type(value)) else None
+    return type(reduced) is tuple and (len(reduced) < 3 or reduced[2] is None)
 
 
 def _empty(value: Any) -> Callable[[], Any] | None:
@@ -537,19 +538,20 @@ class _Pickler(pickling.Pickler):
             if kind is contextvars.ContextVar:
                 return mirror.sentinel, (self.owner.sentinel(obj), *reduced)
             return (mirror.only_one, (_serial(obj), *reduced)) if kind in _LOCKS else reduced
-        if place is not None and issubclass(kind, threading.local):
-            return mirror.find_or_call, (*place, kind.__name__, kind, ())
         if issubclass(kind, threading.local):
             # The worker's thread begins with what the thread that submits the task has.
             state = {name: value for name, value in vars(obj).items() if by_value.can_pickle(value)}
             arguments, keywords = _arguments_of(obj)
             make = partial(kind, *arguments, **keywords) if arguments or keywords else kind
+            if place is not None:
+                found = *place, kind.__name__, make, ()
+                return mirror.find_or_call, found, state or None, None, None, mirror.fill_new
             return make, (), state or None, None, None, mirror.fill_new
         if id(obj) in self._streams:
             return getattr, (sys, self._streams[id(obj)])
         if place is not None and (pickling.is_standard(place[0]) or kind in elsewhere.METHODS):
             return mirror.find_in, place
-        if place is not None and _is_bare(obj):
+        if place is not None and _has_no_state(obj):
             return mirror.find_or_make, (*place, kind)
         reduced = super().reducer_override(obj)
         if reduced is NotImplemented and any("__class__" in vars(one) for one in kind.__mro__[:-1]):
@@ -713,7 +715,7 @@ class _Definer(_Pickler):
         self.versions: dict[int, int] = {}
         self.watched = _Watched()
         self.sources: set[str] = set()
-        self._constants_elsewhere = _constants_elsewhere()
+        self._of_modules = _constants_elsewhere()
         #: The number of records pickled.
         self.count = 0
         #: The globals that cannot be pickled, each with the reason.
@@ -916,7 +918,7 @@ class _Definer(_Pickler):
 
     def persistent_id(self, obj: Any) -> Any:
         key = self._key and self.shared_in(self._key[0]).get(id(obj))
-        return key if key in self._bound and key != self._key else self._constants_elsewhere.get(id(obj))
+        return key if key in self._bound and key != self._key else self._of_modules.get(id(obj))
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is MethodType and elsewhere.place_of(obj) is None:

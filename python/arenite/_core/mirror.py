@@ -67,8 +67,8 @@ def _fail(unsent: Any, *_: Any, **__: Any) -> Any:
 
 
 _USES = (
-    "aenter aexit aiter anext await bool call contains delitem enter exit getitem iter len next reversed setitem repr "
-    "str format bytes complex float int index round trunc hash eq ne lt le gt ge abs invert neg pos divmod rdivmod add "
+    "aenter aexit aiter anext await bool call contains delitem enter exit getitem iter len next reversed setitem "
+    "str format bytes complex float int index round trunc lt le gt ge abs invert neg pos divmod rdivmod add "
     "radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow matmul rmatmul and rand or ror xor "
     "rxor lshift rlshift rshift rrshift"
 ).split()
@@ -86,9 +86,9 @@ class Unsent(_Refusing):  # type: ignore[misc]
             raise AttributeError(name)
         return _fail(self)
 
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        return _fail(self) if _is_worker else Unsent
+    def __repr__(self) -> str:
+        # A program may show all attributes of a class.
+        return f"<not sent: {self.arenite_reason}>"
 
     def __reduce__(self) -> Any:
         # In a worker this raises: a task may not return it.

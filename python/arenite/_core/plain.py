@@ -95,7 +95,8 @@ def _description(dtype: Any) -> Any:
 def _reduce_exception(error: BaseException) -> Any:
     kind = type(error)
     if _exception_type(kind.__module__, kind.__qualname__) is not kind:
-        raise TypeError(f"{kind.__qualname__} is no exception of Python or of this package")
+        what = "ends an iteration" if kind is StopIteration else "is no exception of Python or of this package"
+        raise TypeError(f"a task in a sandbox cannot send an exception that {what}: {kind.__qualname__}")
     reduced: Any = error.__reduce__()
     _, arguments, *state = reduced
     attributes = {name: value for name, value in (state[0] if state else {}).items() if name in _ATTRIBUTES}
@@ -108,7 +109,7 @@ def _exception_type(module: Any, name: Any) -> Any:
     # Not `SystemExit` and the like: a task must not be able to end the program, nor the iteration over its results.
     if not isinstance(found, type) or not issubclass(found, Exception):
         return None
-    return None if issubclass(found, (StopIteration, StopAsyncIteration)) else found
+    return None if issubclass(found, StopIteration) else found
 
 
 def dump(value: Any, arena: pickling.Arena | None, private: bool = False) -> tuple[bytes, list[Any], int]:
@@ -162,10 +163,8 @@ _MOST_EMPTY = 1 << 16
 _FREE_COLUMNS = 100
 #: The largest line and column of a syntax error.
 _MOST_COLUMNS = 1 << 20
-#: The number of arrays in an argument of an exception.
-_MOST_ARRAYS = 16
-#: More arrays than that, and the largest element of an array in bytes.
-_LONG = 1 << 12
+#: The number of elements of arrays, and of exceptions, in an argument of an exception.
+_MOST_SHOWN = 20_000
 #: The bits of an integer that Python writes out.
 _LONGEST_SHOWN = 14_000
 #: The types of arguments of exceptions whose texts contain no control characters.
@@ -399,8 +398,10 @@ def _shown(kind: type[Exception], arguments: tuple[Any, ...]) -> Exception:
         # A traceback shows these parts unchanged. A seventh part would make Python 3.14 open a file, and notebooks open
         # the named one.
         name, *rest = map(_escaped, arguments[1][:6])
-        is_file = name is not None and not (name.startswith("<") and name.endswith(">"))
-        shown[1] = (f"<{name}>" if is_file else name, *rest)
+        if name and not (name.startswith("<") and name.endswith(">")):
+            # Only its last part, which the text of the error contains.
+            name = f"<{name.rpartition('/')[2]}>"
+        shown[1] = (name, *rest)
     elif issubclass(kind, UnicodeError) and kind is not UnicodeError:
         # The error shows characters of this text by their numbers.
         shown[-4] = arguments[-4]
@@ -414,7 +415,7 @@ def _escaped(argument: Any) -> Any:
         # Not a subclass, such as numpy's.
         return escape(argument)
     kind = type(argument)
-    if _cost(argument, {}) > _MOST_ARRAYS:
+    if _cost(argument, {}) > _MOST_SHOWN:
         return f"<{kind.__name__} that takes long to show>"
     is_array = kind.__module__ == "numpy" and not (argument.dtype.kind == "U" and not argument.ndim)
     if is_array or kind in _SHOWN_ESCAPED:
@@ -429,19 +430,24 @@ def _escaped(argument: Any) -> Any:
 
 
 def _cost(value: Any, known: dict[int, int]) -> int:
-    """Returns the number of arrays that the text of a value contains, where a shared array counts as often as it occurs.
-    What takes long, or has no text, counts as `_LONG` arrays. `known`: the numbers of containers by identity."""
+    """Returns the number of elements of arrays, and of exceptions, that the text of a value contains, where a shared
+    object counts as often as it occurs. What has no text counts as too many. `known`: the numbers of containers by
+    identity."""
     kind = type(value)
     if kind is int:
         # Python refuses to write out longer integers.
-        return _LONG if value.bit_length() > _LONGEST_SHOWN else 0
+        return _MOST_SHOWN + 1 if value.bit_length() > _LONGEST_SHOWN else 0
     if kind.__module__ == "numpy":
-        # numpy leaves out elements of a long array, but shows each whole.
-        return _LONG if value.dtype.names or value.dtype.itemsize > _LONG else 1
+        # Of a long array, numpy shows three elements at both ends of each axis.
+        shown = value.size if value.size <= 1000 else math.prod(min(extent, 6) for extent in value.shape)
+        each = _parts(value.dtype) + value.dtype.itemsize // 64
+        return 0 if value.ndim == 0 and value.dtype.names is None else max(shown, 1) * each
     if kind in (slice, range):
         parts: Any = (value.start, value.stop, value.step)
     elif kind.__name__ == "Fraction":
         parts = (value.numerator, value.denominator)
+    elif isinstance(value, BaseException):
+        parts = value.args
     elif kind in (Counter, OrderedDict, dict):
         parts = (*value, *value.values())
     elif kind in (tuple, list, set, frozenset, deque):
@@ -451,8 +457,16 @@ def _cost(value: Any, known: dict[int, int]) -> int:
     cost = known.get(id(value))
     if cost is None:
         # Containers contain no cycles: the reader fills a container before another one refers to it.
-        cost = known[id(value)] = sum(_cost(part, known) for part in parts)
+        cost = known[id(value)] = sum(_cost(part, known) for part in parts) + isinstance(value, BaseException)
     return cost
+
+
+def _parts(dtype: Any) -> int:
+    """Returns the number of parts of an element that numpy shows."""
+    base, shape = dtype.subdtype or (dtype, ())
+    inner: int = sum(_parts(base.fields[name][0]) for name in base.names) if base.names is not None else 1
+    count: int = math.prod(max(extent, 1) for extent in shape)
+    return max(inner, 1) * count
 
 
 #: The functions that a pickle may call, by module and name: the function here that replaces the named one, and how the

@@ -300,10 +300,13 @@ impl<'py> Reader<'_, 'py> {
         let Ok(tuple) = arguments.object.cast_exact::<PyTuple>() else {
             return damaged("calls a function without a tuple of arguments");
         };
-        // Each part of what is shown is looked at.
-        let looks = if makes == Makes::Shown { 8 } else { 1 };
-        self.limits
-            .hashed(arguments.elements.saturating_mul(looks))?;
+        if makes == Makes::Shown {
+            // Each part is looked at, and texts are copied with escapes.
+            self.limits.hashed(arguments.elements.saturating_mul(8))?;
+            self.limits.memory(size_of_escaped(&arguments.object)?)?;
+        } else {
+            self.limits.hashed(arguments.elements)?;
+        }
         let object = function
             .object
             .call1(tuple)
@@ -312,19 +315,9 @@ impl<'py> Reader<'_, 'py> {
         self.limits.memory(bytes.saturating_add(32))?;
         let (depth, elements) = (arguments.depth, arguments.elements);
         match makes {
-            Makes::Whole => self.push_item(Item::new(object, depth, elements)),
+            Makes::Whole | Makes::Shown => self.push_item(Item::new(object, depth, elements)),
             Makes::Appended => self.push_filling(object, Filled::Appended, depth, elements),
             Makes::Dict => self.push_filling(object, Filled::Dict, depth, elements),
-            Makes::Shown => {
-                let mut bytes = size_of_texts(&object.getattr("args")?)?;
-                if let Some(notes) = object.getattr_opt("__notes__")? {
-                    for note in notes.try_iter()? {
-                        bytes += size_of_texts(&note?)?;
-                    }
-                }
-                self.limits.memory(bytes)?;
-                self.push_item(Item::new(object, depth, elements))
-            }
         }
     }
 
@@ -618,20 +611,28 @@ impl<'py> Reader<'_, 'py> {
     }
 }
 
-/// Returns the size in bytes of a text, or of the texts in a tuple.
-fn size_of_texts(value: &Bound<'_, PyAny>) -> PyResult<u64> {
-    if value.is_exact_instance_of::<PyString>() {
-        return value.call_method0("__sizeof__")?.extract();
+/// Returns the largest size in bytes of the texts in a value after they were escaped.
+fn size_of_escaped(value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    if value.is_instance_of::<PyString>() {
+        // A character may become eight, of four bytes each if the text has another one that is as wide.
+        return Ok(32 * value.len()? as u64);
     }
-    if value.is_exact_instance_of::<PyTuple>() {
-        return value.try_iter()?.map(|part| size_of_texts(&part?)).sum();
+    if let Ok(parts) = value.cast_exact::<PyDict>() {
+        return parts
+            .values()
+            .iter()
+            .map(|part| size_of_escaped(&part))
+            .sum();
+    }
+    if value.is_exact_instance_of::<PyTuple>() || value.is_exact_instance_of::<PyList>() {
+        return value.try_iter()?.map(|part| size_of_escaped(&part?)).sum();
     }
     Ok(0)
 }
 
 /// Returns the value of a pickle that a sandboxed worker has sent. `buffers`: the objects that the pickle refers to, of
 /// `buffered` bytes. `makers`: the functions that the pickle may call, by module and name; each is a tuple of the
-/// function and the method that fills the created object ("append", "update" or `None`).
+/// function and the method that fills the created object ("append", "update" or `None`; "shown" for exceptions).
 ///
 /// Raises `pickle.UnpicklingError` for every other pickle, and for a value that exceeds the limits of time, memory or
 /// stack.

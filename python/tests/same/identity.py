@@ -17,12 +17,15 @@ from constants import LOCAL, LOCK, MISSING, UNSET, VARIABLE
 
 # ---- objects of a module that workers import
 
+LOCAL.before = 1
+
 
 def of_a_module():
     VARIABLE.set(5)
     LOCAL.value = 3
     with LOCK:
-        return UNSET is constants.UNSET, constants.value_of_variable(), constants.is_locked(), constants.value_of_local()
+        seen = constants.value_of_variable(), constants.is_locked(), constants.value_of_local()
+        return UNSET is constants.UNSET, *seen, LOCAL.before
 
 
 class Model:
