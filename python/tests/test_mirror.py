@@ -795,7 +795,8 @@ def test_each_use_of_what_cannot_be_sent_is_an_error():
         USES = [
             str, format, "{}".format, "%s".__mod__, bool, len, list, next, reversed, bytes, int,
             float, complex, operator.index, round, math.trunc, math.floor, math.ceil, cmath.sqrt, abs, operator.neg,
-            operator.pos, operator.invert, lambda x: x < 1, lambda x: 1 >= x, lambda x: 1 in x, lambda x: x[0], lambda x: operator.setitem(x, 0, 1), lambda x: x(), lambda x: x.send,
+            operator.pos, operator.invert, lambda x: x < 1, lambda x: 1 >= x, lambda x: 1 in x, lambda x: x[0],
+            lambda x: operator.setitem(x, 0, 1), lambda x: x(), lambda x: x.send,
             lambda x: getattr(x, "send", None),
             *(lambda x, use=use: use(x, 3) for use in (operator.add, operator.sub, operator.mul, pow, divmod)),
             *(lambda x, use=use: use(3, x) for use in (operator.add, operator.mod, operator.truediv, pow, divmod)),

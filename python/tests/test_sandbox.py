@@ -470,8 +470,8 @@ COSTLY = {
         array((b"]((" + text("f")) * 3 + text("<i4") + integer(2**8) + integer(0) + b"\x86te"
               + (integer(2**8) + b"\x85te") * 2, b")", text("C")), "for 8 bytes"),
     "an element with many columns without memory": (
-        array(b"](" + b"".join(text(f"f{number}") + text("|V0" if number else "|i1") + b"\x86" for number in range(10_000))
-              + b"e", integer(8) + b"\x85", text("C")), "for 8 bytes"),
+        array(b"](" + b"".join(
+            text(f"f{number}") + text("|V0" if number else "|i1") + b"\x86" for number in range(10_000)) + b"e", integer(8) + b"\x85", text("C")), "for 8 bytes"),
     "a text beyond Unicode": (
         call("arenite._core.plain", "_scalar", b"C\x04\x00\x00\x2a\x00", text("<U1")), "characters that are none"),
     "an array of another array": (array(text("(2000000000)f8"), b")", text("C")), "type"),
@@ -516,13 +516,16 @@ LONG_TO_SHOW = {
     "an array in a set in a slice": exception(
         "KeyError", call("builtins", "slice", b"N", b"N", b"(" + EMPTY_ROWS + b"t")),
     "rows that are not summarized": exception(
-        "ValueError", array_of_zeros(1 << 21, b"]((" + text("f") + text("|u1") + integer(1 << 21) + b"\x85te", b")", text("C"))
+        "ValueError", array_of_zeros(
+            1 << 21, b"]((" + text("f") + text("|u1") + integer(1 << 21) + b"\x85te", b")", text("C"))
         + b"\x94h\x00h\x00h\x00"),
     "an array of many axes": exception(
-        "ValueError", array_of_zeros(1 << 18, text("|u1"), b"(" + integer(2) * 18 + b"t", text("C")) + b"\x94" + b"h\x00" * 15),
+        "ValueError", array_of_zeros(1 << 18, text("|u1"), b"(" + integer(2) * 18 + b"t", text("C"))
+        + b"\x94" + b"h\x00" * 15),
     "arrays in an error in a list": exception(
         "ValueError", b"](" + exception(
-            "ValueError", array_of_zeros(1000, text("|u1"), integer(1000) + b"\x85", text("C")) + b"\x94" + b"h\x00" * 15)
+            "ValueError", array_of_zeros(1000, text("|u1"), integer(1000) + b"\x85", text("C"))
+            + b"\x94" + b"h\x00" * 15)
         + b"\x94" + b"h\x01" * 500 + b"e", b"C\xff" + bytes(255)),
     "an escaped text in many places": exception(
         "OSError", integer(2), text("x"), b"(" + ESCAPED_TEXT + b"\x94" + b"h\x00" * 60 + b"t"),
@@ -569,7 +572,8 @@ def test_arguments_of_exceptions_stay(ex):
         ("text", 3, 2.5, None, True, b"\x1b", 1j), (["\x1b", {"a": (1, 2)}],), ({1, 2}, frozenset("a")),
         (range(3), slice(1, None), collections.deque([1], 3)), (decimal.Decimal("1.5"), fractions.Fraction(1, 3)),
         (datetime.date(2024, 2, 29), datetime.datetime(1, 1, 1, 23, 59, 59, 999_999, datetime.timezone.utc, fold=1)),
-        (list(range(100_000)),), (10**4000,), ("missing", list(np.arange(20))), (collections.Counter("aab"), collections.OrderedDict(a=1)),
+        (list(range(100_000)),), (10**4000,), ("missing", list(np.arange(20))),
+        (collections.Counter("aab"), collections.OrderedDict(a=1)),
     ]:  # fmt: skip
         error = ex.submit(in_sandbox.raise_error, KeyError(*arguments)).exception()
         assert type(error) is KeyError and error.args == arguments and repr(error.args) == repr(arguments)

@@ -18,8 +18,8 @@ use crate::kernel::wire::{Lease, ReceivedArray};
 const SMALL: u64 = 64 << 10;
 
 impl Record {
-    /// Returns true if the monitor is to copy the value of a job. Checkpoints of an actor are copied at once, because the
-    /// order of their ends and of its other jobs matters.
+    /// Returns true if the monitor is to copy the value of a job. Checkpoints of an actor are copied at once, because
+    /// the order of their ends and of its other jobs matters.
     pub(super) fn is_copied_later(&self, bytes: u64) -> bool {
         bytes > SMALL && (self.owner.has_handle() || self.owner.actor().is_none())
     }

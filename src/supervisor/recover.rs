@@ -41,8 +41,8 @@ impl Supervisor {
         // The link of the first lane contains the notes of the whole process.
         let phase = self.cells[index].phase();
         let was_starting = self.lock().workers[index].status() == Status::Starting;
-        // This is done without the lock, because it reads files. The phase is the worker's word: names for a worker that
-        // had started are looked up where the error is shown.
+        // This is done without the lock, because it reads files. The phase is the worker's word: names for a worker
+        // that had started are looked up where the error is shown.
         let crash = match phase {
             Phase::Starting(_) if was_starting => crash_in_start(&words, &cause),
             _ => None,

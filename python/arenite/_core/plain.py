@@ -169,8 +169,8 @@ _MOST_SHOWN = 20_000
 _LONGEST_SHOWN = 14_000
 #: The types of arguments of exceptions whose texts contain no control characters.
 _SHOWN_ESCAPED = {
-    type(None), bool, int, float, complex, bytes, bytearray, tuple, list, dict, set, frozenset, deque, Counter, OrderedDict,
-    range, slice, date, datetime, time, timedelta,
+    type(None), bool, int, float, complex, bytes, bytearray, tuple, list, dict, set, frozenset, deque, Counter,
+    OrderedDict, range, slice, date, datetime, time, timedelta,
 }  # fmt: skip
 #: A type of elements other than a structure, in the form of `numpy.dtype.str`.
 _TYPE = re.compile(r"[<>|=]?[biufcSUVmM][0-9]{0,9}(\[[0-9]{0,9}[A-Za-zμ]{1,7}(/[0-9]{1,9})?\])?").fullmatch

@@ -26,8 +26,8 @@ class ArenitePlugin(WorkerPlugin):  # type: ignore[misc]
 
     :param default: Whether tasks without an annotation also run there.
     :param options: Options of `Executor`, such as `memory_limit`, and those of `Executor.options`: `deadline`,
-        `retries`, `retry_errors`, `backoff` and `priority`. Not `sandbox`: Dask unpickles what tasks send. There are as many worker processes as the Dask worker has
-        threads, unless `max_workers` says otherwise.
+        `retries`, `retry_errors`, `backoff` and `priority`. Not `sandbox`: Dask unpickles what tasks send. There are as
+        many worker processes as the Dask worker has threads, unless `max_workers` says otherwise.
     """
 
     name = "arenite"

@@ -23,8 +23,8 @@ sys.path.insert(0, str(HERE))
 import backends  # noqa: E402
 
 SCRIPTS = {
-    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "edits": ("numpy",), "identity": (), "inputs": ()},
-    **{"joins": (), "kinds": (), "lookups": (), "modules": (), "odd": (), "settings": (), "shared": ()},
+    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "edits": ("numpy",), "identity": ()},
+    **{"inputs": (), "joins": (), "kinds": (), "lookups": (), "modules": (), "odd": (), "settings": (), "shared": ()},
     **{"sharing": ("numpy",), "starts": (), "texts": (), "together": ("numpy",), "unused": ()},
     **{"values": ("numpy", "pandas"), "views": ("numpy",), "written": ("numpy",)},
 }

@@ -10,8 +10,8 @@ use crate::worker::panics;
 /// The stack of a kernel's panic, as text: a part of [`JobErrorKind::Panicked`](super::JobErrorKind::Panicked).
 ///
 /// It dereferences to the text as it was sent; shown with `{}`, the text is escaped like
-/// [`escape_text`](crate::escape_text). A sandboxed worker cannot read its own executable and sends addresses. This program
-/// looks up their names when the text is first read, which may take a second.
+/// [`escape_text`](crate::escape_text). A sandboxed worker cannot read its own executable and sends addresses. This
+/// program looks up their names when the text is first read, which may take a second.
 ///
 /// ```standalone_crate
 /// use arenite::{Engine, JobErrorKind};
