@@ -18,8 +18,8 @@ from . import by_value, elsewhere, pickling
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: The number of objects that are looked at in a module, and in each of its globals.
-_MOST, _MOST_OF_EACH = 20_000, 300
+#: The number of objects that are looked at in a module, and in each of its globals; in long ones if that leaves any.
+_MOST, _MOST_OF_EACH, _MOST_OF_LONG = 20_000, 300, 3_000
 #: The number of elements of a container from which on they are looked at last.
 _LONG = 30
 #: The number of elements of a container that are compared with those of others.
@@ -46,6 +46,8 @@ class _Held(NamedTuple):
     arrays: list[weakref.ref[Any]]
     #: The identities of other globals in it, to which it refers by name.
     named: set[int]
+    #: Whether all objects in it were looked at.
+    is_whole: bool
 
     def is_of(self, value: Any) -> bool:
         return self.value == id(value) and (self.reference is None or self.reference() is value)
@@ -92,7 +94,10 @@ def find(space: dict[str, Any], known: Links | None, again: set[str]) -> Links:
     if is_whole and not left:
         return known  # type: ignore[return-value]
     walk = _Walk(space, {id(value) for _, value in found if type(value) is not FunctionType})
-    new = {name: walk.look_into(value) for name, value in left}
+    new = {name: walk.look_into(value, _MOST_OF_EACH) for name, value in left}
+    long = [(name, value) for name, value in left if not new[name].is_whole]
+    if long and (most := min(_MOST_OF_LONG, walk.left // len(long))) > _MOST_OF_EACH:
+        new |= {name: walk.look_into(value, most) for name, value in long}
     if is_whole and all(one.is_like(before[name]) for name, one in new.items()):
         return known  # type: ignore[return-value]
     held: dict[str, _Held] = {}
@@ -161,33 +166,34 @@ class _Walk:
     def __init__(self, space: dict[str, Any], globals_: set[int]) -> None:
         self._space = space
         self._globals = globals_
-        self._left = _MOST
+        self.left = _MOST
         self._own: dict[type, bool] = {}
         self._containers: dict[type, Any] = {}
         self._arrays: list[Any] = []
         self._named: set[int] = set()
 
-    def look_into(self, value: Any) -> _Held:
+    def look_into(self, value: Any, most: int) -> _Held:
         self._arrays, self._named = [], set()
         found: set[int] = set()
+        is_whole = True
         # Code of the program may raise anything.
         with suppress(Exception):
-            self._add_objects(value, found)
+            is_whole = self._add_objects(value, found, min(most, self.left))
         reference = None
         with suppress(TypeError):
             reference = weakref.ref(value)
-        return _Held(id(value), reference, found, [weakref.ref(array) for array in self._arrays], self._named)
+        return _Held(id(value), reference, found, [weakref.ref(array) for array in self._arrays], self._named, is_whole)
 
-    def _add_objects(self, value: Any, found: set[int]) -> None:
-        """Adds the identities of these objects in a global. Other globals in it count only if a function or class
-        holds them: another object refers to them by name."""
+    def _add_objects(self, value: Any, found: set[int], most: int) -> bool:
+        """Adds the identities of these objects in a global. Looks at `most` objects; returns whether these were all.
+        Other globals in it count only if a function or class holds them: another object refers to them by name."""
         seen: set[int] = set()
-        left = [(value, False)]
-        most = min(_MOST_OF_EACH, self._left)
+        is_whole = True
+        left = deque([(value, False)])
         while left and len(seen) < most:
             one, is_held = left.pop()
             key = id(one)
-            if key in seen or type(one) in by_value.ATOMS:
+            if key in seen:
                 continue
             seen.add(key)
             is_other = one is not value and key in self._globals
@@ -202,19 +208,19 @@ class _Walk:
                 found.add(key)
             if not (is_other and can_change):
                 is_held = is_held or isinstance(one, (FunctionType, type))
-                parts = list(islice(parts, _MOST_ELEMENTS))
-                kinds = set(map(type, parts))
-                if not by_value.ATOMS.issuperset(kinds):
-                    if len(parts) > most:
-                        # Looks into the first ones only.
-                        changing = {kind for kind in kinds if kind in _CHANGING or self._is_own(kind)}
-                        others = set() if is_held else self._globals
-                        found.update({id(part) for part in parts if type(part) in changing} - others)
-                        found.update(self._add_array(part) for part in parts[most:] if pickling.is_array(part))
-                    more = [(part, is_held) for part in parts[:most]]
-                    # What is beside a long container comes before its elements.
-                    left = left + more if len(more) < _LONG else more + left
-        self._left -= len(seen)
+                parts = [part for part in islice(parts, _MOST_ELEMENTS) if type(part) not in by_value.ATOMS]
+                if len(parts) > most:
+                    # Looks into the first ones only.
+                    is_whole = False
+                    changing = {kind for kind in set(map(type, parts)) if kind in _CHANGING or self._is_own(kind)}
+                    others = set() if is_held else self._globals
+                    found.update({id(part) for part in parts if type(part) in changing} - others)
+                    found.update(self._add_array(part) for part in parts[most:] if pickling.is_array(part))
+                more = [(part, is_held) for part in parts[:most]]
+                # What is beside a long container comes before its elements.
+                (left.extend if len(more) < _LONG else left.extendleft)(more)
+        self.left -= len(seen)
+        return is_whole and not left
 
     def _add_array(self, array: Any) -> int:
         """Records an array. Returns the identity of the array that has its memory."""
@@ -227,7 +233,8 @@ class _Walk:
         if kind in _LISTS:
             return value, True
         if kind in _DICTS:
-            return chain(value, value.values()), True
+            # Values first: keys are seldom more than atoms, and the rest of a long container is not looked at.
+            return chain(value.values(), value), True
         if kind in (tuple, frozenset):
             return value, False
         if kind is FunctionType:
@@ -260,7 +267,7 @@ class _Walk:
         own = chain(slots, (attribute(value, "__dict__") or {}).values())
         base = self._container(kind)
         if base is dict:
-            own = chain(own, dict.keys(value), dict.values(value))
+            own = chain(own, dict.values(value), dict.keys(value))
         elif base is not None:
             own = chain(own, base.__iter__(value))
         return own, True

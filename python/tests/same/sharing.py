@@ -53,7 +53,7 @@ def peek(value):
     if isinstance(value, (list, tuple)):
         return [peek(one) for one in value[-LONG:]]
     if isinstance(value, dict):
-        return sorted((str(peek(key)), peek(one)) for key, one in value.items())
+        return sorted((str(peek(key)), peek(one)) for key, one in list(value.items())[-LONG:])
     if isinstance(value, HOLDERS):
         return type(value).__name__, peek(value.held)
     if isinstance(value, numpy.ndarray):
@@ -110,7 +110,7 @@ def d?(number, held=None):
 
 HOLDERS = (Holder, Slots)
 HELD = (list, tuple, dict, *HOLDERS, numpy.ndarray)
-#: The length of lists of which only the end is used.
+#: The length of containers of which only the end is used.
 LONG = 5
 
 
@@ -138,6 +138,7 @@ def shared(rng, held):
         lambda: Slots(held),
         lambda: {held if isinstance(held, HOLDERS) else Slots(held): 0},
         lambda: [*map(Holder, range(400 if rng.randrange(8) == 0 else 1)), held],
+        lambda: {**{str(number): [] for number in range(400 if rng.randrange(8) == 0 else 1)}, "held": held},
         lambda: Holder(held).poke,
         lambda: functools.partial(Holder.poke, Holder(held)),
         lambda: functools.partial(Holder.poke, Holder([held])),
