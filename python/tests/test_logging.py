@@ -1,6 +1,7 @@
 """Records of `logging` that tasks make, and what becomes of them in the program."""
 
 import logging
+import pathlib
 import threading
 
 import harness
@@ -65,6 +66,24 @@ def test_exceptions_and_extra_values_are_text(kept):
     (record,) = kept.records
     assert "ZeroDivisionError" in logging.Formatter().format(record)
     assert record.where.startswith("<unlocked _thread.lock")
+
+
+def log_values():
+    logger = logging.getLogger("job.of_a_test")
+    logger.info({"event": "begins", "of": [1, 2.5, None]})
+    logger.info("%(name)s of %(count)d", {"name": "a", "count": 2})
+    logger.info("%s and %r", "b", [1])
+    logger.info("%s%%", pathlib.PurePosixPath("c"))
+
+
+def test_formatters_of_the_program_get_values(kept):
+    with arenite.Executor(1) as ex:
+        ex.submit(log_values).result()
+    theirs, kept.records = kept.records, []
+    log_values()
+    assert [record.getMessage() for record in theirs] == [record.getMessage() for record in kept.records]
+    values = [(record.msg, record.args) for record in kept.records]
+    assert [(record.msg, record.args) for record in theirs] == [*values[:3], ("c%", None)]
 
 
 def test_a_worker_of_a_pool_forwards_too(kept):

@@ -70,14 +70,16 @@ class Forward(logging.Handler):
         text = record.getMessage()
         if record.exc_info and not record.exc_text:
             said["exc_text"] = logging.Formatter().formatException(record.exc_info)  # type: ignore[arg-type]
-        said.update(msg=text, message=text, args=None, exc_info=None)
+        said.update(message=text, exc_info=None)
         try:
+            if not _is_data((record.msg, record.args)):
+                said.update(msg=text, args=None)
             pickle.dumps(said, 5)
         except Exception:
-            # Fields that `extra` has added.
+            # Fields that `extra` has added, or a message that contains itself.
             plain = (int, float, type(None))
             said = {name: value if isinstance(value, plain) else str(value) for name, value in said.items()}
-            said.update(args=None, exc_info=None)
+            said.update(msg=text, args=None)
         return said
 
     def _connected(self) -> socket.socket:
@@ -85,6 +87,15 @@ class Forward(logging.Handler):
         if self._socket is None or self._process != os.getpid():
             self._socket, self._process = channel.connect(self._address), os.getpid()
         return self._socket
+
+
+def _is_data(value: Any) -> bool:
+    """Whether a value consists of texts, numbers and containers of these, which formatters for JSON write."""
+    if type(value) is dict:
+        return all(map(_is_data, value)) and all(map(_is_data, value.values()))
+    if type(value) in (list, tuple):
+        return all(map(_is_data, value))
+    return type(value) in (str, bytes, int, float, bool, type(None))
 
 
 def install(address: channel.Address, only_if_bare: bool) -> None:
