@@ -174,11 +174,20 @@ def is_one_of(kind: type, kinds: Collection[type]) -> bool:
         return False
 
 
+def parts_of_tuples(value: Any) -> Iterator[Any]:
+    """Yields what tuples and frozensets in each other contain, however deep they are; the value, if it is neither."""
+    left, seen = [value], set()
+    while left:
+        one = left.pop()
+        if type(one) is not tuple and type(one) is not frozenset:
+            yield one
+        elif id(one) not in seen:
+            seen.add(id(one))
+            left += one
+
+
 def is_atom(value: Any) -> bool:
-    kind = type(value)
-    if kind is tuple or kind is frozenset:
-        return all(map(is_atom, value))
-    return is_one_of(kind, ATOMS)
+    return all(is_one_of(type(one), ATOMS) for one in parts_of_tuples(value))
 
 
 def is_constant(value: Any, held: list[Any], inside: tuple[Any, ...] = ()) -> bool:

@@ -28,7 +28,7 @@ from io import BytesIO
 from operator import is_
 from queue import SimpleQueue
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .._arenite import Snapshot, Watch
 from .._errors import ArenaFull
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     from .._arenite import Buffer, Engine
     from . import inherit
+
+    _P = TypeVar("_P", bound="_Pickler")
 
 Key = tuple[str, str]
 
@@ -309,9 +311,13 @@ _OF_NEW_CLASS = ("__name__", "__bases__")
 
 def _is_fixed(value: Any) -> bool:
     """Whether a value is compared by identity: it cannot change, or the worker keeps its tasks' changes of it."""
+    return all(map(_is_part_fixed, by_value.parts_of_tuples(value)))
+
+
+def _is_part_fixed(value: Any) -> bool:
     # Not `isinstance`, for which a lazy object makes its value.
     kind = type(value)
-    if by_value.is_atom(value) or by_value.is_one_of(kind, _BY_IDENTITY) or issubclass(kind, type):
+    if by_value.is_one_of(kind, by_value.ATOMS) or by_value.is_one_of(kind, _BY_IDENTITY) or issubclass(kind, type):
         return True
     if kind is FunctionType:
         # What a function without a name holds is no part of a definition.
@@ -319,8 +325,6 @@ def _is_fixed(value: Any) -> bool:
         return is_named or not (value.__closure__ or value.__dict__ or by_value.own_names(value))
     if _find_shared()(value):
         return True
-    if kind is tuple or kind is frozenset:
-        return all(map(_is_fixed, value))
     # Properties and the like, but neither the program's descriptors nor callables with arguments that may change.
     return hasattr(kind, "__get__") and not issubclass(kind, (MethodType, partial)) and pickling.is_of_library(kind)
 
@@ -406,6 +410,63 @@ def _has_no_state(value: Any) -> bool:
     return type(reduced) is tuple and (len(reduced) < 3 or reduced[2] is None)
 
 
+def _defines(kind: type, name: str) -> bool:
+    """Whether a class, or one that it inherits from, has a method. Does not ask the metaclass."""
+    return any(name in vars(one) for one in kind.__mro__)
+
+
+def _reduce_plain(obj: Any, kind: Any) -> Any:
+    """Reduces an object of the program whose class has methods that pickle would call before the object is restored:
+    it gets its attributes without them. Pickle adds an object to the sets and dictionaries of a cycle before it has
+    attributes: those that lead into no cycle, which the hash may need, are set when the object is made."""
+    has_getattr = _defines(kind, "__getattr__")
+    has_setattr = kind.__setattr__ is not object.__setattr__
+    has_hash = type(kind.__hash__) is FunctionType
+    if not (has_getattr or has_setattr or has_hash) or not _is_restored(kind):
+        return NotImplemented
+    state = _state_of(obj)
+    first = tuple(map(_values_in, state))
+    is_in_cycles = has_hash and [*map(len, first)] != [*map(len, state)]
+    if not (has_getattr or (has_setattr and state[1]) or is_in_cycles):
+        return NotImplemented
+    return mirror.make_plain, (kind, *first), state, None, None, mirror.fill_plain
+
+
+def _is_restored(kind: Any) -> bool:
+    """Whether an instance of a class of the program is restored from its attributes alone."""
+    has_own = kind.__getstate__ is not object.__getstate__ or _defines(kind, "__setstate__")
+    return _is_plain(kind) and not has_own and not pickling.is_of_library(kind)
+
+
+def _has_hash(made: tuple[Callable[..., Any], tuple[Any, ...]], obj: Any) -> bool:
+    """Whether what this call makes has the hash of an object."""
+    if _defines(type(obj), "__del__"):
+        return False
+    try:
+        return hash(made[0](*made[1])) == hash(obj)
+    except Exception:  # Of the program's method.
+        return False
+
+
+def _state_of(obj: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the attributes of an object, and those in its slots."""
+    state = object.__getstate__(obj)  # type: ignore[attr-defined]
+    attributes, slots = state if type(state) is tuple else (state, None)
+    return attributes or {}, slots or {}
+
+
+def _values_in(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Returns the attributes that lead to no other objects that can change."""
+    return {name: one for name, one in attributes.items() if _is_value(one)}
+
+
+def _is_value(value: Any) -> bool:
+    """Whether a value is an atom, a member of an enumeration, an object such as a date, or a tuple of these."""
+    kinds = FunctionType, property, classmethod, staticmethod, ModuleType, type
+    parts = by_value.parts_of_tuples(value)
+    return not any(issubclass(type(one), kinds) or pickling.has_identity(one) for one in parts)
+
+
 def _empty(value: Any) -> Callable[[], Any] | None:
     """Returns the type of a container, which makes an empty one; None for other values."""
     return type(value) if type(value) in _CONTAINERS else None
@@ -414,12 +475,10 @@ def _empty(value: Any) -> Callable[[], Any] | None:
 def _print(value: Any, owner: Definitions) -> tuple[tuple[bytes, list[int]], list[tuple[int, int]]]:
     """Returns a pickle and the identities of what names in it lead to, which are equal as long as the value is; and the
     objects in it that globals have: the number of each in the pickle, and its identity."""
-    file = BytesIO()
-    printer = _Printer(file, owner)
-    printer.dump(value)
+    printer = _pickled(lambda: _Printer(owner), value)
     memo = printer.memo.copy()
     objects = sorted((memo[key][0], key) for key in memo.keys() & owner.objects)
-    return (file.getvalue(), printer.named), objects
+    return (printer.file.getvalue(), printer.named), objects
 
 
 # ---- picklers
@@ -514,16 +573,25 @@ class _Pickler(pickling.Pickler):
     """The base of all picklers of definitions."""
 
     owner: Definitions
+    #: The plain objects whose attributes are pickled after the value: so the pickler does not recurse from object to
+    #: object. None if it does, which is faster.
+    left: list[Any] | None = None
 
     def dump(self, value: Any) -> None:
         #: The streams of this process by their identity, with the names that they have in `sys`.
         self._streams = {id(getattr(sys, name)): name.strip("_") for name in _STREAMS}
         try:
             super().dump(value)
+            while self.left:
+                left, self.left = self.left, []
+                super().dump(self.record_of([_Filled(one) for one in left]))
         except RuntimeError as error:
             if "during iteration" not in str(error):
                 raise
             raise _Raced from error
+
+    def record_of(self, filled: list[_Filled]) -> Any:
+        return filled
 
     def reducer_override(self, obj: Any) -> Any:
         kind: Any = type(obj)
@@ -558,6 +626,12 @@ class _Pickler(pickling.Pickler):
             # Pickle refuses an object that says to be of another class.
             made: Any = obj.__reduce_ex__(4)
             return (kind.__new__, *made[1:]) if made[0] is copyreg.__newobj__ else made  # type: ignore[attr-defined]
+        if reduced is NotImplemented and self.left is not None and _is_restored(kind):
+            made = mirror.make_plain, (kind, *map(_values_in, _state_of(obj)))
+            # An object in a set or dictionary needs its hash at once.
+            if type(kind.__hash__) is not FunctionType or _has_hash(made, obj):
+                self.left.append(obj)
+                return made
         return reduced
 
     def complete(self, obj: Any, reduced: Any) -> Any:
@@ -575,6 +649,28 @@ class _Pickler(pickling.Pickler):
         if not any(found.values()) or type(state) is not dict:
             return reduced
         return *reduced[:2], {**state, **{name: one for name, one in found.items() if by_value.can_pickle(one)}}
+
+
+def _pickled(make: Callable[[], _P], value: Any) -> _P:
+    """Pickles a value. Returns the pickler."""
+    try:
+        pickler = make()
+        pickler.dump(value)
+    except RecursionError:
+        pickler = make()
+        pickler.left = []
+        pickler.dump(value)
+    return pickler
+
+
+class _Filled:
+    """Gives a plain object its attributes when it is unpickled."""
+
+    def __init__(self, made: Any) -> None:
+        self.made = made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return mirror.fill_plain, (self.made, _state_of(self.made))
 
 
 class _Imported:
@@ -603,8 +699,9 @@ def _has_contents(value: Any) -> bool:
 
 
 class _Printer(_Pickler):
-    def __init__(self, file: BytesIO, owner: Definitions) -> None:
-        super().__init__(file, _Prints(owner))
+    def __init__(self, owner: Definitions) -> None:
+        self.file = BytesIO()
+        super().__init__(self.file, _Prints(owner))
         self.owner = owner
         #: The types of the objects pickled.
         self.kinds: set[type] = set()
@@ -646,7 +743,7 @@ class _Finder(_Printer):
     """Finds the globals that a global contains."""
 
     def __init__(self, shared: dict[int, Key], key: Key, owner: Definitions) -> None:
-        super().__init__(BytesIO(), owner)
+        super().__init__(owner)
         self._shared = shared
         self._key = key
         self.found: set[Key] = set()
@@ -708,8 +805,9 @@ class _Copy:
 class _Definer(_Pickler):
     """Pickles definitions, each of them where a record first refers to it."""
 
-    def __init__(self, file: BytesIO, beside: pickling.Beside, owner: Definitions) -> None:
+    def __init__(self, file: BytesIO, beside: pickling.Beside, owner: Definitions, is_deep: bool) -> None:
         super().__init__(file, beside)
+        self.left = [] if is_deep else None
         self.copies_globals = owner.copies_globals
         self.owner = owner
         self.versions: dict[int, int] = {}
@@ -798,12 +896,14 @@ class _Definer(_Pickler):
             return True
         self._tried.add(key)
         # A separate pickler: an exception would spoil the pickle of the others.
-        trial = _Definer(BytesIO(), _Copies(self.owner), self.owner)
+        trial = _Definer(BytesIO(), _Copies(self.owner), self.owner, self.left is not None)
         trial._tried, trial._shared, trial._links = self._tried, self._shared, self._links
         trial._held = self._held
         try:
             self.owner.bind(trial, key, _space(key[0]).get(key[1], _ABSENT))
-        except Exception:
+        except Exception as error:
+            if type(error) is RecursionError and self.left is None:
+                raise
             return False
         finally:
             self._tried.discard(key)
@@ -815,10 +915,10 @@ class _Definer(_Pickler):
         value = _space(home).get(name)
         if key in self._objects or _is_fixed(value):
             return False
-        finder = _Finder(self.shared_in(home), key, self.owner)
-        self._objects[key] = finder.found
+        self._objects[key] = set()
         try:
-            finder.dump(value)
+            finder = _pickled(lambda: _Finder(self.shared_in(home), key, self.owner), value)
+            self._objects[key] = finder.found
             self.names |= finder.names | finder.found
         except Exception as error:
             if key not in self._needed:
@@ -877,7 +977,7 @@ class _Definer(_Pickler):
         """Whether the value of an attribute contains instances of the class that has the attribute."""
         if _is_fixed(value):
             return False
-        printer = _Printer(BytesIO(), self.owner)
+        printer = _Printer(self.owner)
         with suppress(Exception):
             printer.dump(value)
         return any(cls in kind.__mro__ for kind in printer.kinds)
@@ -901,6 +1001,10 @@ class _Definer(_Pickler):
     def write(self, record: tuple[Any, ...]) -> None:
         self.dump(record)
         self.count += 1
+
+    def record_of(self, filled: list[_Filled]) -> Any:
+        self.count += 1
+        return 0, 0, False, None, "", (filled, [])
 
     def shared_in(self, home: str) -> dict[int, Key]:
         """Returns the globals of a module that may change, by the identity of their objects."""
@@ -936,6 +1040,8 @@ class _Definer(_Pickler):
             return base.__new__, (kind,), state, None, None, mirror.fill_container
         if type(reduced) is tuple and reduced[0] is kind and (origin := _origin_of(kind)) is not None:
             return mirror.make_as, (kind, origin, reduced[1]), *reduced[2:]
+        if reduced is NotImplemented:
+            reduced = _reduce_plain(obj, kind)
         if reduced is NotImplemented and type(kind.__new__) is FunctionType and _has_state(kind):
             # The program has run the `__new__` of the class, and sends the effects.
             first: Any = next(one for one in kind.__mro__ if type(vars(one).get("__new__")) is BuiltinFunctionType)
@@ -1236,14 +1342,19 @@ class Definitions:
         return self.of_setup([(home, pickling.OPTIONAL + name)]) if has_global else b""
 
     def _define(
-        self, names: frozenset[Key], begin: Callable[[], pickling.Beside], changed: set[int] | None = None
+        self,
+        names: frozenset[Key],
+        begin: Callable[[], pickling.Beside],
+        changed: set[int] | None = None,
+        is_deep: bool = False,
     ) -> tuple[Any, _Watched, bytes, pickling.Beside]:
         """Pickles the definitions of these names, and of everything that they refer to. `begin`: makes the object that
-        takes the arrays. `changed`: the parts that may have changed since; None if all may have."""
+        takes the arrays. `changed`: the parts that may have changed since; None if all may have. `is_deep`: whether
+        objects are linked in chains that are too long for recursion."""
         raced: BaseException | None = None
         for pause in (0.0, *_PAUSES):
             file, beside = BytesIO(), begin()
-            definer = _Definer(file, beside, self)
+            definer = _Definer(file, beside, self, is_deep)
             definer.changed = changed
             try:
                 with _pausing_others(pause), self.passing():
@@ -1251,6 +1362,10 @@ class Definitions:
                 return (definer.versions, definer.count), definer.watched, file.getvalue(), beside
             except _Raced as error:
                 raced = error.__cause__
+            except RecursionError:
+                if is_deep:
+                    raise
+                return self._define(names, begin, changed, is_deep=True)
         raise RuntimeError(f"another thread keeps changing a global: {raced}") from raced
 
     def bind(self, definer: _Definer, key: Key, value: Any) -> None:
@@ -1281,6 +1396,8 @@ class Definitions:
         try:
             definer.bind(key, (part.number, part.version, part.version == 1, home, name, value))
         except Exception as error:
+            if type(error) is RecursionError and definer.left is None:
+                raise
             raise _named(error, what) from error
         definer.watched.add_part(part)
         definer.versions[part.number] = part.version

@@ -650,6 +650,22 @@ def fill_new(made: Any, state: Any) -> None:
     fill_slots(made, slots or {})
 
 
+def make_plain(cls: Any, attributes: dict[str, Any], slots: dict[str, Any]) -> Any:
+    """Makes an object with some of its attributes, without the `__new__` of its class."""
+    made = object.__new__(cls)
+    fill_plain(made, (attributes, slots))
+    return made
+
+
+def fill_plain(made: Any, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """Gives an object all its attributes, in their order, without methods of its class."""
+    if state[0]:
+        vars(made).clear()
+        vars(made).update(state[0])
+    for name, value in state[1].items():
+        object.__setattr__(made, name, value)
+
+
 def find_logger(name: str, kind: Any) -> Any:
     """Returns the logger of this name, which has this class in the program."""
     import logging

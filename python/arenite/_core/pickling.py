@@ -718,7 +718,7 @@ class Function:
         if not picklers or self._source is None:
             return False
         memo = picklers[0].memo.copy()
-        return any(_has_identity(memo[key][1]) for key in memo.keys() & self._source[1].memo.copy().keys())
+        return any(has_identity(memo[key][1]) for key in memo.keys() & self._source[1].memo.copy().keys())
 
     def call(
         self, call: Any, kind: int, private: bool, beside: Callable[[Arena | None, bool], Beside] = Arguments
@@ -770,7 +770,7 @@ _VALUES_OF_LIBRARIES = frozenset(
 )
 
 
-def _has_identity(obj: Any) -> bool:
+def has_identity(obj: Any) -> bool:
     """Whether a task can change an object, or tells it from an equal one."""
     kind = type(obj)
     if kind in _CHANGED:

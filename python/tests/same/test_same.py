@@ -24,8 +24,8 @@ import backends  # noqa: E402
 
 SCRIPTS = {
     **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "edits": ("numpy",), "identity": ()},
-    **{"inputs": (), "joins": (), "kinds": (), "lookups": (), "modules": (), "odd": (), "settings": (), "shared": ()},
-    **{"sharing": ("numpy",), "starts": (), "texts": (), "together": ("numpy",), "unused": ()},
+    **{"inputs": (), "joins": (), "kinds": (), "linked": (), "lookups": (), "modules": (), "odd": (), "settings": ()},
+    **{"shared": (), "sharing": ("numpy",), "starts": (), "texts": (), "together": ("numpy",), "unused": ()},
     **{"values": ("numpy", "pandas"), "views": ("numpy",), "written": ("numpy",)},
 }
 if sys.version_info >= (3, 12):
