@@ -462,6 +462,8 @@ def _values_in(attributes: dict[str, Any]) -> dict[str, Any]:
 
 def _is_value(value: Any) -> bool:
     """Whether a value is an atom, a member of an enumeration, an object such as a date, or a tuple of these."""
+    if by_value.is_one_of(type(value), by_value.ATOMS):
+        return True
     kinds = FunctionType, property, classmethod, staticmethod, ModuleType, type
     parts = by_value.parts_of_tuples(value)
     return not any(issubclass(type(one), kinds) or pickling.has_identity(one) for one in parts)
