@@ -471,7 +471,8 @@ COSTLY = {
               + (integer(2**8) + b"\x85te") * 2, b")", text("C")), "for 8 bytes"),
     "an element with many columns without memory": (
         array(b"](" + b"".join(
-            text(f"f{number}") + text("|V0" if number else "|i1") + b"\x86" for number in range(10_000)) + b"e", integer(8) + b"\x85", text("C")), "for 8 bytes"),
+            text(f"f{number}") + text("|V0" if number else "|i1") + b"\x86" for number in range(10_000)) + b"e",
+            integer(8) + b"\x85", text("C")), "for 8 bytes"),
     "a text beyond Unicode": (
         call("arenite._core.plain", "_scalar", b"C\x04\x00\x00\x2a\x00", text("<U1")), "characters that are none"),
     "an array of another array": (array(text("(2000000000)f8"), b")", text("C")), "type"),

@@ -534,7 +534,7 @@ def _reduce_lru_cache(_: pickling.Pickler, cache: Any) -> Any:
     # `functools.update_wrapper` has copied the others.
     own = {name: value for name, value in vars(cache).items() if getattr(cache.__wrapped__, name, cache) is not value}
     own = {name: value for name, value in own.items() if name not in _OF_CACHE and can_pickle(value)}
-    return (*made, own, None, None, mirror.fill_attributes_of_function) if own else made
+    return (*made, own, None, None, mirror.fill_slots) if own else made
 
 
 def _reduce_new_type(_: pickling.Pickler, made: Any) -> Any:

@@ -426,8 +426,8 @@ def _reduce_plain(obj: Any, kind: Any) -> Any:
         return NotImplemented
     state = _state_of(obj)
     first = tuple(map(_values_in, state))
-    is_in_cycles = has_hash and [*map(len, first)] != [*map(len, state)]
-    if not (has_getattr or (has_setattr and state[1]) or is_in_cycles):
+    may_be_in_cycle = has_hash and [*map(len, first)] != [*map(len, state)]
+    if not (has_getattr or (has_setattr and state[1]) or may_be_in_cycle):
         return NotImplemented
     return mirror.make_plain, (kind, *first), state, None, None, mirror.fill_plain
 

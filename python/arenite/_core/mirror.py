@@ -497,10 +497,6 @@ def make_lru_cache(function: Any, parameters: dict[str, Any]) -> Any:
     return lru_cache(**parameters)(function)
 
 
-def fill_attributes_of_function(made: Any, attributes: dict[str, Any]) -> None:
-    vars(made).update(attributes)
-
-
 def make_singledispatch(function: Any) -> Any:
     from functools import singledispatch
 
@@ -600,21 +596,23 @@ def find_in(home: str, name: str) -> Any:
     return getattr(import_module(home), name)
 
 
+def _find(home: str, name: str) -> Any:
+    """Returns an object of an importable module; None if the program has added it to the module."""
+    try:
+        return find_in(home, name)
+    except (ImportError, AttributeError):
+        return None
+
+
 def find_or_make(home: str, name: str, kind: Any) -> Any:
     """Returns an object of an importable module; a new one if the program has added it to the module."""
-    try:
-        found = find_in(home, name)
-    except (ImportError, AttributeError):
-        found = None
+    found = _find(home, name)
     return found if type(found) is kind else kind.__new__(kind)
 
 
 def find_or_call(home: str, name: str, kind: str, make: Any, arguments: tuple[Any, ...]) -> Any:
     """Like `find_or_make`, for an object of a type with this name that a call makes."""
-    try:
-        found = find_in(home, name)
-    except (ImportError, AttributeError):
-        found = None
+    found = _find(home, name)
     return found if type(found).__name__ == kind else make(*arguments)
 
 
