@@ -83,7 +83,8 @@ def test_fragments_for_other_schedulers(tmp_path):
 
 
 RECIPES = re.split(r"^## ", (ROOT / "docs/recipes.md").read_text(), flags=re.MULTILINE)[1:]
-NEEDED_BY_RECIPES = {"20 GB CSV": ["pyarrow"], "A service in FastAPI": ["fastapi", "httpx"], "tqdm over a pool": ["tqdm"]}
+NEEDED_BY_RECIPES = {"20 GB CSV": ["pyarrow"], "tqdm over a pool": ["tqdm"]}
+NEEDED_BY_RECIPES |= {"A service in FastAPI": ["fastapi", "uvicorn", "httpx"]}
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.partition("\n")[0])
