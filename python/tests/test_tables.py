@@ -1210,6 +1210,49 @@ def test_several_parts_widen_one_column(tmp_path, workers):
     assert table["s"].to_pylist()[-1] == "0x"
 
 
+@pytest.mark.leaves("descriptors of polars' threads")
+@pytest.mark.parametrize("late", [1500, 9000, 29_999])
+def test_types_of_a_scan_widen(tmp_path, executor, late):
+    """The oracle are libraries that look at all rows before they choose a type."""
+    polars, duckdb = pytest.importorskip("polars"), pytest.importorskip("duckdb")
+    path = tmp_path / "wide.csv"
+    rows = range(30_000)
+    number, text = [n / 2 if n >= late else n for n in rows], [f"x{n}" if n >= late else n / 4 for n in rows]
+    lines = [f"{n},{number[n]},{text[n]},{n % 7},{'' if n < late else n}" for n in rows]
+    path.write_text("whole,number,text,few,empty\n" + "\n".join(lines) + "\n")
+    options = {"part_bytes": 20_000, "executor": executor}
+    with pytest.raises(arenite.TableError, match=rf'row {late + 1}, .* is not .* widen=True'):
+        list(arenite.scan_csv(path, **options))
+    scan = arenite.scan_csv(path, widen=True, types={"few": "float64"}, **options)
+    assert scan.schema == arenite.read_csv(path, widen=True, types={"few": "float64"}, **options).schema
+    found = pa.Table.from_batches(scan)
+    assert found.num_rows == len(rows) and found.schema == scan.schema
+    theirs = polars.read_csv(path, infer_schema_length=None)
+    ducks = duckdb.read_csv(str(path), sample_size=-1)
+    for name, kind in {"whole": "int64", "number": "double", "text": "string"}.items():
+        assert str(scan.schema.field(name).type) == kind
+        expected = theirs[name].to_list()
+        assert found[name].to_pylist() == expected == [value for (value,) in ducks.select(name).fetchall()]
+    assert str(scan.schema.field("few").type) == "double"
+    with pytest.raises(arenite.TableError, match='"x.*" is not double'):
+        list(arenite.scan_csv(path, widen=True, types={"text": "float64"}, **options))
+    lines = tmp_path / "wide.json"
+    lines.write_text("".join(f'{{"n": {one}}}\n' for one in number))
+    scanned = pa.Table.from_batches(arenite.scan_json(lines, widen=True, **options))
+    assert scanned["n"].to_pylist() == polars.read_ndjson(lines, infer_schema_length=None)["n"].to_list()
+
+
+def test_a_scan_of_a_pipe_does_not_widen(tmp_path, executor):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writing = threading.Thread(target=path.write_text, args=("a\n1\n",))
+    writing.start()
+    with pytest.raises(arenite.TableError, match="reads the files twice, and this one can be read only once"):
+        arenite.scan_csv(path, widen=True, executor=executor)
+    with harness.waiting("the pipe to be read"):
+        writing.join()
+
+
 def frames():
     """The same rows as pandas, polars, pyarrow and a dict hold them."""
     pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")

@@ -27,7 +27,7 @@ import pyarrow.compute as _compute  # noqa: F401
 from . import write as write
 from .column import apply as apply
 from .reader import Scan as Scan
-from .reader import make_plan, read_all
+from .reader import make_plan, make_scan, read_all
 from .table import Part as Part
 from .table import Table as Table
 
@@ -156,6 +156,7 @@ def scan_csv(
     header: bool = True,
     schema: Any = None,
     types: Mapping[str, Any] | None = None,
+    widen: bool = False,
     by_name: bool = False,
     file_column: str | None = None,
     part_bytes: int | None = None,
@@ -164,13 +165,14 @@ def scan_csv(
 ) -> Scan:
     """Prepares to read CSV files part by part, for more than fits into memory. The options are those of `read_csv`.
 
-    There is no `widen`, because widening may need all rows.
+    With `widen`, all parts are read at once to find types that fit all rows, the same as those of `read_csv`, and again
+    when they are asked for. Columns in `types` keep their types.
     """
     plan = make_plan(
-        source, "csv", executor, delimiter=delimiter, header=header, schema=schema, types=types, by_name=by_name,
-        file_column=file_column, part_bytes=part_bytes,
+        source, "csv", executor, delimiter=delimiter, header=header, schema=schema, types=types, widen=widen,
+        by_name=by_name, file_column=file_column, part_bytes=part_bytes,
     )  # fmt: skip
-    return Scan(plan, progress)
+    return make_scan(plan, progress)
 
 
 def scan_json(
@@ -178,6 +180,7 @@ def scan_json(
     *,
     schema: Any = None,
     types: Mapping[str, Any] | None = None,
+    widen: bool = False,
     by_name: bool = False,
     file_column: str | None = None,
     part_bytes: int | None = None,
@@ -186,10 +189,10 @@ def scan_json(
 ) -> Scan:
     """Prepares to read files with one JSON object per line part by part, as `scan_csv` does CSV."""
     plan = make_plan(
-        source, "json", executor, schema=schema, types=types, by_name=by_name, file_column=file_column,
+        source, "json", executor, schema=schema, types=types, widen=widen, by_name=by_name, file_column=file_column,
         part_bytes=part_bytes,
     )  # fmt: skip
-    return Scan(plan, progress)
+    return make_scan(plan, progress)
 
 
 def scan_parquet(
@@ -197,11 +200,14 @@ def scan_parquet(
     *,
     schema: Any = None,
     types: Mapping[str, Any] | None = None,
+    widen: bool = False,
     by_name: bool = False,
     file_column: str | None = None,
     progress: bool | str = False,
     executor: Executor | Configured | None = None,
 ) -> Scan:
     """Prepares to read the row groups of Parquet files one by one, as `scan_csv` does the parts of CSV files."""
-    plan = make_plan(source, "parquet", executor, schema=schema, types=types, by_name=by_name, file_column=file_column)
-    return Scan(plan, progress)
+    plan = make_plan(
+        source, "parquet", executor, schema=schema, types=types, widen=widen, by_name=by_name, file_column=file_column
+    )
+    return make_scan(plan, progress)

@@ -84,7 +84,11 @@ class Plan:
 
     def is_repeatable(self) -> bool:
         """Whether the files can be read again."""
-        return all(os.path.isfile(file) for file in self.files)
+        return self.first_pipe() is None
+
+    def first_pipe(self) -> str | None:
+        """Returns the first file that cannot be read again."""
+        return next((file for file in self.files if not os.path.isfile(file)), None)
 
     def opens_files(self, file: str) -> bool:
         """Whether workers can open a file."""

@@ -74,8 +74,27 @@ def read_all(plan: Plan, errors: Literal["raise", "report"], progress: bool | st
         bar.close(table is not None)
 
 
-def _attempt(plan: Plan, errors: str, bar: Bar) -> tuple[Any, Table | None]:
-    """Reads all parts with this schema. Returns the table, or a schema with which reading must begin again."""
+def make_scan(plan: Plan, progress: bool | str) -> Scan:
+    """Prepares to read part by part. If types may be widened, reads all parts for it."""
+    if plan.widen and plan.spec.format != "parquet":
+        if (pipe := plan.first_pipe()) is not None:
+            text = "widen=True reads the files twice, and this one can be read only once: pass types= or schema="
+            raise TableError.at(text, file=pipe)
+        bar = Bar(progress, sum(plan.lens))
+        is_done = False
+        try:
+            # Failures for other reasons come again when the parts are read.
+            wider, _ = _attempt(plan, "report", bar, keeps=False)
+            is_done = True
+        finally:
+            bar.close(is_done)
+        plan.schema = plan.schema if wider is None else wider
+    return Scan(plan, progress)
+
+
+def _attempt(plan: Plan, errors: str, bar: Bar, keeps: bool = True) -> tuple[Any, Table | None]:
+    """Reads all parts with this schema. Returns the table, or a schema with which reading must begin again. `keeps`:
+    whether the table has the parts."""
     made, rows, wider = Collector(plan.columns(), errors, plan.tasks), Rows(plan), None
     call = shared.Caller(plan.tasks, Read(plan.spec, plan.schema), f"read_{plan.spec.format}")
     for task, future in closing(in_order(_starts(plan, call), plan.ahead)):
@@ -85,7 +104,7 @@ def _attempt(plan: Plan, errors: str, bar: Bar) -> tuple[Any, Table | None]:
         count = None
         try:
             data = plan.reply(future, task.origin, count=lambda: rows.before(task))
-            is_over = wider is not None
+            is_over = wider is not None or not keeps
             count = len(received(data, task.origin, plan.tasks)) if is_over else made.add(data, task.origin)
         except TableError as error:
             found = None
