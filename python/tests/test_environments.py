@@ -1,6 +1,7 @@
 """Where programs run: started in any way, in any process, with any search path."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -164,6 +165,38 @@ def test_tests_of_users(tmp_path, mode):
 def value(cell):
     """What the cell's last expression is, as text; what a task printed may come before it or after."""
     return next(output["data"]["text/plain"] for output in cell.outputs if "data" in output)
+
+
+@pytest.mark.leaves("sockets of the notebook's client")
+def test_tracebacks_name_cells():
+    """As those of IPython do, for the same calls in the notebook's own process."""
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    cells = [
+        "import arenite\nimport statistics\nexecutor = arenite.Executor(1)",
+        "def inner(values):\n    return statistics.mean(values)  # without values\n\n\nclass Model:\n"
+        "    def run(self, values):\n        return [inner(one) for one in values]",
+        "def outer():\n    try:\n        Model().run([()])\n    except Exception as error:\n"
+        "        raise ValueError('outer') from error",
+        "executor.submit(outer).result()",
+        "outer()",
+        "executor.submit(lambda: 1 // len('')).result()",
+        "list(executor.map(lambda n: 1 // n, [0]))",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    with harness.waiting("a notebook to run"):
+        nbclient.NotebookClient(notebook, timeout=None, kernel_name="python3", allow_errors=True).execute()
+    traces = [re.sub(r"\x1b\[[\d;]*m", "", "\n".join(cell.outputs[-1]["traceback"])) for cell in notebook.cells[3:]]
+    submitted, called = (set(re.findall(r"Cell In\[(\d+)\], line (\d+)", trace)) for trace in traces[:2])
+    # IPython names the line at which `outer` is, also for the first exception.
+    assert submitted - {("4", "1"), ("3", "3")} == called - {("5", "1")} == {("2", "2"), ("2", "7"), ("3", "5")}
+    assert ("3", "3") in submitted
+    remote = traces[0][traces[0].index("Traceback (most recent call last)") :]
+    assert "Cell In[2], line 2, in inner\n    return statistics.mean(values)  # without values\n" in remote
+    assert "ipykernel" not in remote and "statistics.py" in remote
+    for number, trace in enumerate(traces[2:], 6):
+        assert f"Cell In[{number}], line 1, in <lambda>\n    {cells[number - 1]}\n" in trace, trace
 
 
 @pytest.mark.leaves("sockets of the notebook's client")

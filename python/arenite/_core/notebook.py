@@ -1,7 +1,9 @@
-"""Notebooks: the output of tasks appears below the cell that has run them."""
+"""Notebooks: the output of tasks appears below the cell that has run them, and tracebacks name cells."""
 
 from __future__ import annotations
 
+import linecache
+import re
 from typing import TYPE_CHECKING, Any
 
 from . import dispatch
@@ -14,6 +16,31 @@ if TYPE_CHECKING:
 
 #: The shell whose cells are followed.
 _shell: Any = None
+
+
+#: A frame in a traceback, and the indentation of its line of source.
+_FRAME = re.compile(r'^([ |]*)File "(.+)", line (\d{1,9})(.*\n)(\1  )?', re.MULTILINE)
+
+
+def name_cells(text: str) -> str:
+    """Names the cells of a notebook in a traceback as IPython does, `Cell In[3], line 2`, with their source."""
+    ipython = imported("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    describe = getattr(getattr(shell, "compile", None), "format_code_name", None)
+    if describe is None:
+        return text
+
+    def named(frame: re.Match[str]) -> str:
+        indent, file, line, rest, source = frame.groups()
+        name = describe(file)
+        if name is None:
+            return frame[0]
+        # The worker has the source of functions with a name only.
+        if source is None and (code := linecache.getline(file, int(line)).strip()):
+            source = f"{indent}  {code}\n"
+        return f"{indent}{' '.join(name)}, line {line}{rest}{source or ''}"
+
+    return _FRAME.sub(named, text)
 
 
 def follow_cells(all_workers: Iterable[Workers]) -> None:
