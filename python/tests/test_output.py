@@ -1,10 +1,13 @@
 """What tasks print with `output="plain"`, byte for byte: as what tasks of the standard library print."""
 
+import contextlib
 import itertools
 import os
 import re
 import socket
 import sys
+import termios
+import textwrap
 
 import harness
 import pytest
@@ -254,3 +257,89 @@ def test_a_worker_that_is_killed_before_its_pipes_are_read_leaves_none():
     with harness.waiting("the receiver"):
         receiver.close()
     assert not set(harness.descriptors().values()) - set(before.values())
+
+
+BARS = """
+    import multiprocessing, os, sys, time
+    import arenite
+    from tqdm import tqdm
+    from concurrent.futures import ProcessPoolExecutor
+
+    turn = multiprocessing.Value("i", 0)
+
+    def wait_for(number):
+        while turn.value < number:
+            time.sleep(0.001)
+
+    def steps(n):
+        # Each task writes in its turn, so that the order is the same for every pool.
+        wait_for(n)
+        bar = tqdm(total=5, desc=f"task {n}", position=n, mininterval=0, bar_format="{desc} {bar} {n}/{total}", ncols=40, ascii=True)
+        turn.value += 1
+        for step in range(1, 6):
+            wait_for(step * 3 + n)
+            bar.update()
+            turn.value += 1
+        wait_for(18 + n)
+        bar.close()
+        if n == 2:
+            print("x", end="", file=sys.stderr)
+            print("y\\n", file=sys.stderr)
+            for part in ("\\rcounting 1", "\\rcounting 2", " and", " more\\n", "\\n", "\\n\\n", "z\\n"):
+                sys.stderr.write(part)
+                sys.stderr.flush()
+        turn.value += 1
+        return n
+
+    if __name__ == "__main__":
+        fork = multiprocessing.get_context("fork")
+        make = {
+            "labelled": lambda: arenite.Executor(3),
+            "plain": lambda: arenite.Executor(3, output="plain"),
+            "stdlib": lambda: ProcessPoolExecutor(3, mp_context=fork),
+        }[sys.argv[1]]
+        with make() as ex:
+            assert list(ex.map(steps, range(3))) == [0, 1, 2]
+"""
+
+
+def in_terminal(folder, which):
+    """What a program with progress bars writes to its terminal."""
+    program = folder / f"{which}.py"
+    program.write_text(textwrap.dedent(BARS))
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(ours, (24, 80))
+    with harness.subprocess.Popen([sys.executable, str(program), which], stderr=theirs) as process:
+        os.close(theirs)
+        written = b""
+        # Linux reports an error when no process has the terminal.
+        with contextlib.suppress(OSError), harness.waiting("a program with progress bars"):
+            while more := os.read(ours, 1 << 16):
+                written += more
+    os.close(ours)
+    assert process.returncode == 0, written
+    return written.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("which", ["labelled", "plain"])
+def test_progress_bars_in_a_terminal(tmp_path, which):
+    """Bars are where the standard library has them, and other lines are as without bars."""
+    pytest.importorskip("tqdm")
+    ours, theirs = in_terminal(tmp_path, which), in_terminal(tmp_path, "stdlib")
+    label = re.compile(r"^\(arenite:\d\) ", re.MULTILINE)
+    assert ("(arenite:" in ours) == (which == "labelled")
+    ours = label.sub("", ours)
+    # Other lines may come later than bars.
+    start = theirs.index("xy\n")
+    assert ours.startswith(theirs[:start])
+    assert sorted(ours.splitlines()) == sorted(theirs.splitlines())
+
+
+def test_progress_bars_without_a_terminal():
+    """Only their last state is printed."""
+    pytest.importorskip("tqdm")
+    end = harness.script(BARS, "labelled")
+    assert (end.code, end.left) == (0, []), end
+    lines = [re.sub(r"^\(arenite:\d\) ", "", line) for line in end.err.splitlines()]
+    bars = [f"task {n} {'#' * 29} 5/5" for n in range(3)]
+    assert sorted(lines) == sorted([*bars, "xy", "", "counting 2 and more", "", "", "", "z"])

@@ -125,7 +125,8 @@ class Executor(BaseExecutor):
         tasks without a copy.
     :param cancel_running: Whether `Future.cancel()` and `shutdown(cancel_futures=True)` end tasks that run.
     :param output: What happens to lines that tasks print: "labelled" prints them to `sys.stdout` and `sys.stderr` with
-        the number of the worker, "plain" as they are; None drops them.
+        the number of the worker, "plain" as they are; None drops them. Progress bars such as tqdm's are drawn in the
+        terminal of this process in both; without a terminal, "labelled" prints the last state of each.
     :param logging: "forward" sends records that tasks make with the module `logging` to the handlers of this process,
         at the levels that loggers have in this process now. "auto" does so if this process has handlers, and
         `initializer` adds none in the worker. With None, workers use their own `logging`. Sandboxed workers send no
@@ -263,7 +264,7 @@ class Executor(BaseExecutor):
             workers.end_with(workers.definitions.close)
             setup = start.setup(
                 workers.definitions, initializer, initargs, preload, workers.private, limit,
-                mode is not None, env, log, plain, imports, lookups, python, loaded,
+                mode is not None, env, log, plain, _bars(output, mode), imports, lookups, python, loaded,
             )
             workers.output = dispatch.register(_printer(output, label))
             workers.engine = _arenite.Engine(
@@ -605,6 +606,18 @@ def cancelled() -> bool:
     Only needed with `Executor(cancel_running=False)`; otherwise a task that is cancelled is ended.
     """
     return _arenite.is_cancelled()
+
+
+def _bars(output: Output | Callable[[str, int, str], None], mode: str | None) -> str | None:
+    """Returns the terminal for the progress bars of tasks: "" if there is none, None to leave bars among the lines."""
+    if output not in ("labelled", "plain") or mode is not None:
+        return None
+    try:
+        if sys.stderr.isatty():
+            return f"/proc/{os.getpid()}/fd/{sys.stderr.fileno()}"
+    except (AttributeError, OSError, ValueError):
+        pass  # No stream, or one without a descriptor.
+    return "" if output == "labelled" else None
 
 
 def _printer(output: Output | Callable[[str, int, str], None], label: str) -> Callable[[str, int, str], None]:

@@ -1,9 +1,11 @@
-"""The worker's side of `output`: prints into pipes that the program reads."""
+"""The worker's side of `output`: prints into pipes that the program reads, and progress bars to its terminal."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from _thread import _local
 
 from .. import _arenite
 
@@ -50,3 +52,99 @@ def _send(address: tuple[str, bytes], number: int, ends: tuple[int, int]) -> boo
         return False
     finally:
         connection.close()
+
+
+class _Bar(_local):
+    """The bar that a thread is writing."""
+
+    #: Its text, and the number of lines below the cursor where it is.
+    text: str | None = None
+    below = 0
+    #: Whether the last text was a part of a line.
+    is_in_line = False
+
+
+class _Errors(io.TextIOWrapper):
+    """Error output without progress bars, such as tqdm's: they go to the terminal of the program, whole.
+
+    A bar begins with a carriage return. One that is not on the line of the cursor comes in three parts: line feeds, the
+    bar, and as many steps up. Without a terminal, only the last state of a bar that stays is printed, as a line.
+    """
+
+    _UP = "\x1b[A"
+
+    def show_bars(self, terminal: str, replaced: io.TextIOWrapper) -> None:
+        self._replaced = replaced
+        self._bar = _Bar()
+        self._terminal = None
+        if terminal:
+            try:
+                self._terminal = os.open(terminal, os.O_WRONLY | os.O_NOCTTY)
+            except OSError:
+                pass  # It is of another user, or closed by now.
+
+    def write(self, text: str, /) -> int:
+        bar, count = self._bar, len(text)
+        is_feed = bool(text) and not text.strip("\n")
+        is_bar = text[:1] == "\r" and "\n" not in text
+        if bar.below and text:
+            if bar.text is None and is_bar:
+                bar.text = text
+                return count
+            if bar.text is not None and text == self._UP * bar.below:
+                self._show("\n" * bar.below + bar.text + text)
+                bar.text, bar.below = None, 0
+                return count
+            self._settle()
+        if is_bar:
+            bar.text, bar.is_in_line = text, False
+            self._show(text)
+        elif bar.text is not None and (is_feed or text and bar.text.strip()):
+            # It continues the line of the bar.
+            line, feed, rest = text.partition("\n")
+            self._show(line + feed)
+            bar.text += line
+            if feed:
+                whole, bar.text = bar.text.strip("\r"), None
+                if self._terminal is None and whole.strip():
+                    super().write(whole.rstrip() + feed)
+                self.write(rest)
+        elif is_feed and not bar.is_in_line:
+            bar.below = count
+        elif text:
+            bar.text, bar.is_in_line = None, text[-1] != "\n"
+            super().write(text)
+        return count
+
+    def end_task(self) -> None:
+        """Prints what is left of a task, and flushes."""
+        self._settle()
+        self.flush()
+
+    def _settle(self) -> None:
+        """Writes line feeds that were not those of a bar, and what has followed them."""
+        bar = self._bar
+        if bar.below:
+            super().write("\n" * bar.below)
+            bar.below = 0
+            if bar.text is not None:
+                self._show(bar.text)
+
+    def _show(self, text: str) -> None:
+        if self._terminal is not None:
+            try:
+                os.write(self._terminal, text.encode(errors="replace"))
+            except OSError:
+                pass  # The terminal is closed.
+
+
+def show_bars(terminal: str) -> None:
+    """Sends progress bars of this process to a terminal; "" if there is none."""
+    old = sys.stderr
+    if type(old) is not io.TextIOWrapper:
+        return
+    old.flush()
+    # The old stream stays usable, and its descriptor open.
+    pipe = open(old.fileno(), "wb", closefd=False)  # noqa: SIM115
+    sys.stderr = made = _Errors(pipe, old.encoding, old.errors, line_buffering=True)
+    made.show_bars(terminal, old)

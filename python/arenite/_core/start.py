@@ -182,13 +182,14 @@ def setup(
     env: Mapping[str, str] | None,
     log: tuple[Any, ...] | None,
     output: tuple[str, bytes] | None,
+    bars: str | None,
     imports: tuple[str, bool] | None,
     lookups: tuple[str, bytes] | None,
     python: str | None,
     template: bytes | None,
 ) -> bytes:
     """Returns the pickled arguments of `worker.start`. `log`: how records are forwarded; `output`: where output goes,
-    None for the engine; `imports`: the file with the names of modules, and whether workers keep reading it;
+    None for the engine; `bars`: see `printing.show_bars`; `imports`: the file with the names of modules, and whether workers keep reading it;
     `lookups`: where workers ask for names; `template`: the arguments of the template."""
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
@@ -216,6 +217,7 @@ def setup(
         "key": None if sandboxed else _key(),
         "log": log,
         "output": output,
+        "bars": bars,
         "imports": imports,
         "lookups": lookups,
         # For workers that are not copied from a template.

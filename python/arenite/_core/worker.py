@@ -162,6 +162,10 @@ def start(setup: bytes) -> str | None:
         from . import printing
 
         printing.redirect(given["output"])
+    if given["bars"] is not None:
+        from . import printing
+
+        printing.show_bars(given["bars"])
     # Descriptor 2, not `sys.stderr`: the engine reads the traceback.
     faulthandler.enable(2)
     _arena = _arenite.TaskArena()
@@ -287,7 +291,7 @@ def flush() -> None:
     """Flushes the output of the task, so that it is attributed to the task."""
     try:
         sys.stdout.flush()
-        sys.stderr.flush()
+        getattr(sys.stderr, "end_task", sys.stderr.flush)()
     except (AttributeError, MemoryError, OSError, ValueError):
         pass  # The task has closed or replaced them, or uses all memory.
 
