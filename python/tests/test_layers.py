@@ -24,6 +24,7 @@ FOREIGN = {
     "_at_fork_reinit", "_is_owned", "_register_atexit", "_set_native_id", "_shutdown",  # threading
     "_run_exitfuncs",  # atexit
     "_slotnames",  # copyreg
+    "_local",  # _thread
     "_registry",  # weakref
     "_backend", "_lock", "_mmap", "_n_jobs",  # joblib and numpy
     "_replace",  # namedtuple
