@@ -13,6 +13,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use crate::layout::Layout;
+
 /// Stands for the arena of the task that this worker runs. The arenas of engines have numbers from 1.
 pub const TASK: u64 = 0;
 /// Stands for memory outside arenas: sealed memory files and snapshots. The workers of every engine map them, except
@@ -200,6 +202,8 @@ pub struct Buffer {
     len: usize,
     /// Whether a task that gets this buffer may write to the memory.
     lent: bool,
+    /// The bytes that the task reads or writes, if it is not all of them.
+    layout: Option<Layout>,
     /// Whether [`find`](Self::find) was called with an address in a private copy.
     of_private: bool,
 }
@@ -213,6 +217,7 @@ impl Buffer {
             start: 0,
             len,
             lent: false,
+            layout: None,
             of_private: false,
         }
     }
@@ -244,6 +249,7 @@ impl Buffer {
                 start: at,
                 len,
                 lent: false,
+                layout: None,
                 of_private: false,
             }),
             Bytes::Private(copy) => {
@@ -318,6 +324,12 @@ impl Buffer {
         let first = self.memory.key.0 + self.start;
         first..first + self.len
     }
+
+    /// Returns the bytes that a task reads or writes.
+    pub fn layout(&self) -> Layout {
+        let all = || Layout::new(self.addresses().start, self.len, &[], &[]);
+        self.layout.clone().unwrap_or_else(all)
+    }
 }
 
 /// Maps a sealed memory file. The caller keeps the descriptor.
@@ -390,6 +402,22 @@ impl Buffer {
         self.lent
     }
 
+    /// Returns this buffer for an array of these bytes that has gaps, and elements. `address`: that of its first
+    /// element. A task writes to no other bytes.
+    fn for_array(
+        &self,
+        address: usize,
+        itemsize: usize,
+        shape: Vec<usize>,
+        strides: Vec<isize>,
+    ) -> Self {
+        Self {
+            memory: Arc::clone(&self.memory),
+            layout: Some(Layout::new(address, itemsize, &shape, &strides)),
+            ..*self
+        }
+    }
+
     /// Returns a buffer of the same bytes that is lent for writing to one task.
     pub fn lend(&self) -> PyResult<Self> {
         if !self.memory.writable {
@@ -400,6 +428,7 @@ impl Buffer {
         Ok(Self {
             memory: Arc::clone(&self.memory),
             lent: true,
+            layout: self.layout.clone(),
             ..*self
         })
     }

@@ -192,9 +192,10 @@ impl Shared {
         let long = long.map(raw::Buffer::read);
         let buffers = sent.buffers.iter().map(|buffer| {
             if buffer.is_lent() {
-                // SAFETY: no Rust reference to these bytes exists (see `Memory`). No other task has a loan that
-                // overlaps them: `send` has called `Loans::check`, and keeps the lock until it has entered this loan.
-                unsafe { raw::Buffer::write(buffer.array()) }
+                // SAFETY: no Rust reference to these bytes exists (see `Memory`). Of these bytes, the task changes those
+                // of its array, which no other task has borrowed, and which are in no other array of this task: `send`
+                // has called `Loans::check`, and keeps the lock until it has entered this loan.
+                unsafe { raw::Buffer::write_parts(buffer.array()) }
             } else {
                 raw::Buffer::read(buffer.array())
             }
@@ -214,14 +215,14 @@ impl Shared {
             let long = self.copy_long(py, engine, sent)?;
             let (lent, read): (Vec<_>, Vec<_>) =
                 sent.buffers.iter().partition(|buffer| buffer.is_lent());
-            let addresses = |buffers: Vec<&PyRef<'_, Buffer>>| -> Vec<_> {
-                buffers.iter().map(|buffer| buffer.addresses()).collect()
+            let layouts = |buffers: Vec<&PyRef<'_, Buffer>>| -> Vec<_> {
+                buffers.iter().map(|buffer| buffer.layout()).collect()
             };
-            let lent = addresses(lent);
+            let lent = layouts(lent);
             let mut loans = lock(&self.loans);
             if !lent.is_empty() {
                 loans
-                    .check(&lent, &addresses(read))
+                    .check(&lent, &layouts(read))
                     .map_err(Refusal::Overlap)?;
             }
             let pending = Pending::new(submit(engine, Self::pack(sent, long)));

@@ -17,6 +17,7 @@ mod buffer;
 mod engine;
 mod events;
 mod failure;
+mod layout;
 mod loans;
 mod numpy_memory;
 mod options;

@@ -260,7 +260,7 @@ unsafe impl Host for ActorHost<'_> {
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable> {
         self.host.read(extent)
     }
-    fn lend(&self, _: Extent, _: u64) -> Result<NonNull<u8>, Unreachable> {
+    fn lend(&self, _: Extent, _: u64, _: bool) -> Result<NonNull<u8>, Unreachable> {
         Err(Unreachable(
             "an actor cannot retain an array that others will change".into(),
         ))

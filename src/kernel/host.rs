@@ -21,8 +21,10 @@ pub(crate) unsafe trait Host {
     /// Returns the address in this process of an array that the job reads.
     fn read(&self, extent: Extent) -> Result<NonNull<u8>, Unreachable>;
     /// Returns the address of an array that the job changes, writable until the job ends. Also makes the `behind` bytes
-    /// that follow the array writable: whole pages that belong to no other array.
-    fn lend(&self, extent: Extent, behind: u64) -> Result<NonNull<u8>, Unreachable>;
+    /// that follow the array writable: whole pages that belong to no other array. `has_gaps`: whether the job changes
+    /// only a part of the array, so that its other arrays may have bytes in between.
+    fn lend(&self, extent: Extent, behind: u64, has_gaps: bool)
+    -> Result<NonNull<u8>, Unreachable>;
     /// Maps a sealed memory file of the supervisor. If the file is not sealed as a whole, maps only `bytes` (offset and
     /// length), which do not change while a job has them.
     fn open_file(&self, name: FileName, bytes: (u64, u64)) -> Result<Arc<SealedFile>, BadArgument>;

@@ -313,17 +313,18 @@ pub(super) fn array_mut_at<T: Element>(
     shape: Shape,
     host: &HostRef<'_>,
 ) -> Result<ArrayMut<T>, BadArgument> {
-    window_at(extent, shape, host, host.0.count_of_moved(extent))
+    window_at(extent, shape, host, (host.0.count_of_moved(extent), false))
 }
 
-/// Returns the array of this shape at `extent`, which is lent to the job. `count` counts its handles.
+/// Returns the array of this shape at `extent`, which is lent to the job. `count` counts its handles; `has_gaps` as for
+/// [`Host::lend`](super::Host::lend).
 pub(super) fn window_at<T: Element>(
     extent: Extent,
     shape: Shape,
     host: &HostRef<'_>,
-    count: &'static LaneCount,
+    (count, has_gaps): (&'static LaneCount, bool),
 ) -> Result<ArrayMut<T>, BadArgument> {
-    let ptr = host.0.lend(extent, 0)?;
+    let ptr = host.0.lend(extent, 0, has_gaps)?;
     check_alignment::<T>(ptr, extent)?;
     // SAFETY: `lend` guarantees that the bytes stay mapped while there are handles, and writable until the job ends, or
     // longer if they moved. If the array moved into this job, the supervisor has the only other handle, and gives the
@@ -396,7 +397,7 @@ impl<T: Element> LentRange<T> {
         let (start, behind) = unpack(words.0.word()?, extent);
         let start = usize::try_from(start).map_err(|_| Malformed)?;
         let end = start.checked_add(shape.rows()).ok_or(Malformed)?;
-        let first = host.0.lend(extent, behind)?;
+        let first = host.0.lend(extent, behind, false)?;
         check_alignment::<T>(first, extent)?;
         Ok(Self {
             first,

@@ -105,19 +105,20 @@ pub fn map_sealed(file: OwnedFd) -> io::Result<Array<u8>> {
 #[derive(Debug)]
 pub struct Buffer {
     array: Array<u8>,
-    is_lent: bool,
+    access: u64,
 }
 
-/// First word of a buffer.
+/// How a job accesses a buffer: its first word.
 const READ: u64 = 0;
 const WRITE: u64 = 1;
+const WRITE_PARTS: u64 = 2;
 
 impl Buffer {
     /// Lets the job read the elements of an array. The array may be any part of a larger one.
     pub fn read(array: Array<u8>) -> Self {
         Self {
             array,
-            is_lent: false,
+            access: READ,
         }
     }
 
@@ -145,17 +146,30 @@ impl Buffer {
     pub unsafe fn write(array: Array<u8>) -> Self {
         Self {
             array,
-            is_lent: true,
+            access: WRITE,
+        }
+    }
+
+    /// Like [`write`](Self::write), for a job that changes only some of these bytes, such as the rows of a tile. Other
+    /// jobs, and other buffers of the same job, may read and change the bytes in between.
+    ///
+    /// # Safety
+    ///
+    /// What [`write`](Self::write) requires holds for the bytes that the job changes; nothing is checked. No job forms a
+    /// reference to bytes of this buffer, and no array of the same job that is no `Buffer` contains any of them.
+    pub unsafe fn write_parts(array: Array<u8>) -> Self {
+        Self {
+            array,
+            access: WRITE_PARTS,
         }
     }
 
     fn send(self, call: &mut CallWriter) {
-        let Self { array, is_lent } = self;
-        if !is_lent {
-            call.0.word(READ);
+        let Self { array, access } = self;
+        call.0.word(access);
+        if access == READ {
             return send_array(&array, call);
         }
-        call.0.word(WRITE);
         match array.location() {
             ArrayLocation::Block(block, extent) if block.arena_id() == call.0.arena() => {
                 call.0.array(extent, &array.shape());
@@ -169,12 +183,12 @@ impl Buffer {
     }
 
     fn hold(self) -> Received {
-        let Self { array, is_lent } = self;
-        match is_lent {
-            false => Received::Read(array),
-            // SAFETY: the caller of `write` guarantees that nothing else refers to the bytes while the kernel runs. The
-            // kernel is called inline, on this thread.
-            true => Received::Write(unsafe { ArrayMut::from_loan(array) }),
+        let Self { array, access } = self;
+        match access {
+            READ => Received::Read(array),
+            // SAFETY: the caller of `write` guarantees that nothing else refers to the bytes while the kernel runs, the
+            // caller of `write_parts` that the kernel forms no reference. The kernel is called inline, on this thread.
+            _ => Received::Write(unsafe { ArrayMut::from_loan(array) }),
         }
     }
 }
@@ -232,9 +246,10 @@ impl Param for Buffers<'_> {
 fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Received, BadArgument> {
     match words.0.word()? {
         READ => receive_array(words, host).map(Received::Read),
-        WRITE => {
+        access @ (WRITE | WRITE_PARTS) => {
             let (extent, shape) = read_array::<u8>(words)?;
-            window_at(extent, shape, host, host.0.count_of(extent)).map(Received::Write)
+            let how = (host.0.count_of(extent), access == WRITE_PARTS);
+            window_at(extent, shape, host, how).map(Received::Write)
         }
         _ => Err(Malformed.into()),
     }

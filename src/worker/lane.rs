@@ -162,8 +162,8 @@ pub(super) struct Lane {
     affinity: Affinity,
     /// How long the lane spins for a job while the supervisor permits spinning (`SPIN`).
     spin_limit: SpinLimit,
-    /// Extents opened for writing for the running job.
-    lent: RefCell<Vec<Extent>>,
+    /// Extents opened for writing for the running job, and whether the job changes only a part of them.
+    lent: RefCell<Vec<(Extent, bool)>>,
     /// Extents that the running job reads. The same job may not write them through a loan.
     read: RefCell<Vec<Extent>>,
     /// The sealed files that the last jobs took.
@@ -642,7 +642,7 @@ impl Lane {
         self.read.borrow_mut().clear();
         let mut lent = self.lent.borrow_mut();
         for array in left {
-            if lent.iter().any(|lent| lent.overlaps(&array.extent)) {
+            if lent.iter().any(|(lent, _)| lent.overlaps(&array.extent)) {
                 let is_sent = || sent.iter().any(|sent| sent.view.overlaps(&array.extent));
                 if array.pages != RetainedPages::Moved || is_sent() {
                     array.pages = RetainedPages::Lent;
@@ -650,11 +650,17 @@ impl Lane {
                 self.worker.pages.retain(array.extent, array.pages);
             }
         }
-        for extent in lent.drain(..) {
+        for (extent, _) in lent.drain(..) {
             self.worker.pages.lend_close(extent);
             crate::sync::point!("lend.closed");
         }
     }
+}
+
+/// Returns the extents that the job changes as a whole.
+fn without_gaps(lent: &[(Extent, bool)]) -> impl Iterator<Item = &Extent> {
+    let whole = lent.iter().filter(|(_, has_gaps)| !has_gaps);
+    whole.map(|(extent, _)| extent)
 }
 
 /// Returns whether a reply of this kind is a failure.
@@ -664,8 +670,11 @@ fn is_failure(kind: u8) -> bool {
 
 /// Checks that an extent that the job may change overlaps none of the job's other extents: two references to one byte,
 /// one of them mutable, would be undefined behaviour.
-fn check_disjoint(extent: Extent, others: &[Extent]) -> Result<(), Unreachable> {
-    match others.iter().find(|other| other.overlaps(&extent)) {
+fn check_disjoint<'a>(
+    extent: Extent,
+    mut others: impl Iterator<Item = &'a Extent>,
+) -> Result<(), Unreachable> {
+    match others.find(|other| other.overlaps(&extent)) {
         None => Ok(()),
         Some(other) => Err(Unreachable(format!(
             "the job changes {} bytes at {}, which overlap its {} bytes at {}",
@@ -685,20 +694,27 @@ unsafe impl Host for Lane {
         let ptr = view
             .pointer(extent)
             .map_err(|error| Unreachable(error.to_string()))?;
-        check_disjoint(extent, &self.lent.borrow())?;
+        check_disjoint(extent, without_gaps(&self.lent.borrow()))?;
         self.read.borrow_mut().push(extent);
         Ok(ptr)
     }
 
-    fn lend(&self, extent: Extent, behind: u64) -> Result<NonNull<u8>, Unreachable> {
+    fn lend(
+        &self,
+        extent: Extent,
+        behind: u64,
+        has_gaps: bool,
+    ) -> Result<NonNull<u8>, Unreachable> {
         let opened = extent.extended_by_pages(behind);
-        check_disjoint(opened, &self.lent.borrow())?;
-        check_disjoint(opened, &self.read.borrow())?;
+        if !has_gaps {
+            check_disjoint(opened, without_gaps(&self.lent.borrow()))?;
+            check_disjoint(opened, self.read.borrow().iter())?;
+        }
         let pages = &self.worker.pages;
         let ptr = pages
             .lend_open(opened)
             .map_err(|error| Unreachable(error.to_string()))?;
-        self.lent.borrow_mut().push(opened);
+        self.lent.borrow_mut().push((opened, has_gaps));
         crate::sync::point!("lend.opened");
         Ok(ptr)
     }

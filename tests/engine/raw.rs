@@ -15,6 +15,7 @@ tests![
     bytes_are_read_and_changed_where_they_are,
     parts_of_one_page_are_changed_by_many_workers,
     buffers_of_one_job_must_not_overlap,
+    parts_of_buffers_of_one_job_may_lie_between_each_other,
     a_loan_keeps_its_memory,
     a_worker_that_dies_with_a_loan,
     a_job_with_a_loan_is_tried_once,
@@ -149,6 +150,30 @@ fn buffers_of_one_job_must_not_overlap() {
     assert_eq!(lab.value_of(run, (apart, 1)), 0);
     assert_eq!(array.iter().map(|&x| u64::from(x)).sum::<u64>(), 100);
     assert_eq!(lab.stats().workers[0].restarts, 0);
+}
+
+/// Writes to every second byte from `first` on.
+fn fill_every_second(buffers: Buffers<'_>, value: u8) {
+    for (first, buffer) in buffers.enumerate() {
+        let Received::Write(mut array) = buffer else {
+            panic!("it is lent");
+        };
+        for at in (first..array.len()).step_by(2) {
+            // SAFETY: the byte is lent to this job, through this buffer alone.
+            unsafe { *array.as_mut_ptr().add(at) = value + first as u8 };
+        }
+    }
+}
+
+fn parts_of_buffers_of_one_job_may_lie_between_each_other() {
+    let lab = Lab::new(1);
+    for engine in [&*lab, &Engine::inline()] {
+        let array = engine.zeros::<u8>(10_001).unwrap().seal();
+        // SAFETY: the job changes the bytes with even numbers through one buffer, and the others through the other one.
+        let parts = || unsafe { Buffer::write_parts(array.rows(..)) };
+        engine.value_of(fill_every_second, (vec![parts(), parts()], 5));
+        assert!((0..array.len()).all(|at| array[at] == 5 + at as u8 % 2));
+    }
 }
 
 fn at_gate(gate: &str, buffers: Buffers<'_>, value: u8) -> u64 {

@@ -67,8 +67,8 @@ class Mut:
 def mut(array: NDArray[Scalar]) -> NDArray[Scalar]:
     """Lends an array to one task, which writes to it in place.
 
-    Several tasks may write to one array at the same time if their slices do not overlap. Overlapping slices are
-    refused.
+    Several tasks may write to one array at the same time if their slices have no element in common: rows, columns,
+    tiles, every second element. `submit` refuses others.
 
     >>> import arenite
     >>> def fill(row, value):
@@ -80,15 +80,23 @@ def mut(array: NDArray[Scalar]) -> NDArray[Scalar]:
     ...     out.tolist()
     [[0, 0], [1, 1], [2, 2]]
 
-    Raises ValueError for an array that is not contiguous: pass whole rows of it. Do not touch the slice before its task
-    has ended. A task that is killed leaves the slice partly written.
+    >>> with arenite.Executor(2) as ex:
+    ...     out = ex.zeros((2, 4), int)
+    ...     for done in [ex.submit(fill, arenite.mut(out[:, i : i + 2]), i) for i in (0, 2)]:
+    ...         done.result()
+    ...     out.tolist()
+    [[0, 0, 2, 2], [0, 0, 2, 2]]
+
+    Raises ValueError for an array whose elements share memory. Do not touch the slice before its task has ended. A task
+    that is killed leaves the slice partly written. What a stray write of native code can reach beside the slice are the
+    bytes between its elements, and the rest of its first and last page of 4 KiB.
     """
     if not isinstance(array, numpy.ndarray):
         raise TypeError(f"mut() takes an array, not {type(array).__name__}")
     if array.dtype.hasobject:
         raise TypeError("mut() takes an array of numbers: objects cannot be in shared memory")
-    if not array.flags.c_contiguous:
-        raise ValueError("mut() takes a contiguous array: whole rows, not columns or steps")
+    if pickling.overlaps(array):
+        raise ValueError("mut() takes an array whose elements have memory of their own: no broadcast or sliding window")
     if not array.flags.writeable:
         raise ValueError("mut() takes a writable array: this one is read-only, as what share() and tasks return")
     # The task gets an array: type checkers see its type.

@@ -153,8 +153,10 @@ class Beside:
             found = self.snapshot(low, high - low)
         order = "C" if array.flags.c_contiguous or not array.flags.f_contiguous else "F"
         if found is not None:
-            start = array.__array_interface__["data"][0] - low
-            return restore, (pickle.PickleBuffer(found), kind, shape, strides, start)
+            start = array.__array_interface__["data"][0]
+            if not array.flags.forc:
+                found = found.for_array(start, array.itemsize, shape, strides)
+            return restore, (pickle.PickleBuffer(found), kind, shape, strides, start - low)
         if array.nbytes < OUT_OF_BAND or self.private or is_full:
             # The array is copied anyway, so the copy is writable, as with every other pool.
             return restore_small, (bytearray(array.tobytes(order)), kind, shape, order)
@@ -436,6 +438,8 @@ class Pickler(pickle.Pickler):
         arena = self.beside.arena
         if arena is None:
             raise TypeError("mut() is an argument of tasks, not of an initializer")
+        if array.nbytes == 0:
+            return restore_small, (bytearray(), array.dtype, array.shape, "C")
         low, high = extent(array)
         # Read-only handles to the same memory may exist, for tasks that have returned it: searches for writable memory.
         found = arena.find(low, high - low, True)
@@ -443,7 +447,10 @@ class Pickler(pickle.Pickler):
             raise ValueError(
                 "mut() takes an array of this executor's arena: make it with ex.empty(), ex.zeros() or ex.array()"
             )
-        return _restore_mut, (pickle.PickleBuffer(found.lend()), array.dtype, array.shape)
+        start = array.__array_interface__["data"][0]
+        if not array.flags.forc:
+            found = found.for_array(start, array.itemsize, array.shape, array.strides)
+        return view, (pickle.PickleBuffer(found.lend()), array.dtype, array.shape, array.strides, start - low)
 
 
 _inherit: Any = None
@@ -551,12 +558,6 @@ def _restore_proxy(key: bytes, function: Any, arguments: Any) -> Any:
 
     current_process().authkey = key
     return function(*arguments)
-
-
-def _restore_mut(buffer: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
-    import numpy
-
-    return numpy.ndarray(shape, dtype, buffer=buffer)
 
 
 def _restore_tensor(array: Any) -> Any:

@@ -25,7 +25,7 @@ unsafe impl Host for NoMemory {
     fn open_file(&self, _: FileName, _: (u64, u64)) -> Result<Arc<SealedFile>, BadArgument> {
         Err(BadArgument::NoFile("no file is".into()))
     }
-    fn lend(&self, _: Extent, _: u64) -> Result<NonNull<u8>, Unreachable> {
+    fn lend(&self, _: Extent, _: u64, _: bool) -> Result<NonNull<u8>, Unreachable> {
         Err(Unreachable("no memory is".into()))
     }
     fn count(&self) -> &'static LaneCount {
