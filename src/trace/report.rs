@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::LaneId;
 use super::chrome::short;
 use super::escape::needs_escape;
-use super::summary::{COLOURS, Histogram, Incident, Incidents, Summary};
+use super::summary::{COLOURS, Histogram, Incident, Incidents, KernelFigures, Summary};
 use super::timeline;
 
 /// Max number of stack frames of a crash.
@@ -43,6 +44,8 @@ pub(super) fn page(summary: &Summary, head: &ReportHead<'_>) -> String {
     }
     page.push_str("</section>\n");
     kernels(&mut page, summary);
+    slowest(&mut page, summary);
+    lanes(&mut page, summary);
     incidents(&mut page, "Failures", &summary.failures);
     incidents(&mut page, "Workers that died", &summary.deaths);
     page.push_str("<footer>");
@@ -55,8 +58,9 @@ pub(super) fn page(summary: &Summary, head: &ReportHead<'_>) -> String {
     }
     let _ = write!(
         page,
-        "Waiting: from submission, or the end of the attempt before, until the kernel is entered. Quantiles are accurate to 3 %. \
-         Written by arenite {}.</footer>\n</body>\n</html>\n",
+        "Waiting: from submission, or the end of the attempt before, until the kernel is entered. Idle: while the \
+         worker's process was ready, the time outside of kernels. Quantiles are accurate to 3 %. Written by arenite \
+         {}.</footer>\n</body>\n</html>\n",
         env!("CARGO_PKG_VERSION")
     );
     page
@@ -83,6 +87,8 @@ fn tiles(page: &mut String, summary: &Summary) {
         "of the lanes' time in kernels",
         false,
     );
+    let idle = summary.lanes.keys().map(|id| summary.idle(*id)).sum();
+    tile(Time(idle).to_string(), "idle, all workers together", false);
     if summary.cancelled > 0 {
         tile(
             Count(summary.cancelled).to_string(),
@@ -101,7 +107,7 @@ fn tiles(page: &mut String, summary: &Summary) {
 fn legend(page: &mut String, summary: &Summary) {
     page.push_str("<ul class=\"legend\">");
     for (index, kernel) in summary.kernels.iter().take(COLOURS).enumerate() {
-        let name = escaped(&short(kernel.name));
+        let name = escaped(&named(kernel));
         let _ = write!(page, "<li><i class=\"k{index}\"></i>{name}</li>");
     }
     if summary.kernels.len() > COLOURS {
@@ -111,10 +117,17 @@ fn legend(page: &mut String, summary: &Summary) {
 }
 
 fn kernels(page: &mut String, summary: &Summary) {
-    page.push_str(
-        "<section><h2>Kernels</h2>\n<div class=\"wide\"><table>\n<tr><th>kernel</th><th>runs</th><th>failed</th><th>total</th>\
-         <th>mean</th><th>median</th><th>90 %</th><th>99 %</th><th>longest</th><th>waiting, median</th><th>99 %</th>\
-         <th>bytes in</th><th>bytes out</th></tr>\n",
+    let has_labels = summary.kernels.iter().any(|kernel| kernel.label.is_some());
+    let _ = writeln!(
+        page,
+        "<section><h2>Kernels</h2>\n<div class=\"wide\"><table>\n<tr><th>kernel</th>{}<th>runs</th><th>failed</th>\
+         <th>total</th><th>mean</th><th>median</th><th>90 %</th><th>99 %</th><th>longest</th><th>waiting, median</th>\
+         <th>99 %</th><th>bytes in</th><th>bytes out</th></tr>",
+        if has_labels {
+            "<th class=\"text\">label</th>"
+        } else {
+            ""
+        }
     );
     let mut order: Vec<_> = summary.kernels.iter().enumerate().collect();
     order.sort_by_key(|(_, kernel)| std::cmp::Reverse(kernel.took.total));
@@ -128,11 +141,12 @@ fn kernels(page: &mut String, summary: &Summary) {
         let quantile = |of: &Histogram, part: f64| Time(of.quantile(part));
         let _ = writeln!(
             page,
-            "<tr><td title=\"{}\"><i class=\"k{}\"></i>{}</td><td>{}</td><td{class}>{}</td><td>{}</td><td>{}</td><td>{}</td>\
-             <td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><td title=\"{}\"><i class=\"k{}\"></i>{}</td>{}<td>{}</td><td{class}>{}</td><td>{}</td><td>{}</td>\
+             <td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             escaped(kernel.name),
             index.min(COLOURS),
             escaped(&short(kernel.name)),
+            label(kernel, has_labels),
             Count(kernel.ended),
             Count(kernel.failed),
             Time(took.total),
@@ -148,6 +162,77 @@ fn kernels(page: &mut String, summary: &Summary) {
         );
     }
     page.push_str("</table></div></section>\n");
+}
+
+/// Returns the cell with the label, if there are such cells.
+fn label(kernel: &KernelFigures, has_labels: bool) -> String {
+    let label = kernel.label.as_deref().unwrap_or_default();
+    match has_labels {
+        true => format!("<td class=\"text\">{}</td>", escaped(label)),
+        false => String::new(),
+    }
+}
+
+/// Returns the name of a kernel and the label of its jobs.
+pub(super) fn named(kernel: &KernelFigures) -> String {
+    let name = short(kernel.name);
+    match &kernel.label {
+        Some(label) => format!("{name} {label:?}"),
+        None => name,
+    }
+}
+
+fn slowest(page: &mut String, summary: &Summary) {
+    if summary.slowest.is_empty() {
+        return;
+    }
+    page.push_str(
+        "<section><h2>Slowest runs</h2>\n<div class=\"wide\"><table>\n<tr><th>kernel</th><th class=\"text\">label</th>\
+         <th>job</th><th>took</th><th class=\"text\">worker</th><th>began at</th></tr>\n",
+    );
+    for run in &summary.slowest {
+        let kernel = &summary.kernels[run.kernel];
+        let _ = writeln!(
+            page,
+            "<tr><td title=\"{}\">{}</td>{}<td>{}</td><td>{}</td><td class=\"text\">{}{}</td><td>{}</td></tr>",
+            escaped(kernel.name),
+            escaped(&short(kernel.name)),
+            label(kernel, true),
+            run.job,
+            Time(run.took()),
+            place(run.lane),
+            if run.failed { ", failed" } else { "" },
+            Time(run.began),
+        );
+    }
+    page.push_str("</table></div></section>\n");
+}
+
+fn lanes(page: &mut String, summary: &Summary) {
+    if summary.lanes.is_empty() {
+        return;
+    }
+    page.push_str(
+        "<section><h2>Workers</h2>\n<div class=\"wide\"><table>\n<tr><th>worker</th><th>runs</th><th>in kernels</th>\
+         <th>idle</th></tr>\n",
+    );
+    for (id, lane) in &summary.lanes {
+        let (name, runs) = (place(*id), Count(lane.jobs));
+        let (busy, idle) = (Time(lane.busy_ns), Time(summary.idle(*id)));
+        let _ = writeln!(
+            page,
+            "<tr><td>{name}</td><td>{runs}</td><td>{busy}</td><td>{idle}</td></tr>"
+        );
+    }
+    page.push_str("</table></div></section>\n");
+}
+
+/// Names a lane.
+fn place(id: LaneId) -> String {
+    match id.lane {
+        0 => format!("worker {}", id.worker),
+        lane => format!("worker {} lane {lane}", id.worker),
+    }
 }
 
 fn incidents(page: &mut String, title: &str, incidents: &Incidents) {
@@ -212,10 +297,7 @@ fn describe(incident: &Incident) -> String {
     }
     if let Some(lane) = incident.lane {
         let comma = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{comma}worker {}", lane.worker);
-        if lane.lane > 0 {
-            let _ = write!(text, " lane {}", lane.lane);
-        }
+        let _ = write!(text, "{comma}{}", place(lane));
     }
     text
 }

@@ -1,4 +1,4 @@
-//! Figures of bounded size: per kernel, per lane, over time, and failures.
+//! Figures of bounded size: per kernel and label, per lane, over time, the slowest runs, and failures.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,6 +11,12 @@ const MAX_INCIDENTS: usize = 200;
 const MAX_TEXT: usize = 600;
 /// Max number of runs that are stored one by one, for the timeline of a short trace.
 pub(super) const MAX_RUNS: usize = 3000;
+/// Max number of the slowest runs.
+const MAX_SLOWEST: usize = 20;
+/// Max number of kernels and labels whose figures are separate. Beyond it, the labels of a kernel share figures.
+const MAX_KERNELS: usize = 500;
+/// The label of these figures.
+const OTHER_LABELS: &str = "(other labels)";
 /// The number of kernels with a colour of their own. The others share one more colour.
 pub(super) const COLOURS: usize = 7;
 /// The number of time steps.
@@ -22,10 +28,13 @@ const STEP: u64 = 1 << 12;
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     pub(super) kernels: Vec<KernelFigures>,
-    index: HashMap<&'static str, usize>,
+    index: HashMap<KernelKey, usize>,
     /// The kernel of the last attempt and its index. The next attempt usually has the same kernel.
-    last: Option<(&'static str, usize)>,
+    last: Option<(KernelKey, usize)>,
     pub(super) lanes: BTreeMap<LaneId, LaneFigures>,
+    workers: BTreeMap<u32, UpTime>,
+    /// The slowest runs, the slowest first.
+    pub(super) slowest: Vec<Run>,
     /// The number of waiting jobs over time.
     pub(super) waiting: Columns,
     /// The width of a time step in nanoseconds.
@@ -43,10 +52,23 @@ pub(super) struct Summary {
     pub(super) workers_started: u64,
 }
 
-/// The figures of a kernel.
+/// A kernel and a label of its jobs.
+type KernelKey = (&'static str, Option<Arc<str>>);
+
+/// The time in which a worker was ready, in nanoseconds.
+#[derive(Debug, Default)]
+struct UpTime {
+    /// That of its earlier processes.
+    before: u64,
+    /// When its process became ready, unless the process has exited.
+    since: Option<u64>,
+}
+
+/// The figures of a kernel, or of its jobs with one label.
 #[derive(Debug)]
 pub(super) struct KernelFigures {
     pub(super) name: &'static str,
+    pub(super) label: Option<Arc<str>>,
     pub(super) ended: u64,
     pub(super) failed: u64,
     pub(super) took: Histogram,
@@ -98,6 +120,12 @@ pub(super) struct Incident {
     pub(super) is_retried: bool,
 }
 
+impl Run {
+    pub(super) fn took(&self) -> u64 {
+        self.ended - self.began
+    }
+}
+
 impl Incidents {
     fn push(&mut self, mut incident: Incident) {
         self.count += 1;
@@ -115,7 +143,7 @@ impl Incidents {
 impl Summary {
     /// Adds an attempt. Its times count from the start.
     pub(super) fn attempt(&mut self, attempt: &Attempt) {
-        let index = self.kernel(attempt.kernel);
+        let index = self.kernel(attempt.kernel, &attempt.label);
         let kernel = &mut self.kernels[index];
         let begun = attempt.ran.map_or(attempt.over, |ran| ran.began);
         let waited = begun.saturating_sub(attempt.since);
@@ -163,18 +191,49 @@ impl Summary {
         if failed && lane.marks.len() < MAX_INCIDENTS {
             lane.marks.push(ended);
         }
+        let run = Run {
+            job,
+            kernel,
+            lane: ran.lane,
+            began,
+            ended,
+            failed,
+        };
+        let at = self
+            .slowest
+            .partition_point(|slow| slow.took() >= run.took());
+        if at < MAX_SLOWEST {
+            self.slowest.truncate(MAX_SLOWEST - 1);
+            self.slowest.insert(at, run.clone());
+        }
         if self.runs.len() < MAX_RUNS {
-            self.runs.push(Run {
-                job,
-                kernel,
-                lane: ran.lane,
-                began,
-                ended,
-                failed,
-            });
+            self.runs.push(run);
         } else {
             self.has_more_runs = true;
         }
+    }
+
+    /// Adds the start of a worker's process, which is ready.
+    pub(super) fn started(&mut self, id: LaneId, at: u64) {
+        self.extend_to(at);
+        self.lane(id);
+        self.workers.entry(id.worker).or_default().since = Some(at);
+    }
+
+    /// Adds the exit of a worker's process.
+    pub(super) fn exited(&mut self, id: LaneId, at: u64) {
+        self.extend_to(at);
+        let up = self.workers.entry(id.worker).or_default();
+        up.before += up.since.take().map_or(0, |since| at.saturating_sub(since));
+    }
+
+    /// Returns the time in which a lane's worker was ready, and the lane ran no kernel.
+    pub(super) fn idle(&self, id: LaneId) -> u64 {
+        let up = self.workers.get(&id.worker).map_or(0, |up| {
+            up.before + up.since.map_or(0, |since| self.end.saturating_sub(since))
+        });
+        let busy = self.lanes.get(&id).map_or(0, |lane| lane.busy_ns);
+        up.saturating_sub(busy)
     }
 
     pub(super) fn died(&mut self, id: LaneId, at: u64, why: &str) {
@@ -198,17 +257,27 @@ impl Summary {
         self.lanes.entry(id).or_default()
     }
 
-    fn kernel(&mut self, name: &'static str) -> usize {
+    fn kernel(&mut self, name: &'static str, label: &Option<Arc<str>>) -> usize {
+        let is_same = |last: &Option<Arc<str>>| match (last, label) {
+            (Some(last), Some(label)) => Arc::ptr_eq(last, label),
+            (last, label) => last.is_none() && label.is_none(),
+        };
         // Compares the addresses first, which is fast. Names at different addresses may be equal too.
-        if let Some((last, index)) = self.last
-            && std::ptr::eq(last, name)
+        if let Some(((last, last_label), index)) = &self.last
+            && std::ptr::eq(*last, name)
+            && is_same(last_label)
         {
-            return index;
+            return *index;
+        }
+        let mut key = (name, label.clone());
+        if label.is_some() && self.kernels.len() >= MAX_KERNELS && !self.index.contains_key(&key) {
+            key.1 = Some(OTHER_LABELS.into());
         }
         let kernels = &mut self.kernels;
-        let index = *self.index.entry(name).or_insert_with(|| {
+        let index = *self.index.entry(key.clone()).or_insert_with(|| {
             kernels.push(KernelFigures {
                 name,
+                label: key.1,
                 ended: 0,
                 failed: 0,
                 took: Histogram::default(),
@@ -218,7 +287,7 @@ impl Summary {
             });
             kernels.len() - 1
         });
-        self.last = Some((name, index));
+        self.last = Some(((name, label.clone()), index));
         index
     }
 

@@ -725,3 +725,107 @@ fn events_come_from_any_thread() {
         assert!(own.is_sorted() && own.len() == 500);
     }
 }
+
+/// The cells of the rows of a table in the report, without markup.
+fn table(page: &str, title: &str) -> Vec<Vec<String>> {
+    let start = page.find(&format!("<h2>{title}</h2>")).unwrap();
+    let text = &page[start..start + page[start..].find("</table>").unwrap()];
+    let cell = |cell: &str| {
+        let from = cell.find('>').unwrap() + 1;
+        let text = cell[from..].split("</td>").next().unwrap();
+        text.rsplit("</i>").next().unwrap().to_owned()
+    };
+    let row = |row: &str| row.split("<td").skip(1).map(cell).collect();
+    text.split("<tr>").skip(2).map(row).collect()
+}
+
+#[test]
+fn the_report_names_labels_the_slowest_runs_and_idle_workers() {
+    let folder = tempfile::tempdir().unwrap();
+    let tracer = start(config(folder.path()));
+    let now = monotonic_ns();
+    let send = |event| tracer.0.send(event);
+    for worker in [1, 2] {
+        send(Event::Started {
+            worker,
+            pid: 9,
+            from: now,
+            at: now + 1_000_000,
+        });
+    }
+    let labels = [None, Some("small"), Some("<large>")];
+    for job in 1..=90u64 {
+        let mut attempt = ran(job, now + 2_000_000, AttemptEnd::Value);
+        attempt.label = labels[job as usize % 3].map(Arc::from);
+        if let Some(run) = &mut attempt.ran {
+            run.ended = run.began + job * 10_000;
+            attempt.over = run.ended;
+        }
+        send(Event::Attempt(attempt));
+    }
+    send(Event::Exited {
+        worker: 2,
+        at: now + 4_000_000,
+        why: None,
+    });
+    send(Event::Exited {
+        worker: 1,
+        at: now + 101_000_000,
+        why: None,
+    });
+    drop(tracer);
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    let kernels = table(&page, "Kernels");
+    let mut seen: Vec<_> = kernels.iter().map(|row| &row[..5]).collect();
+    seen.sort();
+    let ms = |us: u64| format!("{:.1} ms", us as f64 / 1e3);
+    let total = |rest: u64| ms((1..=90).filter(|job| job % 3 == rest).sum::<u64>() * 10);
+    assert_eq!(
+        seen,
+        [
+            ["shrink&lt;u8&gt;", "", "30", "0", &total(0)],
+            ["shrink&lt;u8&gt;", "&lt;large&gt;", "30", "0", &total(2)],
+            ["shrink&lt;u8&gt;", "small", "30", "0", &total(1)],
+        ]
+    );
+    let slowest = table(&page, "Slowest runs");
+    assert_eq!(slowest.len(), 20);
+    for (row, job) in slowest.iter().zip((71..=90).rev()) {
+        let label = ["", "small", "&lt;large&gt;"][job % 3];
+        let took = format!("{} µs", job * 10);
+        assert_eq!(row[1..5], [label, &job.to_string(), &took, "worker 1"]);
+    }
+    // The first one was ready for 100 ms; the other one ran nothing.
+    let busy = (1..=90).sum::<u64>() * 10;
+    assert_eq!(
+        table(&page, "Workers"),
+        [
+            ["worker 1", "90", &ms(busy), &ms(100_000 - busy)],
+            ["worker 2", "0", "0", "3.00 ms"]
+        ]
+    );
+    assert!(page.contains("shrink&lt;u8&gt; &quot;small&quot;"));
+}
+
+#[test]
+fn labels_beyond_a_limit_share_a_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let tracer = start(config(folder.path()));
+    let now = monotonic_ns();
+    for job in 0..3000 {
+        let mut attempt = ran(job, now, AttemptEnd::Value);
+        attempt.label = Some(format!("{job}").into());
+        tracer.0.send(Event::Attempt(attempt));
+    }
+    drop(tracer);
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    let kernels = table(&page, "Kernels");
+    assert_eq!(kernels.len(), 501);
+    let runs = |row: &Vec<String>| row[2].replace(',', "").parse::<u64>().unwrap();
+    assert_eq!(kernels.iter().map(runs).sum::<u64>(), 3000);
+    assert!(
+        kernels
+            .iter()
+            .any(|row| row[1] == "(other labels)" && runs(row) == 2500)
+    );
+}

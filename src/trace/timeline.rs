@@ -4,8 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::chrome::short;
-use super::report::{Count, Time, escaped};
+use super::report::{Count, Time, escaped, named};
 use super::summary::{COLOURS, COLUMNS, LaneFigures, Summary};
 
 /// The width of the picture, in pixels at its natural size.
@@ -52,9 +51,9 @@ pub(super) fn draw(page: &mut String, summary: &Summary) {
                 let (x, end) = (x(summary, run.began), x(summary, run.ended));
                 let title = format!(
                     "{}, job {}: {}{}",
-                    short(summary.kernels[run.kernel].name),
+                    named(&summary.kernels[run.kernel]),
                     run.job,
-                    Time(run.ended - run.began),
+                    Time(run.took()),
                     if run.failed { ", failed" } else { "" }
                 );
                 let _ = writeln!(

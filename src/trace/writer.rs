@@ -227,8 +227,7 @@ impl Writer {
                 at,
             } => {
                 let lane = first_lane(worker);
-                self.summary.extend_to(since(at));
-                self.summary.lane(lane);
+                self.summary.started(lane, since(at));
                 self.summary.workers_started += 1;
                 if let Some(chrome) = self.file_for(Kind::Other) {
                     chrome.started(lane, pid, from, at);
@@ -236,6 +235,7 @@ impl Writer {
             }
             Event::Exited { worker, at, why } => {
                 let lane = first_lane(worker);
+                self.summary.exited(lane, since(at));
                 if let Some(why) = &why {
                     self.summary.died(lane, since(at), why);
                 }
