@@ -274,7 +274,8 @@ BARS = """
     def steps(n):
         # Each task writes in its turn, so that the order is the same for every pool.
         wait_for(n)
-        bar = tqdm(total=5, desc=f"task {n}", position=n, mininterval=0, bar_format="{desc} {bar} {n}/{total}", ncols=40, ascii=True)
+        looks = {"bar_format": "{desc} {bar} {n}/{total}", "ncols": 40, "ascii": True, "mininterval": 0}
+        bar = tqdm(total=5, desc=f"task {n}", position=n, **looks)
         turn.value += 1
         for step in range(1, 6):
             wait_for(step * 3 + n)
