@@ -85,6 +85,44 @@ def test_a_callback_that_raises_stops_nothing(executor, tmp_path):
     assert executor.submit(operator.add, 1, 2).result() == 3
 
 
+CHAIN = """
+    import sys, threading
+    from concurrent.futures import ProcessPoolExecutor
+    import arenite
+
+    steps, deepest, ended = 0, 0, threading.Event()
+
+    def step(_):
+        global steps, deepest
+        frame, depth = sys._getframe(), 0
+        while frame:
+            frame, depth = frame.f_back, depth + 1
+        steps, deepest = steps + 1, max(deepest, depth)
+        if steps < 300:
+            ex.submit(abs, -1).add_done_callback(step)
+        else:
+            ended.set()
+
+    def slow(*_):
+        for _ in range(50):
+            pass
+        return slow
+
+    if __name__ == "__main__":
+        with {"arenite": arenite.Executor, "stdlib": ProcessPoolExecutor}[sys.argv[1]](1) as ex:
+            threading.settrace_all_threads(slow) if sys.version_info >= (3, 12) else threading.settrace(slow)
+            step(None)
+            ended.wait()
+            print(steps, deepest < 50)
+"""
+
+
+def test_callbacks_that_submit_the_next_task_do_not_nest():
+    """As in the standard library. A tracing function makes the program slower than its worker."""
+    ours, theirs = (harness.script(CHAIN, which).ok().out for which in ("arenite", "stdlib"))
+    assert ours == theirs == "300 True\n"
+
+
 def test_wait_and_as_completed(executor, tmp_path):
     gate = tmp_path / "open"
     slow = executor.submit(wait_for, gate)

@@ -221,6 +221,44 @@ def test_a_failure_ends_the_other_tasks(tmp_path):
     harness.until(lambda: not harness.is_alive(pid), "the worker of the other task to end")
 
 
+RECURSION = """
+    import sys, threading
+    import numpy as np
+    from joblib import Parallel, delayed
+    import arenite.joblib
+
+    deepest = 0
+
+    def items():
+        global deepest
+        for n in range(2000):
+            frame, depth = sys._getframe(), 0
+            while frame:
+                depth, frame = depth + 1, frame.f_back
+            deepest = max(deepest, depth)
+            yield np.full(3000, n)
+
+    def trace(*_):
+        for _ in range(40):
+            pass
+        return trace
+
+    if __name__ == "__main__":
+        threading.settrace(trace)
+        size = sys.argv[2]
+        call = delayed(np.sum)
+        parallel = Parallel(n_jobs=2, backend=sys.argv[1], batch_size=size if size == "auto" else int(size))
+        print(parallel(call(item) for item in items()) == [3000 * n for n in range(2000)], deepest < 40)
+"""
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, "auto"])
+def test_calls_that_end_at_once_do_not_nest(batch_size):
+    """As with loky. A tracing function, as of a debugger, makes the program slower than its workers."""
+    ours, theirs = (harness.script(RECURSION, which, batch_size) for which in ("arenite", "loky"))
+    assert ours.ok().out == theirs.out == "True True\n"
+
+
 def test_ctrl_c_ends_the_tasks():
     code = """
         import os, sys, time

@@ -29,7 +29,7 @@ class Tended(Protocol):
 
 
 #: What to call when a task has ended, such as a method of its future, by token.
-_armed: dict[int, Callable[[], None]] = {}
+_armed: dict[int, Callable[[], object]] = {}
 _tokens = itertools.count(1)
 #: Events that threads wait for: everything that was reported earlier has been processed.
 _marks: dict[int, native.Mark] = {}
@@ -78,6 +78,13 @@ def arm(finish: Callable[[], None], task: Task, token: int) -> bool:
     _armed[token] = finish
     # The dispatcher may have got the report of a task that has just ended.
     return task.arm(token) and _armed.pop(token, None) is not None
+
+
+def soon(call: Callable[[], object]) -> None:
+    """Lets the dispatcher make this call."""
+    number = next(_tokens)
+    _armed[number] = call
+    _arenite.report(number)
 
 
 def tend(what: Tended) -> None:
@@ -146,7 +153,7 @@ def _run() -> None:
         finish = output = what = None
 
 
-def _guarded(function: Callable[..., None], *arguments: Any) -> None:
+def _guarded(function: Callable[..., object], *arguments: Any) -> None:
     """Calls a function of the user or of a future. An exception must not end the dispatcher."""
     try:
         function(*arguments)

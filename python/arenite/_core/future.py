@@ -12,6 +12,7 @@ from concurrent.futures._base import (
     PENDING,
     RUNNING,
 )
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -102,14 +103,30 @@ class Future(BaseFuture[T]):
     def __reduce__(self) -> Any:
         raise TypeError("a future cannot be sent to a task: pass its result()")
 
-    def _arm(self) -> None:
+    def add_done_callback(self, fn: Callable[[BaseFuture[T]], object]) -> None:
+        """Lets the dispatcher call `fn(future)` when the future has its outcome. Calls it at once if the program has
+        noticed the outcome already.
+
+        Callbacks that submit the next task and add a callback to it do not nest, however soon tasks end.
+        """
+        own = self.__dict__
+        if self._state not in _ENDED and "_condition" not in own and dispatch.is_current():
+            self._arm(True)
+            own.setdefault("_condition", threading.Condition())
+        super().add_done_callback(fn)  # type: ignore[arg-type]
+
+    def _arm(self, later: bool = False) -> None:
+        """Lets the dispatcher finish the future. `later`: also if the task has ended already."""
         task = self._task
         if task is None or self._state in _ENDED:
             return
         # Always the same token: if two threads arm the future, or after Ctrl-C, no entry remains in the dispatcher.
         token = self.__dict__.setdefault("_token", dispatch.token())
         if dispatch.arm(self._finish, task, token):
-            self._finish()
+            if later:
+                dispatch.soon(self._finish)
+            else:
+                self._finish()
 
     def _finish(self) -> None:
         """Takes the outcome of the task, which has ended, without unpickling it."""
@@ -295,6 +312,22 @@ def error_of(failure: dict[str, Any], load: Callable[..., Any]) -> BaseException
 
         return load_error(failure["pickle"], load)
     return from_failure(failure)
+
+
+def when_ended(future: BaseFuture[T], call: Callable[[BaseFuture[T]], object]) -> None:
+    """Lets the dispatcher call `call(future)` when the future has its outcome. Unlike `add_done_callback`, never calls it
+    before this returns: `call` may submit the next task in the same way, any number of times."""
+    caller = threading.get_ident()
+    is_inside = True
+
+    def ended(future: BaseFuture[T]) -> None:
+        if is_inside and threading.get_ident() == caller:
+            dispatch.soon(partial(call, future))
+        else:
+            call(future)
+
+    future.add_done_callback(ended)
+    is_inside = False
 
 
 def wait_for(future: Future[Any]) -> None:

@@ -23,6 +23,7 @@ from .._broken import WorkerDied
 from .._core import dispatch, pickling
 from .._core.copies import Copies
 from .._core.executor import Configured, Executor, settings_of, workers_of
+from .._core.future import when_ended
 from .._core.map import Results, failure
 from .._core.packing import Pace
 from .._core.workers import Workers, name_of
@@ -336,7 +337,7 @@ class _Batch:
     def when_ended(self, callback: Callable[[Any], object]) -> None:
         """Calls `callback(self)` when all tasks have ended."""
         self._callback, self._left = callback, self.futures[:]
-        self._left.pop().add_done_callback(self._one_ended)
+        when_ended(self._left.pop(), self._one_ended)
 
     def _one_ended(self, _: object) -> None:
         # Arms one future at a time: when it ends, most of the others have ended, too.
@@ -394,20 +395,19 @@ class _PackedBatch:
         #: The tasks that were sent, and the tasks that have ended. Several threads append to these lists.
         self._sent: list[None] = []
         self._ended: list[None] = []
-        #: Acquired once, by the thread that reports the end.
-        self._report = threading.Lock()
+        self._is_reported = False
 
     def send(self, calls: _Calls) -> None:
         """Called when the calls begin to be sent."""
         self._calls = calls
-        self._step()
+        dispatch.soon(self._step)
 
     def when_sent(self, entry: Any) -> None:
         """Called when a task was sent."""
         self._sent.append(None)
         task = entry.task
         if task is None or dispatch.arm(self._finish, task, dispatch.token()):
-            self._finish()
+            dispatch.soon(self._finish)
 
     def _finish(self) -> None:
         """Called when a task has ended."""
@@ -415,16 +415,17 @@ class _PackedBatch:
         self._step()
 
     def _step(self) -> None:
-        """Sends the next calls, or reports the end."""
+        """Sends the next calls, or reports the end. The dispatcher calls it."""
         calls = self._calls
         if calls is None:
-            return  # Called again by `send`.
+            return  # Called again after `send`.
         calls.fill()
         if calls.has_input() and len(self._ended) == len(self._sent):
             # The end of tasks has made room, or there will never be room.
             calls.packing.is_last = True
             calls.fill()
-        if calls.is_sent() and len(self._ended) == len(self._sent) and self._report.acquire(blocking=False):
+        if calls.is_sent() and len(self._ended) == len(self._sent) and not self._is_reported:
+            self._is_reported = True
             if self._callback is not None:
                 self._callback(self)
             self._release()
