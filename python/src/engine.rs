@@ -580,6 +580,16 @@ impl Engine {
         Ok(all)
     }
 
+    /// Returns the number of tasks that have not ended, also after `close`.
+    fn open_tasks(&self) -> usize {
+        let open: Vec<_> = lock(&self.shared.tasks)
+            .open
+            .values()
+            .map(Arc::clone)
+            .collect();
+        open.iter().filter(|pending| !pending.is_done()).count()
+    }
+
     /// Ends all tasks that have not begun and, with `kill`, also the running ones.
     fn cancel_all(&self, py: Python<'_>, kill: bool) {
         if !self.shared.is_foreign() {

@@ -1,4 +1,5 @@
-"""Ctrl-C while results are waited for, and executors that are dropped: nothing goes on that nobody asked for."""
+"""Ctrl-C while results are waited for, and executors that are dropped: nothing goes on that nobody asked for. `sys.exit`:
+nothing is lost that was asked for."""
 
 import os
 import signal
@@ -132,7 +133,140 @@ def test_a_map_that_is_interrupted_while_it_submits_submits_nothing_more():
         assert saved.value is not None
 
 
-@pytest.mark.parametrize("use", ["submit", "map", "options", "imap", "share", "scope"])
+EXITS = """
+    import asyncio, contextlib, os, signal, sys, threading, time
+    from concurrent.futures import ProcessPoolExecutor
+    import arenite
+
+    def write(folder, number):
+        while not os.path.exists(f"{folder}/open"):
+            time.sleep(0.005)
+        open(f"{folder}/{number}", "w").close()
+
+    def leave():
+        sys.exit(2)
+
+    class Own(BaseException):
+        pass
+
+    @contextlib.contextmanager
+    def opening():
+        # The first tasks run, and the others wait, until the block ends.
+        try:
+            yield
+        finally:
+            open(f"{folder}/open", "w").close()
+
+    def submit(ex):
+        return [ex.submit(write, folder, number) for number in range(6)]
+
+    def generator():
+        with make(2) as ex, opening():
+            submit(ex)
+            yield
+
+    async def in_loop():
+        with make(2) as ex, opening():
+            for number in range(6):
+                asyncio.get_running_loop().run_in_executor(ex, write, folder, number)
+            sys.exit(3)
+
+    def terminate_at_the_end():
+        main = threading.main_thread().ident
+        def is_at_the_end():
+            frame = sys._current_frames()[main]
+            while frame and frame.f_code.co_name != "__exit__":
+                frame = frame.f_back
+            return frame
+        while not is_at_the_end():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def stop(*_):
+        open(f"{folder}/open", "w").close()
+        sys.exit(4)
+
+    if __name__ == "__main__":
+        make, folder = {"arenite": arenite.Executor, "stdlib": ProcessPoolExecutor}[sys.argv[1]], sys.argv[2]
+        signal.signal(signal.SIGTERM, stop)
+        exec(sys.argv[3])
+"""
+
+#: How a program with an executor ends.
+ENDS = {
+    "exit": "with make(2) as ex, opening(): submit(ex); sys.exit(0)",
+    "message": "with make(2) as ex, opening(): submit(ex); sys.exit('no more')",
+    "task": "with make(2) as ex, opening(): left = ex.submit(leave); submit(ex); left.result()",
+    "signal": "with make(2) as ex, opening(): submit(ex); os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)",
+    "signal at a result": """
+with make(2) as ex, opening():
+    futures = submit(ex)
+    threading.Timer(0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    futures[0].result()
+""",
+    "signal at the end": """
+threading.Thread(target=terminate_at_the_end).start()
+with make(2) as ex:
+    submit(ex)
+""",
+    "without a block": "ex = make(2); submit(ex)\nwith opening(): sys.exit(5)",
+    "generator": "made = generator(); next(made); made.close(); print('closed')",
+    "other exception": "with make(2) as ex, opening(): submit(ex); raise Own",
+    "asyncio": "asyncio.run(in_loop())",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_program_that_ends_itself_loses_no_task(end, tmp_path):
+    """As with the standard library."""
+    found = {}
+    for which in ("stdlib", "arenite"):
+        folder = tmp_path / which
+        folder.mkdir()
+        ended = harness.script(EXITS, which, folder, ENDS[end])
+        last = ended.err.splitlines()[-1:]
+        found[which] = ended.code, ended.out, last, sorted(path.name for path in folder.iterdir())
+    assert found["arenite"] == found["stdlib"]
+
+
+@pytest.mark.parametrize("place", ["block", "task"])
+def test_tasks_of_a_scope_that_exit_ends_are_counted(place):
+    """A scope cancels its tasks after any exception, as `asyncio.TaskGroup` does."""
+    source = """
+        import sys, time, arenite
+        with arenite.Executor(3) as ex, ex.scope() as scope:
+            futures = [scope.submit(time.sleep, 3600) for _ in range(2)]
+            while not futures[0].running():
+                time.sleep(0.005)
+            if sys.argv[1] == "block":
+                scope.submit(time.sleep, 3600)
+                sys.exit(3)
+            scope.submit(sys.exit, 3)
+    """
+    end = harness.script(source, place)
+    count = 3 if place == "block" else 2
+    assert (end.code, end.err) == (3, f"arenite: SystemExit has ended {count} tasks that had not finished\n")
+
+
+def test_a_signal_ends_the_wait_at_the_end_of_the_program():
+    source = """
+        import signal, sys, time, arenite
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        def stay():
+            print("begun", flush=True)
+            time.sleep(3600)
+        ex = arenite.Executor(1, output="plain")
+        futures = [ex.submit(stay) for _ in range(3)]
+        sys.exit()
+    """
+    program = harness.Script(source)
+    assert program.line() == "begun"
+    program.signal(signal.SIGTERM)
+    end = program.finish()
+    assert "arenite: SystemExit has ended 3 tasks that had not finished\n" in end.err and not end.left, end
+
+
+@pytest.mark.parametrize("use", ["submit", "map", "exhausted map", "exhausted packets", "options", "imap", "share", "scope"])
 def test_an_executor_that_is_rebound_ends_its_workers(use):
     """Without the collector of cycles: six executors, and the workers of one are left, as with the standard library."""
     source = """
@@ -144,6 +278,9 @@ def test_an_executor_that_is_rebound_ends_its_workers(use):
                 ex.submit(pow, 2, 2).result()
             elif sys.argv[1] == "map":
                 list(ex.map(abs, [1, -2]))
+            elif sys.argv[1].startswith("exhausted"):
+                kept.append(ex.map(abs, range(2000), chunksize=None if sys.argv[1].endswith("packets") else 1))
+                list(kept[-1])
             elif sys.argv[1] == "options":
                 ex.options(deadline=50).submit(pow, 2, 2).result()
             elif sys.argv[1] == "share":
@@ -154,6 +291,7 @@ def test_an_executor_that_is_rebound_ends_its_workers(use):
                     scope.submit(pow, 2, 2)
 
         gc.disable()
+        kept = []
         for _ in range(6):
             if sys.argv[1] == "imap":
                 ex = arenite.Pool(2)

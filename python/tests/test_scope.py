@@ -181,4 +181,6 @@ def test_ctrl_c_ends_all(place, cancel_running):
     program = harness.Script(source, place, cancel_running)
     assert program.line() == "begun"
     program.signal(signal.SIGINT, group=True)
-    assert program.finish().ok().out == "[True, True, True]\n1\n"
+    end = program.finish()
+    assert (end.code, end.out, end.left) == (0, "[True, True, True]\n1\n", [])
+    assert end.err == "arenite: KeyboardInterrupt has ended 3 tasks that had not finished\n"

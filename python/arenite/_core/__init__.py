@@ -7,7 +7,7 @@ Submitting a call, in the program
 - `workers`: `Workers`, the internal side of an executor, and `Settings` of tasks.
 - `future`: `Future`, which owns a task of the extension.
 - `dispatch`: the thread that finishes futures and prints output.
-- `map`: the results of many calls of one function.
+- `map`, `inputs`: the results of many calls of one function, and its arguments.
 - `packing`: short calls that are sent together.
 - `pool`, `actor`, `scope`, `isolated`: other ways to submit.
 - `limiter`, `retry`, `room`: calls that wait, or run again.

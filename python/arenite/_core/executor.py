@@ -13,7 +13,7 @@ from .._errors import MANY_PROCESSES
 from . import dispatch, start
 from .limiter import engine_limiter
 from .sizes import count, parse
-from .workers import Settings, Workers, check_chunksize, name_of, refusal
+from .workers import Settings, Workers, check_sizes, name_of, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -69,7 +69,7 @@ class Configured:
 
         With a deadline, retries or a limit, each item is a separate task, whatever the `chunksize`.
         """
-        check_chunksize(chunksize)
+        check_sizes(chunksize, buffersize)
         workers, settings = self._executor._workers, self._settings
         if settings.retried or not settings.packs:
             chunksize = 1
@@ -91,12 +91,13 @@ class Executor(BaseExecutor):
 
     :param max_workers: The number of worker processes, by default one for each core. 0 runs tasks in this process, in
         the thread that submits them: for debugging.
+    :param mp_context: Ignored: workers are always new processes, without the memory of this one.
+    :param initializer: Called with `initargs` in each worker before its first task. If it raises, submitted tasks fail
+        with `StartFailed`, and `submit` and `map` raise `StartFailed`.
     :param spares: The number of idle processes that are ready, with `initializer` and `preload` done. When a worker
         ends, by a crash, a deadline, a cancellation or to be recycled, a spare replaces it at once, and a new spare is
         started. Tasks never run in more than `max_workers` processes. Each spare takes the memory of an idle worker: 6
         MB, or 13 MB with numpy, and the memory that `initializer` takes.
-    :param initializer: Called with `initargs` in each worker before its first task. If it raises, submitted tasks fail
-        with `StartFailed`, and `submit` and `map` raise `StartFailed`.
     :param memory_limit: The limit of private memory of a worker, in bytes or as "1GiB". A task that asks for more fails
         with `MemoryLimitExceeded`. Arrays in the arena do not count.
     :param max_arena_per_worker: The limit of arena memory that one worker may use for results of its tasks, in bytes,
@@ -110,7 +111,6 @@ class Executor(BaseExecutor):
         or fails, workers are started one by one, and a printed line gives the reason.
     :param recycle_after: Replaces each worker after this number of tasks.
     :param max_tasks_per_child: The name that `ProcessPoolExecutor` has for `recycle_after`.
-    :param mp_context: Ignored: workers are always new processes, without the memory of this one.
     :param recycle_above: Replaces a worker that has more private memory than this after a task.
     :param sandbox: "strict", or True, denies workers the right to open files and sockets, and to start or touch other
         processes. Modules that tasks import must be named in `preload`; numpy is added if the program has imported it.
@@ -143,10 +143,11 @@ class Executor(BaseExecutor):
     def __init__(
         self,
         max_workers: int | None = None,
-        *,
-        spares: int = 0,
+        mp_context: object = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        *,
+        spares: int = 0,
         memory_limit: int | str | None = None,
         max_arena_per_worker: int | float | str | None = None,
         capacity: int | str | None = None,
@@ -169,7 +170,6 @@ class Executor(BaseExecutor):
         seed: int | None = None,
         start_timeout: float | None = None,
         max_tasks_per_child: int | None = None,
-        mp_context: object = None,
     ) -> None:
         if max_tasks_per_child is not None:
             if recycle_after is not None:
@@ -339,7 +339,14 @@ class Executor(BaseExecutor):
         Ctrl-C while `next` waits ends the map: it cancels tasks that have not begun, and ends running tasks. Dropping
         the iterator after the first `next` cancels tasks that have not begun. If no result is asked for, all calls are
         made all the same.
+
+        If `submit` was overridden or replaced, it makes the calls, at once, as in `ProcessPoolExecutor`; then the first
+        exception ends the iterator.
         """
+        if getattr(self.submit, "__func__", None) is not _SUBMIT:
+            from .map import by_submit
+
+            return by_submit(self.submit, fn, iterables, timeout, chunksize, buffersize, progress)
         return self._workers.map(self._workers.plain, fn, iterables, timeout, chunksize, buffersize, progress)
 
     def options(
@@ -547,7 +554,8 @@ class Executor(BaseExecutor):
         :param cancel_futures: Cancels tasks that have not begun, and ends those that do not end at once, unless the
             executor was made with `cancel_running=False`.
 
-        Ctrl-C while this waits cancels everything.
+        Ctrl-C while this waits ends all tasks. After another exception of a signal handler they go on, and the program
+        waits for them at its end.
         """
         self._workers.shutdown(wait, cancel_futures, _GRACE if self._workers.cancel_running else None)
 
@@ -557,8 +565,8 @@ class Executor(BaseExecutor):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> Literal[False]:
-        if exc_type is not None and issubclass(exc_type, (KeyboardInterrupt, SystemExit)):
-            self._workers.shutdown(True, True, 0.0)
+        if exc_type is not None and issubclass(exc_type, KeyboardInterrupt):
+            self._workers.end_now(exc_type)
         else:
             self.shutdown(wait=True)
         return False
@@ -575,6 +583,11 @@ class Executor(BaseExecutor):
             "an executor cannot be sent to a task: submit from the program, and pass what the task needs, not an object "
             "that holds the executor"
         )
+
+
+#: What a subclass overrides, and a program replaces.
+_SUBMIT = Executor.submit
+
 
 def workers_of(executor: Executor | Configured) -> Workers:
     """Returns the workers of an executor, for the other modules of this package."""

@@ -19,7 +19,7 @@ def call(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """Calls the function now. Returns a future with the outcome."""
     try:
         value = fn(*map(_unwrap, args), **{name: _unwrap(value) for name, value in kwargs.items()})
-    except (KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt:
         raise
     except StopIteration as error:
         return failed(stopped(error))
@@ -30,7 +30,7 @@ def call(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 def map_calls(fn: Callable[..., T], iterables: tuple[Iterable[Any], ...]) -> Iterator[T]:
     """Calls the function with each item when its result is asked for."""
-    from .map import present
+    from .inputs import present
 
     def call(*args: Any) -> T:
         try:

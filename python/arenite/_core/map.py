@@ -7,9 +7,7 @@ import gc
 import itertools
 import sys
 import threading
-from collections import UserDict, UserList, deque
-from collections.abc import Sized
-from copy import copy
+from collections import deque
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -17,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .._errors import ArenaFull, Cancelled
 from . import native, pickling, room
 from .future import error_of
-from .packing import STUCK, Pace, Packing
-from .worker import Raised, load_error, stopped
-from .workers import is_internal
+from .inputs import Chunks, is_endless, length, present
+from .packing import STUCK, Pace, Packing, release
+from .worker import Raised, call_each, load_error, stopped
+from .workers import check_sizes, is_internal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -77,6 +76,7 @@ class Results(Generic[T]):
         self._workers = workers
         self._engine = workers.engine
         self._private = workers.private
+        self._cancel_running = workers.cancel_running
         self._private_results = workers.private_results
         self._load = workers.load
         self._options = options
@@ -131,9 +131,9 @@ class Results(Generic[T]):
         self._is_whole = False
         if buffersize is None:
             iterables = tuple(map(present, iterables))
-        lengths = [length for items in iterables if (length := _length(items)) is not None]
+        lengths = [known for items in iterables if (known := length(items)) is not None]
         self._is_sized = len(lengths) == len(iterables)
-        self._is_endless = all(map(_is_endless, iterables))
+        self._is_endless = all(map(is_endless, iterables))
         total = min(lengths) if lengths else None
         if buffersize is not None:
             self._window = buffersize
@@ -322,7 +322,7 @@ class Results(Generic[T]):
             except BaseException as interrupt:
                 if isinstance(interrupt, Exception):
                     raise
-                self._interrupt()
+                self._interrupt(interrupt)
                 # The traceback must not keep objects that the caller has dropped.
                 _clear(interrupt)
                 self = None  # type: ignore[assignment]
@@ -376,7 +376,7 @@ class Results(Generic[T]):
                 # Also for Ctrl-C: a piece raises it.
                 error = raised
                 if not isinstance(raised, Exception):
-                    self._interrupt()
+                    self._interrupt(raised)
 
     def _advance_packing(self, packing: Packing) -> None:
         """Takes results of calls, unless values are left."""
@@ -480,6 +480,8 @@ class Results(Generic[T]):
             self._bar.close()
         if self._is_cancelled:
             return Cancelled()
+        # An iterator that is exhausted keeps no workers.
+        release(self)
         if self._is_cut:
             return RuntimeError(
                 "the executor was shut down before the input of this map was used up: take the results inside of the "
@@ -500,14 +502,14 @@ class Results(Generic[T]):
         """Waits for the end of a task. Exceptions come from signal handlers only."""
         try:
             return native.wait(task, timeout)
-        except Exception:
-            self._interrupt()
+        except Exception as error:
+            self._interrupt(error)
             raise
 
-    def _interrupt(self) -> None:
-        """Ends the map after a signal handler has interrupted a wait for a result."""
+    def _interrupt(self, error: BaseException) -> None:
+        """Ends the map after a signal handler has interrupted a wait for a result. Only Ctrl-C ends running tasks."""
         if self._ends_when_interrupted:
-            self.close(self._workers.cancel_running)
+            self.close(isinstance(error, KeyboardInterrupt) and self._cancel_running)
             if self._bar is not None:
                 self._bar.close()
 
@@ -545,7 +547,7 @@ class Results(Generic[T]):
 
     def _late(self) -> TimeoutError:
         # No results come after the timeout, as in the standard library.
-        self.close(self._workers.cancel_running)
+        self.close(self._cancel_running)
         return TimeoutError(f"the results of the map did not come within {self._timeout} s")
 
     def _is_starving(self) -> bool:
@@ -557,6 +559,10 @@ class Results(Generic[T]):
         """Whether items are left in the input."""
         is_held = self._held if self.packing is None else self.packing.stock.held
         return self._items is not None or is_held is not None
+
+    def unsent(self) -> int:
+        """Returns the number of calls that wait to be sent in packets."""
+        return 0 if self.packing is None else len(self.packing.stock)
 
     def submit_rest(self, has_end: bool = False, waits: bool = False) -> None:
         """Submits all items that are left, before the executor ends. Reads an input without a length, which may be
@@ -714,6 +720,10 @@ class Entry:
         #: Whether its end is reported.
         self.is_armed = False
 
+    @property
+    def has_ended(self) -> bool:
+        return isinstance(self.task, BaseException) or self.task.done()
+
 
 class _Failed:
     """The failure of a task, in place of a value."""
@@ -769,75 +779,39 @@ def failure(value: Any) -> BaseException | None:
     return value.error if type(value) is _Failed else None
 
 
-_EMPTY: dict[Any, Any] = {}
-#: Containers that can change, and whose items exist.
-_CONTAINERS = (
-    *(list, dict, set, deque, bytearray, UserDict, UserList),
-    *(type(_EMPTY.keys()), type(_EMPTY.values()), type(_EMPTY.items())),
-)
+def by_submit(
+    submit: Callable[..., Any], fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], timeout: float | None,
+    chunksize: int | None, buffersize: int | None, progress: Any,
+) -> Iterator[T]:  # fmt: skip
+    """Makes the calls of a map by `submit`, in the way of `ProcessPoolExecutor`."""
+    check_sizes(chunksize, buffersize)
+    until = None if timeout is None else monotonic() + timeout
+    size = chunksize or 1
+    calls = zip(*iterables) if size == 1 else ((fn, chunk) for chunk in Chunks(zip(*iterables), size))
+    bar = make_bar(progress, None)
 
+    def submit_next(count: int | None) -> None:
+        futures.extend(submit(fn if size == 1 else call_each, *call) for call in itertools.islice(calls, count))
 
-def present(items: Any) -> Any:
-    """Returns the present items of a container, which the program may change before they are all submitted. Returns an
-    input that cannot change, or makes its items, as it is."""
-    if isinstance(items, _CONTAINERS):
-        # `list` asks for the length, and the one of a derived class may raise.
-        return list(items) if type(items) in _CONTAINERS else [item for item in items]
-    if type(items).__module__ == "array" or pickling.is_array(items) and items.ndim == 1:
-        return copy(items)
-    return items
+    def results() -> Iterator[T]:
+        try:
+            while futures:
+                value = futures[0].result(None if until is None else until - monotonic())
+                del futures[0]
+                submit_next(0 if buffersize is None else 1)
+                if bar is not None:
+                    bar.update(1 if size == 1 else len(value))
+                yield from [value] if size == 1 else value
+        except BaseException as error:
+            ends_running = isinstance(error, KeyboardInterrupt) or until is not None and monotonic() >= until
+            for future in futures:
+                if ends_running or not future.running():
+                    future.cancel()
+            raise
 
-
-def _length(items: Any) -> int | None:
-    """Returns the length of an input; None if it has none, also if its class only raises an exception that says so."""
-    try:
-        return len(items) if isinstance(items, Sized) else None
-    except Exception:
-        return None
-
-
-def _is_endless(items: Any) -> bool:
-    """Whether an input is known to have no end."""
-    kind = type(items)
-    return kind in (itertools.count, itertools.cycle) or kind is itertools.repeat and not _is_finite(items)
-
-
-def _is_finite(items: Any) -> bool:
-    try:
-        items.__length_hint__()
-    except TypeError:
-        return False
-    return True
-
-
-class Chunks:
-    """The items in lists of this size, or in slices of a sequence. An exception of the input loses no items."""
-
-    def __init__(self, items: Iterable[Any], size: int) -> None:
-        #: A slice of a range takes no memory for its items.
-        self._whole: Any = items if type(items) in (range, list, tuple) else None
-        self._at = 0
-        self._left = iter(()) if self._whole is not None else iter(items)
-        self._next: list[Any] = []
-        self._size = size
-
-    def __iter__(self) -> Chunks:
-        return self
-
-    def __next__(self) -> Any:
-        if self._whole is not None:
-            chunk = self._whole[self._at : self._at + self._size]
-            if not chunk:
-                raise StopIteration
-            # No function call, here and below: see `Results._send`.
-            self._at += self._size
-            return chunk
-        chunk = self._next
-        chunk.extend(itertools.islice(self._left, self._size - len(chunk)))
-        if not chunk:
-            raise StopIteration
-        self._next = []
-        return chunk
+    futures: deque[Any] = deque()
+    submit_next(buffersize)
+    return results()
 
 
 def make_bar(progress: Any, total: int | None, **options: Any) -> Any:

@@ -160,6 +160,12 @@ def _first(entry: Entry) -> int:
     return entry.first
 
 
+def release(calls: Any) -> None:
+    """Drops the references of calls that have all ended to their workers."""
+    for name in ("_workers", "_engine"):
+        vars(calls).pop(name, None)
+
+
 class Packing:
     """Sends the calls of a map in packets."""
 
@@ -558,6 +564,7 @@ class Packing:
             self.feed(all_of_it=True)
 
     def free(self) -> None:
-        """Frees the journals that no task uses."""
+        """Frees the journals, and releases the workers: no calls are left."""
         self._journals -= len(self._free)
         self._free.clear()
+        release(self)

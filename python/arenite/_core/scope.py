@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from .._errors import Cancelled
 from . import locks
 from .future import Future, cancelled, end, has_failed, wait_for
+from .workers import report_ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,8 @@ class Scope:
         self._open: set[Future[Any]] = set()
         #: The first task that failed.
         self._failed: Future[Any] | None = None
+        #: The number of tasks that were cancelled.
+        self._cancelled = 0
         self._is_over = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -65,6 +68,7 @@ class Scope:
     def _cancel(self, kill: bool) -> None:
         with self._lock:
             rest = list(self._open)
+            self._cancelled = max(self._cancelled, sum(not future.done() for future in rest))
         for future in rest:
             if kill:
                 end(future)
@@ -95,20 +99,28 @@ class Scope:
         self._is_over = True
         try:
             if kind is not None:
-                self._cancel(issubclass(kind, (KeyboardInterrupt, SystemExit)))
+                self._cancel(issubclass(kind, KeyboardInterrupt))
             self._join()
-        except BaseException:
+        except BaseException as interrupt:
             # Ctrl-C.
             self._cancel(True)
+            self._report(interrupt)
             raise
         failed = self._failed
         if failed is None or not (error is None or isinstance(error, Cancelled)):
+            self._report(error)
             return
         # Raises the error of the failed task. An error of the block comes from a cancelled future, and explains less.
         first = failed.exception()
         if first is None:
             return
+        self._report(first)
         try:
             raise first from first.__cause__
         finally:
             first = failed = self = error = None  # type: ignore[assignment]
+
+    def _report(self, error: BaseException | None) -> None:
+        """Prints how many tasks were cancelled, if the exception ends the program without a word."""
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            report_ended(type(error), self._cancelled)

@@ -111,6 +111,11 @@ def _call_marked(given: dict[str, Any]) -> None:
             function()
 
 
+def call_each(function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
+    """Calls a function with each of these arguments: a task of `map.by_submit`."""
+    return [function(*call) for call in calls]
+
+
 def _set_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A pipe is block-buffered, but lines should appear at once.

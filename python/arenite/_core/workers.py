@@ -214,9 +214,7 @@ class Workers:
         chunksize: int | None, buffersize: int | None, progress: bool | str, name: str | None = None,
     ) -> Iterator[T]:  # fmt: skip
         """Submits a call for each item: see `Executor.map`."""
-        check_chunksize(chunksize)
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or at least 1")
+        check_sizes(chunksize, buffersize)
         if self.is_closed:
             # No items, nothing to submit.
             for _ in zip(*iterables):
@@ -303,12 +301,21 @@ class Workers:
                     receiver.close()
                 for closer in self.closers:
                     closer()
-        except BaseException:
-            # Ctrl-C ends everything.
+        except KeyboardInterrupt:
+            self._report_ended(KeyboardInterrupt)
             self.engine.cancel_all(True)
             if self._closing is not None:
                 self._closing.wait(_LAST)
             raise
+
+    def end_now(self, kind: type[BaseException]) -> None:
+        """Ends all tasks for an exception of this class, and prints their number."""
+        if not (self.has_no_engine() or self.engine.is_foreign):
+            self._report_ended(kind)
+        self.shutdown(True, True, 0.0)
+
+    def _report_ended(self, kind: type[BaseException]) -> None:
+        report_ended(kind, self.engine.open_tasks() + sum(results.unsent() for results in list(self.maps)))
 
     def check_open(self) -> None:
         """Raises RuntimeError after the shutdown."""
@@ -335,8 +342,15 @@ def refusal() -> str:
     name = frame.f_globals.get("__name__") if frame is not None else None
     return (
         f"a task cannot have an executor with workers of its own: module {name!r} has made this one in a worker. Submit "
-        "from the program, or use Executor(max_workers=0), which runs in the task"
+        "from the program, or use Executor(max_workers=0), which runs in the task, or a pool of the standard library"
     )
+
+
+def report_ended(kind: type[BaseException], count: int) -> None:
+    """Prints how many tasks an exception of this class has ended, which may end the program without a word."""
+    if count and sys.stderr is not None:
+        tasks = "1 task that had" if count == 1 else f"{count} tasks that had"
+        print(f"arenite: {kind.__name__} has ended {tasks} not finished", file=sys.stderr, flush=True)
 
 
 def is_internal(frame: FrameType) -> bool:
@@ -354,10 +368,12 @@ def name_of(function: Any) -> str:
     return name if isinstance(name, str) else type(function).__qualname__
 
 
-def check_chunksize(chunksize: int | None) -> None:
-    """Raises ValueError for a wrong `chunksize`."""
+def check_sizes(chunksize: int | None, buffersize: int | None) -> None:
+    """Raises ValueError for a wrong size of a map."""
     if chunksize is not None and chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
+    if buffersize is not None and buffersize < 1:
+        raise ValueError("buffersize must be None or at least 1")
 
 
 def _at_exit() -> None:
@@ -369,12 +385,20 @@ def _at_exit() -> None:
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1")
     try:
         for workers in list(running):
-            workers.shutdown(True, interrupted, 0.0 if interrupted else None)
+            if interrupted:
+                workers.end_now(KeyboardInterrupt)
+            else:
+                workers.shutdown(True, False, None)
         _arenite.join_all()
         if "arenite._core.channel" in sys.modules:
             from . import channel
 
             channel.close_all()
+    except BaseException as error:
+        # Of a signal handler: there is no later end to wait at.
+        for workers in list(running):
+            workers.end_now(type(error))
+        raise
     finally:
         dispatch.stop()
 

@@ -1,0 +1,84 @@
+"""The input of a map."""
+
+from __future__ import annotations
+
+import itertools
+from collections import UserDict, UserList, deque
+from collections.abc import Sized
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+from . import pickling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_EMPTY: dict[Any, Any] = {}
+#: Containers that can change, and whose items exist.
+_CONTAINERS = (
+    *(list, dict, set, deque, bytearray, UserDict, UserList),
+    *(type(_EMPTY.keys()), type(_EMPTY.values()), type(_EMPTY.items())),
+)
+
+
+def present(items: Any) -> Any:
+    """Returns the present items of a container, which the program may change before they are all submitted. Returns an
+    input that cannot change, or makes its items, as it is."""
+    if isinstance(items, _CONTAINERS):
+        # `list` asks for the length, and the one of a derived class may raise.
+        return list(items) if type(items) in _CONTAINERS else [item for item in items]
+    if type(items).__module__ == "array" or pickling.is_array(items) and items.ndim == 1:
+        return copy(items)
+    return items
+
+
+def length(items: Any) -> int | None:
+    """Returns the length of an input; None if it has none, also if its class only raises an exception that says so."""
+    try:
+        return len(items) if isinstance(items, Sized) else None
+    except Exception:
+        return None
+
+
+def is_endless(items: Any) -> bool:
+    """Whether an input is known to have no end."""
+    kind = type(items)
+    return kind in (itertools.count, itertools.cycle) or kind is itertools.repeat and not _is_finite(items)
+
+
+def _is_finite(items: Any) -> bool:
+    try:
+        items.__length_hint__()
+    except TypeError:
+        return False
+    return True
+
+
+class Chunks:
+    """The items in lists of this size, or in slices of a sequence. An exception of the input loses no items."""
+
+    def __init__(self, items: Iterable[Any], size: int) -> None:
+        #: A slice of a range takes no memory for its items.
+        self._whole: Any = items if type(items) in (range, list, tuple) else None
+        self._at = 0
+        self._left = iter(()) if self._whole is not None else iter(items)
+        self._next: list[Any] = []
+        self._size = size
+
+    def __iter__(self) -> Chunks:
+        return self
+
+    def __next__(self) -> Any:
+        if self._whole is not None:
+            chunk = self._whole[self._at : self._at + self._size]
+            if not chunk:
+                raise StopIteration
+            # No function call, here and below: see `Results._send`.
+            self._at += self._size
+            return chunk
+        chunk = self._next
+        chunk.extend(itertools.islice(self._left, self._size - len(chunk)))
+        if not chunk:
+            raise StopIteration
+        self._next = []
+        return chunk
