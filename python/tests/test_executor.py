@@ -4,8 +4,9 @@ import collections
 import dataclasses
 import functools
 import gc
+import inspect
 import itertools
-import multiprocessing
+import multiprocessing.pool
 import operator
 import os
 import signal
@@ -14,7 +15,7 @@ import sys
 import textwrap
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import harness
 import pytest
@@ -208,6 +209,93 @@ def test_names_of_the_standard_library():
         arenite.Executor(1, recycle_after=1, max_tasks_per_child=1)
 
 
+def test_arguments_by_position():
+    for ours, theirs, count in (
+        (arenite.Executor, ProcessPoolExecutor, 4),
+        (arenite.Pool, multiprocessing.pool.Pool, 5),
+    ):
+        names = [list(inspect.signature(kind).parameters)[:count] for kind in (ours, theirs)]
+        assert names[0] == names[1]
+    with arenite.Executor(1, multiprocessing.get_context("spawn"), set_state, (7,)) as ex:
+        assert ex.submit(get_state).result() == 7
+    with arenite.Pool(1, set_state, (7,), 10, multiprocessing.get_context("spawn")) as pool:
+        assert pool.apply(get_state) == 7
+
+
+BY_SUBMIT = """
+    import sys
+    from concurrent.futures import ProcessPoolExecutor
+    import arenite
+
+    Base = {"arenite": arenite.Executor, "stdlib": ProcessPoolExecutor}[sys.argv[1]]
+    how, chunksize = sys.argv[2], int(sys.argv[3])
+    seen = []
+
+    def inverse(n):
+        return 12 // n
+
+    class Counting(Base):
+        def submit(self, *args, **kwargs):
+            seen.append("called")
+            return super().submit(*args, **kwargs)
+
+    def watched(original):
+        def submit(*args, **kwargs):
+            future = original(*args, **kwargs)
+            future.add_done_callback(lambda _: seen.append("done"))
+            return future
+        return submit
+
+    if __name__ == "__main__":
+        if how == "class":
+            Base.submit = watched(Base.submit)
+        with (Counting if how == "subclass" else Base)(2) as ex:
+            if how == "object":
+                ex.submit = watched(ex.submit)
+            print(list(ex.map(inverse, range(1, 10), chunksize=chunksize)))
+            print(list(ex.map(pow, range(9), (2 for _ in range(7)), chunksize=chunksize)))
+            results = ex.map(inverse, [1, 0, 2], chunksize=chunksize)
+            for _ in range(4):
+                try:
+                    print(next(results, "no more"))
+                except ZeroDivisionError:
+                    print("error")
+            try:
+                ex.map(abs, [1], chunksize=0)
+            except ValueError as error:
+                print(error)
+        print(len(seen))
+"""
+
+
+@pytest.mark.parametrize("chunksize", [1, 4])
+@pytest.mark.parametrize("how", ["subclass", "object", "class"])
+def test_map_calls_a_submit_that_is_not_the_original(how, chunksize):
+    ours, theirs = (harness.script(BY_SUBMIT, which, how, chunksize).ok().out for which in ("arenite", "stdlib"))
+    assert ours == theirs
+
+
+def test_a_replaced_submit_does_not_change_the_buffer_and_the_timeout(executor):
+    class Own(arenite.Executor):
+        def submit(self, *args, **kwargs):
+            return super().submit(*args, **kwargs)
+
+    pulled = itertools.count()
+    with Own(1) as ex:
+        results = ex.map(square, (next(pulled) for _ in itertools.count()), buffersize=3)
+        assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
+        assert next(pulled) <= 5 + 3
+        results = ex.map(time.sleep, [0, 3600, 3600], timeout=0.1)
+        with pytest.raises(TimeoutError):
+            list(results)
+        with harness.waiting("a task after those that were ended"):
+            assert list(ex.map(square, [1, 2, 3])) == [1, 4, 9]
+    before = executor.stats().submitted
+    assert list(executor.map(square, range(10_000))) == [n * n for n in range(10_000)]
+    # In packets, not by `submit`.
+    assert executor.stats().submitted - before < 10_000
+
+
 def test_a_map_that_cannot_begin_says_so_once(executor, monkeypatch):
     ignored = []
     monkeypatch.setattr(sys, "unraisablehook", ignored.append)
@@ -333,6 +421,8 @@ def test_tasks_run_in_this_process_without_workers():
         assert list(results) == [0, 1, 4]
         with pytest.raises(ZeroDivisionError):
             ex.submit(operator.truediv, 1, 0).result()
+        left = ex.submit(sys.exit, 3)
+        assert type(left.exception()) is SystemExit
     with pytest.raises(RuntimeError, match="after shutdown"):
         ex.submit(os.getpid)
 
@@ -478,7 +568,9 @@ def test_ctrl_c_ends_a_wait_and_the_tasks():
     for kind in ("result", "map", "shutdown"):
         with harness.waiting(f"Ctrl-C at {kind}"):
             ended = run(program, kind)
-        assert (ended.stdout, ended.stderr) == ("interrupted True\n", ""), kind
+        assert ended.stdout == "interrupted True\n"
+        # The interrupted map has ended its own task before.
+        assert ended.stderr == "arenite: KeyboardInterrupt has ended 1 task that had not finished\n", kind
 
 
 def test_a_program_that_ctrl_c_has_ended_waits_for_nothing():
@@ -491,7 +583,8 @@ def test_a_program_that_ctrl_c_has_ended_waits_for_nothing():
         raise KeyboardInterrupt
         """
     with harness.waiting("the program to end"):
-        assert run(program).stderr.endswith("KeyboardInterrupt\n")
+        ended = run(program).stderr
+    assert ended.endswith("KeyboardInterrupt\narenite: KeyboardInterrupt has ended 1 task that had not finished\n")
 
 
 def test_a_file_in_the_working_directory_hides_no_library(tmp_path):

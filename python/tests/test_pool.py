@@ -1,7 +1,7 @@
 """`arenite.Pool` beside `multiprocessing.Pool`: the same calls, and what a death costs."""
 
 import itertools
-import multiprocessing
+import multiprocessing.pool
 import os
 import pickle
 import queue
@@ -128,6 +128,53 @@ class TestSameAsMultiprocessing:
             assert result.successful() == (not isinstance(seen[-1], ValueError))
         assert seen[:3] == [9, [1, 4], [8]]
         assert [type(error) for error in seen[3:]] == [ValueError, ValueError]
+
+    def test_a_callback_does_not_run_inside_of_the_call(self, either):
+        threads = []
+        for _ in range(200):
+            either.apply_async(abs, (-1,), callback=lambda _: threads.append(threading.get_ident())).wait(60)
+        assert len(threads) == 200 and threading.get_ident() not in threads
+
+    def test_a_map_of_nothing_has_no_callback(self, either):
+        seen = []
+        for method in (either.map_async, either.starmap_async):
+            result = method(square, [], callback=seen.append, error_callback=seen.append)
+            assert result.get(60) == []
+        assert either.apply_async(square, (3,), callback=seen.append).get(60) == 9
+        assert seen == [9]
+
+    def test_a_chunksize_of_zero(self, either):
+        assert either.map(square, [], chunksize=0) == []
+        assert either.map(square, range(3), chunksize=0) == [None] * 3
+        assert either.starmap_async(pow, [(1, 2)], chunksize=0, callback=1 .bit_length).get(60) == [None]
+
+    def test_attributes_that_other_libraries_read(self, either):
+        assert isinstance(either, multiprocessing.pool.Pool)
+        assert len(either._pool) == either._processes == 2
+        assert len({worker.pid for worker in either._pool} | {os.getpid()}) == 3
+        assert {either.apply(os.getpid) for _ in range(20)} <= {worker.pid for worker in either._pool}
+        assert either._ctx.get_start_method()
+        result = either.map_async(square, range(10), chunksize=3)
+        assert 0 <= result._number_left <= 4
+        assert result.get(60) == [n * n for n in range(10)]
+        assert (result._number_left, result._chunksize) == (0, 3)
+        assert not hasattr(either.apply_async(square, (3,)), "_number_left")
+
+    def test_what_is_left_of_a_map(self, either, tmp_path):
+        barriers = [str(tmp_path / str(number)) for number in range(4)]
+        for barrier in barriers:
+            os.mkfifo(barrier)
+        result = either.map_async(read, barriers, chunksize=1)
+        left = []
+        for barrier in reversed(barriers[:2]):
+            left.append(result._number_left)
+            with harness.waiting("a task to open its pipe"), open(barrier, "w") as file:
+                file.write("x")
+            harness.until(lambda: result._number_left < left[-1], "the end of a call")
+        for barrier in barriers[2:]:
+            with harness.waiting("a task to open its pipe"), open(barrier, "w") as file:
+                file.write("x")
+        assert (result.get(60), left, result._number_left) == (["x"] * 4, [4, 3], 0)
 
     def test_results_that_are_not_there(self, either, tmp_path):
         barriers = [str(tmp_path / name) for name in "ab"]

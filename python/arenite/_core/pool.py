@@ -20,7 +20,9 @@ from weakref import WeakSet
 from .._errors import Cancelled
 from . import dispatch, pickling
 from .executor import Executor, workers_of
-from .map import Chunks, Entry, Results, failure
+from .future import when_ended
+from .inputs import Chunks
+from .map import Entry, Results, failure
 from .packing import STUCK, Packing
 from .workers import name_of
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from .signatures import PoolOptions
+    from .stats import WorkerStats
 
 T = TypeVar("T")
 
@@ -59,7 +62,7 @@ class AsyncResult(Generic[T]):
         self._called: threading.Event | None = None
         if callback is not None or error_callback is not None:
             self._called = threading.Event()
-            future.add_done_callback(self._call)
+            when_ended(future, self._call)
 
     def _call(self, future: BaseFuture[T]) -> None:
         assert self._called is not None
@@ -113,6 +116,20 @@ class AsyncResult(Generic[T]):
         return not self._future.cancelled() and self._future.exception() is None
 
 
+class MapResult(AsyncResult[list[T]]):
+    """The result of `map_async` or `starmap_async`, of which other libraries read how much is left."""
+
+    _calls: Calls[T]
+
+    @property
+    def _number_left(self) -> int:
+        return self._calls.tasks_left()
+
+    @property
+    def _chunksize(self) -> int:
+        return self._calls.chunksize
+
+
 class Calls(Results[T]):
     """The results of `Pool.imap`, in the order of the input. An exception of the input is raised after earlier results.
 
@@ -120,6 +137,8 @@ class Calls(Results[T]):
     """
 
     _ends_when_interrupted = False
+    #: For `map` and the like: the number of calls that were not collected, and the number of values without a call.
+    total = missing = 0
 
     def _pull(self) -> bool:
         try:
@@ -159,7 +178,7 @@ class Calls(Results[T]):
 
     def collect(self) -> list[T]:
         """Waits for all results. Returns them, or raises the first exception in the order of the input."""
-        values: list[T] = []
+        values: list[Any] = [None] * self.missing
         error: BaseException | None = None
         while True:
             try:
@@ -168,8 +187,9 @@ class Calls(Results[T]):
                 break
             except BaseException:
                 # Ctrl-C: no caller gets any result.
-                self.close(self._workers.cancel_running)
+                self.close(self._cancel_running)
                 raise
+            self.total -= len(self._values)
             if error is None:
                 if not self._is_whole:
                     error = next(filter(None, map(failure, self._values)), None)
@@ -184,6 +204,16 @@ class Calls(Results[T]):
             raise error
         finally:
             error = self = None  # type: ignore[assignment]
+
+
+    @property
+    def chunksize(self) -> int:
+        return self._chunksize
+
+    def tasks_left(self) -> int:
+        """Returns the number of calls of `collect` that have not ended, in chunks."""
+        ended = sum(entry.calls for entry in tuple(self._flying) if entry.has_ended)
+        return -(-(self.total - ended) // self._chunksize)
 
 
 class StarCalls(Calls[T]):
@@ -318,6 +348,7 @@ class Pool:
     :param initializer: Called with `initargs` in each worker before its first call. If it raises, calls fail with
         `StartFailed`.
     :param maxtasksperchild: Replaces each worker after this number of tasks: of chunks, for `map`.
+    :param context: Ignored: workers are always new processes, without the memory of this one.
     :param options: Keyword options of `Executor`, such as `memory_limit`, `preload` or `output`. The default of
         `writable` is "copy": calls may change their arguments, and the program their results.
 
@@ -342,6 +373,7 @@ class Pool:
         initializer: Callable[..., object] | None = None,
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
+        context: Any = None,
         **options: Unpack[PoolOptions],
     ) -> None:
         self._state = _CLOSE
@@ -357,6 +389,7 @@ class Pool:
         options.setdefault("writable", "copy")
         self.executor = Executor(processes, initializer=initializer, initargs=tuple(initargs), **options)
         self._processes = processes
+        self._context = context
         #: The threads that wait for results of `map_async`.
         self._threads: list[threading.Thread] = []
         self._state = _RUN
@@ -367,6 +400,23 @@ class Pool:
 
     def __reduce__(self) -> Any:
         raise NotImplementedError("pool objects cannot be passed between processes or pickled")
+
+    # ---- what other libraries read of a `multiprocessing.Pool`
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """`isinstance(pool, multiprocessing.pool.Pool)` holds, without a cost for programs that do not ask."""
+        module = sys.modules.get("multiprocessing.pool")
+        return Pool if module is None else module.Pool  # type: ignore[no-any-return]
+
+    @property
+    def _pool(self) -> list[WorkerStats]:
+        """The workers, which have a `pid`."""
+        return [worker for worker in self.executor.stats().workers if not worker.spare]
+
+    @property
+    def _ctx(self) -> Any:
+        return self._context or multiprocessing.get_context()
 
     # ---- calls
 
@@ -476,9 +526,16 @@ class Pool:
         items: Any = iterable if hasattr(iterable, "__len__") else list(iterable)
         # Raises what `__len__` raises, as with multiprocessing.
         count = len(items)
+        if chunksize == 0:
+            # Makes no calls, as with multiprocessing, where each of them has the result None.
+            results = self._calls(kind, func, (), None)
+            results.missing = count
+            return results
         if chunksize is None and not workers_of(self.executor).packs:
             chunksize = max(1, -(-count // (4 * self._processes)))
-        return self._calls(kind, func, items, chunksize)
+        results = self._calls(kind, func, items, chunksize)
+        results.total = count
+        return results
 
     def _in_background(
         self,
@@ -487,7 +544,11 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None,
     ) -> AsyncResult[list[T]]:
         future: BaseFuture[list[T]] = BaseFuture()
-        result = AsyncResult(future, callback, error_callback)
+        if not results.total:
+            # As with multiprocessing.
+            callback = error_callback = None
+        result = MapResult(future, callback, error_callback)
+        result._calls = results
         thread = threading.Thread(target=_collect, args=(results, future), name="arenite-map", daemon=True)
         self._threads = [other for other in self._threads if other.is_alive()]
         self._threads.append(thread)
