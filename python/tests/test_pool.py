@@ -159,6 +159,10 @@ class TestSameAsMultiprocessing:
         assert result.get(60) == [n * n for n in range(10)]
         assert (result._number_left, result._chunksize) == (0, 3)
         assert not hasattr(either.apply_async(square, (3,)), "_number_left")
+        ended = type(either)(1)
+        ended.terminate()
+        ended.join()
+        assert isinstance(ended._pool, list)
 
     def test_what_is_left_of_a_map(self, either, tmp_path):
         barriers = [str(tmp_path / str(number)) for number in range(4)]

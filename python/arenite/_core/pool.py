@@ -411,7 +411,9 @@ class Pool:
 
     @property
     def _pool(self) -> list[WorkerStats]:
-        """The workers, which have a `pid`."""
+        """The workers, which have a `pid`; none after the shutdown."""
+        if workers_of(self.executor).is_closed:
+            return []
         return [worker for worker in self.executor.stats().workers if not worker.spare]
 
     @property
