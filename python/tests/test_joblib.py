@@ -231,7 +231,7 @@ RECURSION = """
 
     def items():
         global deepest
-        for n in range(2000):
+        for n in range(400):
             frame, depth = sys._getframe(), 0
             while frame:
                 depth, frame = depth + 1, frame.f_back
@@ -248,7 +248,7 @@ RECURSION = """
         size = sys.argv[2]
         call = delayed(np.sum)
         parallel = Parallel(n_jobs=2, backend=sys.argv[1], batch_size=size if size == "auto" else int(size))
-        print(parallel(call(item) for item in items()) == [3000 * n for n in range(2000)], deepest < 40)
+        print(parallel(call(item) for item in items()) == [3000 * n for n in range(400)], deepest < 40)
 """
 
 
