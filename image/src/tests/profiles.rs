@@ -764,3 +764,24 @@ fn primaries_of_srgb_need_no_profile() {
     ];
     assert!(icc(adobe).is_some());
 }
+
+/// As in libavif, libheif, Pillow, libvips and Chromium: the curve of a camera, by the numbers of BT.709, BT.601 and
+/// BT.2020, changes no pixel.
+#[test]
+fn curves_of_video_count_as_that_of_srgb() {
+    let avif = include_bytes!("pictures/avif_444_8_full.avif");
+    let at = avif.windows(4).position(|four| four == b"nclx").unwrap() + 4;
+    for primaries in [1, 12] {
+        let shown = |curve: u8| {
+            let png = with_chunk(Color::Rgb, b"cICP", &[primaries, curve, 0, 1]);
+            let mut avif = avif.to_vec();
+            avif[at..at + 4].copy_from_slice(&[0, primaries, 0, curve]);
+            [png, avif].map(|file| decode(&file).unwrap())
+        };
+        let srgb = shown(13);
+        for curve in [1, 6, 14, 15] {
+            assert!(shown(curve) == srgb, "{primaries}, {curve}");
+        }
+        assert!(shown(8) != srgb, "linear");
+    }
+}
