@@ -209,7 +209,7 @@ impl<'a> Screen<'a> {
 }
 
 /// Blends the pixel `above` over the pixel `below`.
-fn over(above: [u8; PIXEL], below: [u8; PIXEL]) -> [u8; PIXEL] {
+pub(super) fn over(above: [u8; PIXEL], below: [u8; PIXEL]) -> [u8; PIXEL] {
     match (above[3], below[3]) {
         (u8::MAX, _) => above,
         (0, _) => below,

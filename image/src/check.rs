@@ -26,7 +26,8 @@ pub struct Checked {
 /// Decodes one picture to find out whether it is complete. Uses only the limits and `fail_on` of `spec`.
 ///
 /// All pixels are decoded; in a JPEG only as far as needed to find damage, which is faster than [`decode`]. If a file
-/// has several pictures, the first is decoded; in an animation in GIF, WebP or PNG, all frames are.
+/// has several pictures, the first is decoded; in an animation in GIF, WebP or PNG, all frames are. AVIF, HEIC and JPEG
+/// XL that end before their other pictures do are truncated.
 /// [`ImageError::proves_damage`] separates broken files from files that could not be checked. In a JPEG that is
 /// complete otherwise, damage outside the pixels is only searched for at [`FailOn::Warning`](super::FailOn::Warning).
 ///
@@ -65,6 +66,7 @@ pub fn check(input: &[u8], spec: &ResizeSpec) -> Result<Checked, ImageError> {
         spec: &spec,
         sizes: &[spec.size],
         animates: false,
+        checks: true,
     };
     let (decoded, mut damage) = decode_for(input, format, request)?;
     let (width, height) = decoded.full;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use bytemuck::{CheckedBitPattern, NoUninit};
 
 use super::error::ImageError;
+use super::format::Format;
 use super::pixels::{Pixels, Samples};
 
 /// The lowest level of damage that is an error, in the terms of libvips and sharp. Each level includes the levels above
@@ -99,6 +100,14 @@ impl Found {
     pub(super) const fn around(error: ImageError) -> Self {
         let loss = Loss::Nothing;
         Self { loss, error }
+    }
+
+    /// Creates the damage of a file that ends early, and after the pixels of its last picture.
+    pub(super) fn after_pixels(format: Format) -> Self {
+        Self::around(ImageError::corrupt(
+            format,
+            "the file ends early, after its pixels",
+        ))
     }
 
     /// Creates the damage of a picture that lacks no pixel, and of which some may be wrong.

@@ -1,5 +1,6 @@
 //! JPEG XL, by the `jxl` crate: the first frame, in the orientation that the header specifies.
 
+use std::borrow::Cow;
 use std::io::Read;
 
 use brotli_decompressor::Decompressor;
@@ -9,22 +10,37 @@ use jxl::api::{
     JxlTransferFunction, ProfileLevel,
 };
 
+use super::avif::{Reader, TopBox};
 use super::damage::Found;
 use super::error::ImageError;
-use super::format::Format;
+use super::format::{Format, probe};
 use super::hdr::Hdr;
 use super::meta::{Decoded, Metadata, Request, exif_after_offset};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 use super::spec::{ResizeSpec, SPARE_BYTES};
 
-/// Decodes a picture, or the first frame of an animation.
-pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
+/// Returns width and height in the header of a JPEG XL. `None` for other files.
+pub(super) fn sides(file: &[u8]) -> Option<(u32, u32)> {
+    if probe(file) != Some(Format::JpegXl) {
+        return None;
+    }
+    let opened = Opened::new(file, &ResizeSpec::full_size()).ok()?;
+    Some((opened.width, opened.height))
+}
+
+/// Decodes a picture, or the first frame of an animation. A viewer turns the result by `orientation`, which is that of
+/// a file around this one.
+pub(super) fn decode(
+    input: &[u8],
+    orientation: Orientation,
+    request: Request<'_>,
+) -> Result<Decoded, ImageError> {
     let spec = request.spec;
     let mut opened = Opened::new(input, spec)?;
     let sides = (opened.width, opened.height);
-    let plain = |kind| boxes(input).find(|(found, ..)| *found == kind);
-    let mut exif = plain(*b"Exif").and_then(|(_, content, _)| exif_after_offset(content));
-    let mut xmp = plain(*b"xml ").map(|(_, content, _)| content.to_vec());
+    let plain = |kind| boxes(input).find(|found| found.kind == kind && !found.is_truncated);
+    let mut exif = plain(*b"Exif").and_then(|found| exif_after_offset(found.content.rest()));
+    let mut xmp = plain(*b"xml ").map(|found| found.content.rest().to_vec());
     let mut damage = None;
     if spec.keep_metadata {
         for (kind, compressed) in boxes(input).filter_map(compressed) {
@@ -40,11 +56,12 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
             }
         }
     }
-    let profile = opened.decoder.output_color_profile();
-    let hdr = profile.and_then(hdr_of);
-    let icc = match hdr {
-        Some(_) => None,
-        None => profile.and_then(|profile| Some(profile.try_as_icc()?.into_owned())),
+    let profile = opened.decoder.output_color_profile().cloned();
+    let profile = profile.map(displayed);
+    let hdr = profile.as_ref().and_then(hdr_of);
+    let icc = match (&hdr, &profile) {
+        (None, Some(profile)) => profile.try_as_icc().map(Cow::into_owned),
+        _ => None,
     };
     let metadata = Metadata {
         exif,
@@ -53,15 +70,19 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         hdr,
     };
     // The decoder has applied the orientation of the header. The orientation in EXIF does not count in this format.
-    let orientation = Orientation::NoTransforms;
     let plans = request.plans(sides, orientation, Format::JpegXl)?;
+    let pixels = opened.pixels()?;
+    let lost = match opened.has_more_frames {
+        true => loss_of_frames(input, spec).map(Found::later),
+        false => None,
+    };
     Ok(Decoded {
-        pixels: opened.pixels()?,
+        pixels,
         chroma: None,
         plans,
         orientation,
         metadata,
-        damage,
+        damage: lost.or(damage).or_else(|| damage_at_end(input)),
         full: sides,
     })
 }
@@ -77,18 +98,15 @@ struct Opened<'a> {
     is_deep: bool,
     /// Whether colours are multiplied by alpha.
     is_multiplied: bool,
+    /// Whether frames follow the one that was decoded last.
+    has_more_frames: bool,
 }
 
 impl<'a> Opened<'a> {
     /// Reads the headers, and checks them against the limits of `spec`.
     fn new(input: &'a [u8], spec: &ResizeSpec) -> Result<Self, ImageError> {
         let format = Format::JpegXl;
-        let mut options = JxlDecoderOptions::default();
-        options.max_profile_level = ProfileLevel::Main10;
-        // The decoder uses up to 32 bits for each sample.
-        let most = spec.max_bytes.saturating_add(SPARE_BYTES);
-        options.sample_limit = Some(usize::try_from(most).unwrap_or(usize::MAX));
-        let (mut decoder, mut rest) = (JxlDecoder::new(options), input);
+        let (mut decoder, mut rest) = begun(input, options(spec))?;
         match decoder.process(&mut rest, None, None).map_err(translate)? {
             Event::BasicInfo => {}
             _ => return Err(ImageError::Truncated { format }),
@@ -111,7 +129,7 @@ impl<'a> Opened<'a> {
             (false, false) => (Color::Rgb, JxlColorType::Rgb),
             (false, true) => (Color::Rgba, JxlColorType::Rgba),
         };
-        let (width, height) = sides(&info)?;
+        let (width, height) = sides_of(&info)?;
         spec.check_source((width, height), format)?;
         let is_deep = info.bit_depth.bits_per_sample() > 8;
         let samples = u64::from(width) * u64::from(height) * color.channels() as u64;
@@ -141,6 +159,7 @@ impl<'a> Opened<'a> {
                 .iter()
                 .find(|channel| channel.ec_type == ExtraChannel::Alpha)
                 .is_some_and(|channel| channel.alpha_associated),
+            has_more_frames: false,
         })
     }
 
@@ -180,7 +199,10 @@ impl<'a> Opened<'a> {
                 .decoder
                 .process(&mut self.rest, Some(&mut buffers), None);
             match event.map_err(translate)? {
-                Event::FrameComplete { .. } => return Ok(()),
+                Event::FrameComplete { has_more_frames } => {
+                    self.has_more_frames = has_more_frames;
+                    return Ok(());
+                }
                 Event::NeedMoreInput { .. } | Event::Complete => {
                     let format = Format::JpegXl;
                     return Err(ImageError::Truncated { format });
@@ -191,13 +213,87 @@ impl<'a> Opened<'a> {
     }
 }
 
+fn options(spec: &ResizeSpec) -> JxlDecoderOptions {
+    let mut options = JxlDecoderOptions::default();
+    options.max_profile_level = ProfileLevel::Main10;
+    // The decoder uses up to 32 bits for each sample.
+    let most = spec.max_bytes.saturating_add(SPARE_BYTES);
+    options.sample_limit = Some(usize::try_from(most).unwrap_or(usize::MAX));
+    options
+}
+
+/// The start of a container of level 10: signature, brand and level.
+const LEVEL_10: &[u8] = b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl \0\0\0\0jxl \0\0\0\x09jxll\x0a";
+/// The header of a box with a codestream that ends where the file does.
+const OPEN_BOX: &[u8] = b"\0\0\0\0jxlc";
+
+/// Returns a decoder, and the bytes to pass to it.
+///
+/// A file that does not announce a level has level 5, whose limits the decoder enforces. Other decoders do not, and
+/// cjxl exceeds them, for example in progressive lossless pictures. So the decoder begins with the start of a container
+/// of level 10. Memory is limited by `options`.
+fn begun(file: &[u8], options: JxlDecoderOptions) -> Result<(JxlDecoder, &[u8]), ImageError> {
+    let mut decoder = JxlDecoder::new(options);
+    let mut after_brand = Reader::new(file.get(12..).unwrap_or_default());
+    let (start, rest) = match after_brand.top_box() {
+        _ if is_bare(file) => ([LEVEL_10, OPEN_BOX].concat(), file),
+        Ok(Some(brand)) if brand.kind == *b"ftyp" && boxes(file).all(|it| it.kind != *b"jxll") => {
+            (LEVEL_10.to_vec(), after_brand.rest())
+        }
+        _ => return Ok((decoder, file)),
+    };
+    // The decoder takes these bytes, and needs more.
+    decoder
+        .process(&mut &start[..], None, None)
+        .map_err(translate)?;
+    Ok((decoder, rest))
+}
+
+/// Returns the reason why a file lacks frames, if any. Visible frames are skipped, not decoded.
+fn loss_of_frames(input: &[u8], spec: &ResizeSpec) -> Option<ImageError> {
+    let mut options = options(spec);
+    options.scan_frames_only = true;
+    let (mut decoder, mut rest) = match begun(input, options) {
+        Ok(begun) => begun,
+        Err(error) => return Some(error),
+    };
+    loop {
+        match decoder.process(&mut rest, None, None).map_err(translate) {
+            Ok(Event::Complete) => return None,
+            Ok(Event::NeedMoreInput { .. }) => {
+                let format = Format::JpegXl;
+                return Some(ImageError::Truncated { format });
+            }
+            Ok(_) => {}
+            Err(error) => return Some(error),
+        }
+    }
+}
+
 /// Returns width and height; an error if one of them is 0.
-fn sides(info: &JxlBasicInfo) -> Result<(u32, u32), ImageError> {
+fn sides_of(info: &JxlBasicInfo) -> Result<(u32, u32), ImageError> {
     let (width, height) = info.size;
     match (u32::try_from(width), u32::try_from(height)) {
         (Ok(width @ 1..), Ok(height @ 1..)) => Ok((width, height)),
         _ => Err(ImageError::corrupt(Format::JpegXl, "it has no pixels")),
     }
+}
+
+/// Returns the profile by which pixels are displayed: the curve of BT.709 counts as that of sRGB, as in other formats.
+fn displayed(mut profile: JxlColorProfile) -> JxlColorProfile {
+    if let JxlColorProfile::Simple(
+        JxlColorEncoding::RgbColorSpace {
+            transfer_function, ..
+        }
+        | JxlColorEncoding::GrayscaleColorSpace {
+            transfer_function, ..
+        },
+    ) = &mut profile
+        && *transfer_function == JxlTransferFunction::BT709
+    {
+        *transfer_function = JxlTransferFunction::SRGB;
+    }
+    profile
 }
 
 /// Returns the coding of pixels with these colours, if they are of high dynamic range.
@@ -221,36 +317,27 @@ fn hdr_of(profile: &JxlColorProfile) -> Option<Hdr> {
     Hdr::of_code_points(primaries, transfer)
 }
 
-/// A box of a container: its kind, its content, and all its bytes.
-type Part<'a> = ([u8; 4], &'a [u8], &'a [u8]);
-
 /// Returns the boxes of a container; empty for a bare codestream.
-fn boxes(file: &[u8]) -> impl Iterator<Item = Part<'_>> {
-    let mut rest = match file.starts_with(&[0xff, 0x0a]) {
-        true => &[][..],
-        false => file,
-    };
-    std::iter::from_fn(move || {
-        let (&[a, b, c, d, ref kind @ ..], _) = rest.split_first_chunk::<8>()?;
-        let long = rest.get(8..16).and_then(|long| long.try_into().ok());
-        let (len, header) = match (u32::from_be_bytes([a, b, c, d]), long) {
-            (0, _) => (rest.len(), 8),
-            (1, Some(long)) => (
-                usize::try_from(u64::from_be_bytes(long)).unwrap_or(usize::MAX),
-                16,
-            ),
-            (len, _) => (len as usize, 8),
-        };
-        let (this, after) = rest.split_at(len.clamp(8, rest.len()));
-        rest = after;
-        Some((*kind, this.get(header..).unwrap_or_default(), this))
-    })
+fn boxes(file: &[u8]) -> impl Iterator<Item = TopBox<'_>> {
+    let mut reader = Reader::new(if is_bare(file) { &[] } else { file });
+    std::iter::from_fn(move || reader.top_box().ok().flatten())
+}
+
+/// Returns whether a file is a codestream without a container.
+fn is_bare(file: &[u8]) -> bool {
+    file.starts_with(&[0xff, 0x0a])
+}
+
+/// Returns the damage of a file that ends early, and after its pixels.
+fn damage_at_end(file: &[u8]) -> Option<Found> {
+    let is_cut = !is_bare(file) && Reader::new(file).ends_early();
+    is_cut.then(|| Found::after_pixels(Format::JpegXl))
 }
 
 /// Returns the kind of the box that a compressed box contains, and its compressed content.
-fn compressed((kind, content, _): Part<'_>) -> Option<([u8; 4], &[u8])> {
-    let (inner, data) = content.split_first_chunk::<4>()?;
-    (kind == *b"brob").then_some((*inner, data))
+fn compressed(found: TopBox<'_>) -> Option<([u8; 4], &[u8])> {
+    let (inner, data) = found.content.rest().split_first_chunk::<4>()?;
+    (found.kind == *b"brob").then_some((*inner, data))
 }
 
 /// The maximum number of bytes of metadata in a compressed box, after decompression.
@@ -284,6 +371,8 @@ fn translate(error: jxl::error::Error) -> ImageError {
         | jxl::error::Error::ImageSizeTooLarge(..) => {
             ImageError::variety(format, "it needs more memory than is allowed")
         }
+        // Not damage: only this decoder enforces these limits.
+        error @ jxl::error::Error::LevelLimitExceeded { .. } => ImageError::variety(format, error),
         error => ImageError::corrupt(format, error.to_string()),
     }
 }

@@ -26,7 +26,7 @@
 //! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it.
 //! 3. The picture is decoded. JPEG is scaled during decoding, to no less than twice the target on each side, except for
 //!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. If there are several
-//!    target sizes, the largest decides the scale. In a raw file of a camera the largest preview in JPEG is decoded; in
+//!    target sizes, the largest decides the scale. In a raw file of a camera the largest preview is decoded; in
 //!    a TIFF with several pages, and in animated JPEG XL and AVIF, the first picture.
 //! 4. The picture is resized, with colours weighted by alpha, in the stored numbers or in linear light
 //!    ([`ResizeSpec::linear`]), and *then* turned by its EXIF orientation and converted to sRGB: both are cheap on a
@@ -60,6 +60,8 @@
 //!   others store inverted inks in JPEG, so the inks are inverted back. TIFFs of all colour models keep their alpha.
 //! - **AVIF** is turned as its container says; an orientation in its EXIF is ignored. In an animation the separate
 //!   still picture is used, which is usually the first frame.
+//! - **Curves of video** (BT.709, BT.601 and BT.2020 in cICP, nclx, HEVC, AV1 and JPEG XL) count as that of sRGB, as in
+//!   browsers.
 //! - **Profiles of PNG** are also made from cICP (as for AVIF), and from gAMA with cHRM; a gAMA of 1/2.2 alone counts
 //!   as sRGB.
 //! - **Palettes** of PNG and GIF stay palettes in PNG if the result is exact or looks the same: see [`Palette`].
@@ -219,6 +221,7 @@ pub fn resize_encoded_sizes(
         spec,
         sizes,
         animates: !spec.first_frame,
+        checks: false,
     };
     let (rendered, of_sizes) = render(input, request)?;
     let encoded: Result<Vec<Encoded>, ImageError> = rendered.into_iter().map(encode).collect();
@@ -248,6 +251,7 @@ pub fn resize_sizes_to_pixels(
         spec,
         sizes,
         animates: false,
+        checks: false,
     };
     let (rendered, of_sizes) = render(input, request)?;
     let firsts = rendered.into_iter().flat_map(|rendered| rendered.frames);
@@ -378,7 +382,7 @@ fn decode_for(
         Format::Tiff => tiff::decode(input, request)?,
         Format::Bmp => bmp::decode(input, request)?,
         Format::Avif | Format::Heic => avif::decode(input, from, request)?,
-        Format::JpegXl => jxl::decode(input, request)?,
+        Format::JpegXl => jxl::decode(input, Orientation::NoTransforms, request)?,
         Format::Pnm => pnm::decode(input, request)?,
         Format::Qoi => qoi::decode(input, request)?,
         Format::Tga => tga::decode(input, request)?,

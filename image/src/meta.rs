@@ -90,6 +90,8 @@ pub(super) struct Request<'a> {
     pub(super) sizes: &'a [Size],
     /// Whether the result contains all frames of an animation.
     pub(super) animates: bool,
+    /// Whether the picture itself must be decoded, to find damage, even if a thumbnail has enough pixels.
+    pub(super) checks: bool,
 }
 
 impl Request<'_> {

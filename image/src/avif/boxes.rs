@@ -111,6 +111,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Returns whether the rest of a file ends before its last box does, or within the header of a box.
+    pub(in super::super) fn ends_early(mut self) -> bool {
+        loop {
+            match self.top_box() {
+                Ok(Some(found)) if found.is_truncated => return true,
+                Ok(Some(_)) => {}
+                Ok(None) => return !self.rest.is_empty(),
+                Err(_) => return false,
+            }
+        }
+    }
+
     /// Reads the next box of a file; `None` at the end, or if less than a header is left.
     pub(in super::super) fn top_box(&mut self) -> Result<Option<TopBox<'a>>, ImageError> {
         if self.rest.len() < 8 {

@@ -5,10 +5,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::super::damage::Found;
 use super::super::error::ImageError;
 use super::super::format::Format;
 use super::super::meta::exif_after_offset;
 use super::boxes::{Kind, Reader, corrupt};
+use super::film;
 
 /// The metadata about the items of a file.
 #[derive(Debug)]
@@ -130,6 +132,15 @@ impl Turn {
             ..self
         }
     }
+
+    /// Combines this turn with one that follows it.
+    pub(super) fn then(self, after: Self) -> Self {
+        let turned = self.turned(after.quarters);
+        match after.is_flipped {
+            true => turned.flipped(),
+            false => turned,
+        }
+    }
 }
 
 /// Maximum number of items that describe the picture; further items are ignored.
@@ -145,6 +156,7 @@ impl<'a> Container<'a> {
             match &found.kind {
                 b"meta" if found.is_truncated => return Err(ImageError::Truncated { format }),
                 b"meta" => return Self::of(file, found.content),
+                b"moov" if found.is_truncated => return Err(ImageError::Truncated { format }),
                 b"moov" => has_track = true,
                 _ => {}
             }
@@ -305,6 +317,11 @@ impl<'a> Container<'a> {
         item.ok_or_else(|| corrupt("an item that the file does not have"))
     }
 
+    /// Returns the length of the file in bytes.
+    pub(super) const fn file_len(&self) -> u64 {
+        self.file.len() as u64
+    }
+
     /// Returns the kind of an item.
     ///
     /// # Errors
@@ -356,6 +373,37 @@ impl<'a> Container<'a> {
                 Ok(Cow::Owned(data))
             }
         }
+    }
+
+    /// Returns the damage of a file that ends early: before one of its pictures does, or after its pixels. The caller
+    /// has decoded the primary picture.
+    pub(super) fn damage_beyond(&self) -> Option<Found> {
+        let format = Format::Avif;
+        let (mut has_lost_metadata, mut has_lost_pixels) = (false, false);
+        for item in self.items.values().filter(|item| self.ends_before(item)) {
+            match &item.kind {
+                b"Exif" | b"mime" | b"uri " => has_lost_metadata = true,
+                _ => has_lost_pixels = true,
+            }
+        }
+        let film = film::is_incomplete(self.file);
+        match film {
+            Err(error) => Some(Found::later(error)),
+            Ok(is_incomplete) if is_incomplete || has_lost_pixels => {
+                Some(Found::later(ImageError::Truncated { format }))
+            }
+            Ok(_) => (has_lost_metadata || Reader::new(self.file).ends_early())
+                .then(|| Found::after_pixels(format)),
+        }
+    }
+
+    /// Returns whether the file ends before the data of an item does.
+    fn ends_before(&self, item: &Item<'_>) -> bool {
+        let is_beyond = |&(offset, len): &(u64, u64)| {
+            let end = offset.saturating_add(len);
+            end > self.file.len() as u64
+        };
+        item.source == Source::File && item.extents.iter().any(is_beyond)
     }
 
     /// Returns the items that are smaller versions of the same picture.

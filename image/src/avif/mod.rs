@@ -7,28 +7,31 @@ mod boxes;
 mod canvas;
 mod container;
 mod file;
+mod film;
 #[allow(
     unsafe_code,
     reason = "the decoder is a library of C, loaded when it is needed"
 )]
 mod hevc;
+mod item;
 #[allow(unsafe_code, reason = "samples are memory of a decoder")]
 mod picture;
 mod write;
 
+use super::animation::over;
 use super::color::profile_of_code_points;
 use super::error::ImageError;
 use super::format::Format;
 use super::hdr::Hdr;
-use super::meta::{Decoded, Metadata, Request, StoredPlan};
+use super::meta::{Decoded, Metadata, Request};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
 
-pub(super) use boxes::Reader;
 use boxes::corrupt;
+pub(super) use boxes::{Reader, TopBox};
 use canvas::{Canvas, Output};
-use container::{CodePoints, Config, Container, Crop, Properties, Turn};
-use picture::Picture;
+use container::{CodePoints, Container, Crop, Turn};
+use item::Item;
 
 pub(super) use hevc::version as hevc_version;
 pub(super) use write::encode;
@@ -39,9 +42,10 @@ pub(super) fn decode(
     format: Format,
     request: Request<'_>,
 ) -> Result<Decoded, ImageError> {
-    let decoded = decode_primary(input, format, request);
     // The code for both formats creates errors about AVIF: replace the format.
-    decoded.map_err(|error| error.with_format(format))
+    let of_format = |error: ImageError| error.with_format(format);
+    let decoded = decode_primary(input, format, request);
+    Ok(decoded.map_err(of_format)?.with_damage(of_format))
 }
 
 fn decode_primary(
@@ -51,64 +55,31 @@ fn decode_primary(
 ) -> Result<Decoded, ImageError> {
     let spec = request.spec;
     let container = Container::read(input)?;
-    let mut picture = Item::new(&container, container.primary, spec)?;
-    let alpha = match container.alpha_of(container.primary)? {
-        Some(alpha) => Some(Item::new(&container, alpha, spec)?),
-        None => None,
-    };
-    if alpha
-        .as_ref()
-        .is_some_and(|alpha| alpha.sides != picture.sides)
-    {
-        let reason = "its alpha has other sides than its colours";
-        return Err(ImageError::variety(Format::Avif, reason));
-    }
+    let whole = Whole::new(&container, container.primary, spec)?;
+    let picture = &whole.picture;
     let orientation = orientation(picture.properties.turn);
     let shown = picture.crop();
     let full = (shown.width, shown.height);
-    let mut plans = request.plans(full, orientation, format)?;
+    let plans = request.plans(full, orientation, format)?;
+    let takes_smaller = format == Format::Heic
+        && whole.alpha.is_none()
+        && !request.checks
+        && !request.needs_exact_pixels();
+    let smaller = match takes_smaller {
+        true => picture.smaller(&plans, spec),
+        false => None,
+    };
+    // A thumbnail that cannot be decoded is not needed.
+    let smaller = smaller.and_then(|(picture, plans)| {
+        let alpha = None;
+        Some((Whole { picture, alpha }.pixels(spec).ok()?, plans))
+    });
+    let ((pixels, points), plans) = match smaller {
+        Some(smaller) => smaller,
+        None => (whole.pixels(spec)?, plans),
+    };
     let icc = picture.properties.icc.map(<[u8]>::to_vec);
-    if format == Format::Heic
-        && alpha.is_none()
-        && !request.needs_exact_pixels()
-        && let Some((smaller, smaller_plans)) = picture.smaller(&plans, spec)
-    {
-        (picture, plans) = (smaller, smaller_plans);
-    }
-    let config = picture.config;
-    let color = match (config.is_grey, &alpha) {
-        (true, None) => Color::Gray,
-        (true, Some(_)) => Color::GrayAlpha,
-        (false, None) => Color::Rgb,
-        (false, Some(_)) => Color::Rgba,
-    };
-    let (width, height) = picture.sides;
-    let bytes_of_sample = if config.depth > 8 { 2 } else { 1 };
-    let samples = u64::from(width) * u64::from(height) * color.channels() as u64;
-    spec.admit(samples * bytes_of_sample, input.len() as u64)?;
-    let len = usize::try_from(samples).map_err(|_| ImageError::OutOfMemory { bytes: samples })?;
-    let (samples, points) = match config.depth {
-        8 => {
-            let mut samples: Vec<u8> = buffer(len)?;
-            let points = fill(&mut samples, &picture, alpha.as_ref(), color)?;
-            (Samples::Eight(samples), points)
-        }
-        _ => {
-            let mut samples: Vec<u16> = buffer(len)?;
-            let points = fill(&mut samples, &picture, alpha.as_ref(), color)?;
-            (Samples::Sixteen(samples), points)
-        }
-    };
-    let mut pixels = Pixels {
-        width,
-        height,
-        color,
-        samples,
-    };
-    if alpha.is_some_and(|alpha| alpha.multiplies(&picture)) {
-        pixels.divide_by_alpha();
-    }
-    let pixels = cropped(pixels, picture.crop());
+    let is_grey = matches!(pixels.color, Color::Gray | Color::GrayAlpha);
     let (exif, xmp) = container.descriptions_of(container.primary);
     let hdr = match icc {
         Some(_) => None,
@@ -118,8 +89,7 @@ fn decode_primary(
         // The orientation in EXIF is ignored: the container has its own.
         exif,
         xmp,
-        icc: icc
-            .or_else(|| profile_of_code_points(points.primaries, points.transfer, config.is_grey)),
+        icc: icc.or_else(|| profile_of_code_points(points.primaries, points.transfer, is_grey)),
         hdr,
     };
     Ok(Decoded {
@@ -128,197 +98,94 @@ fn decode_primary(
         plans,
         orientation,
         metadata,
-        damage: None,
+        damage: container.damage_beyond(),
         full,
     })
 }
 
-/// A picture that consists of one item, or of a grid of items.
-struct Item<'a> {
-    container: &'a Container<'a>,
-    number: u32,
-    properties: Properties<'a>,
-    sides: (u32, u32),
-    /// The configuration of each tile.
-    config: Config,
-    tiles: Vec<u32>,
-    columns: u32,
-    tile_sides: (u32, u32),
+/// A picture and its transparency.
+struct Whole<'a> {
+    picture: Item<'a>,
+    alpha: Option<Item<'a>>,
 }
 
-impl<'a> Item<'a> {
-    /// Checks an item against the limits of `spec`, without decoding anything.
+impl<'a> Whole<'a> {
+    /// Checks a picture against the limits of `spec`, without decoding anything.
     fn new(
         container: &'a Container<'a>,
         number: u32,
         spec: &ResizeSpec,
     ) -> Result<Self, ImageError> {
-        let kind = container.kind(number)?;
-        let properties = container.properties(number)?;
-        let sides = properties
-            .sides
-            .ok_or_else(|| corrupt("a picture without sides"))?;
-        spec.check_source(sides, Format::Avif)?;
-        match &kind {
-            b"av01" | b"hvc1" => {
-                let config = properties.config_for(&kind);
-                Ok(Self {
-                    container,
-                    number,
-                    sides,
-                    config: config.ok_or_else(without_config)?,
-                    tiles: vec![number],
-                    columns: 1,
-                    tile_sides: sides,
-                    properties,
-                })
-            }
-            b"grid" => Self::grid(container, number, properties, sides, spec),
-            other => {
-                let name = other.escape_ascii();
-                let reason = format!("its picture is an item of kind {name}");
-                Err(ImageError::variety(Format::Avif, reason))
-            }
-        }
-    }
-
-    fn grid(
-        container: &'a Container<'a>,
-        number: u32,
-        properties: Properties<'a>,
-        sides: (u32, u32),
-        spec: &ResizeSpec,
-    ) -> Result<Self, ImageError> {
-        let data = container.data(number)?;
-        let mut reader = Reader::new(&data);
-        let (version, flags) = (reader.u8()?, reader.u8()?);
-        if version != 0 {
-            return Err(corrupt("an unknown version of a grid"));
-        }
-        let [rows, columns] = [reader.u8()?, reader.u8()?].map(|less| u32::from(less) + 1);
-        let is_long = flags & 1 != 0;
-        let whole = (reader.u16_or_u32(is_long)?, reader.u16_or_u32(is_long)?);
-        if whole != sides {
-            return Err(corrupt("its grid has other sides than its header says"));
-        }
-        let tiles = container.references_from(number, b"dimg");
-        if tiles.len() as u64 != u64::from(rows) * u64::from(columns) {
-            return Err(corrupt("its grid has another number of tiles than it says"));
-        }
-        let mut of_all = None;
-        for &tile in tiles {
-            let kind = container.kind(tile)?;
-            if !matches!(&kind, b"av01" | b"hvc1") {
-                return Err(ImageError::variety(
-                    Format::Avif,
-                    "a grid of other items than AV1 or HEVC",
-                ));
-            }
-            let found = container.properties(tile)?;
-            let sides = found.sides.ok_or_else(|| corrupt("a tile without sides"))?;
-            let config = found.config_for(&kind).ok_or_else(without_config)?;
-            if *of_all.get_or_insert((sides, config)) != (sides, config) {
-                return Err(corrupt("tiles of a grid that are not alike"));
-            }
-        }
-        let (tile_sides, config) = of_all.ok_or_else(|| corrupt("a grid without tiles"))?;
-        // Each tile is a part of the picture, and together they cover it.
-        let covers = |tile: u32, count: u32, whole: u32| {
-            let all = u64::from(tile) * u64::from(count);
-            all >= u64::from(whole) && all - u64::from(tile) < u64::from(whole)
+        let picture = Item::new(container, number, spec)?;
+        let alpha = match container.alpha_of(number)? {
+            // That of the picture from which this picture is derived.
+            None => container.alpha_of(picture.source)?,
+            alpha => alpha,
         };
-        if !covers(tile_sides.0, columns, sides.0) || !covers(tile_sides.1, rows, sides.1) {
-            return Err(corrupt("its tiles do not fit its grid"));
-        }
-        let all = (
-            tile_sides.0.checked_mul(columns),
-            tile_sides.1.checked_mul(rows),
-        );
-        let all = (all.0.unwrap_or(u32::MAX), all.1.unwrap_or(u32::MAX));
-        spec.check_source(all, Format::Avif)?;
-        Ok(Self {
-            container,
-            number,
-            sides,
-            config,
-            tiles: tiles.to_vec(),
-            columns,
-            tile_sides,
-            properties,
-        })
+        let alpha = match alpha {
+            Some(alpha) => Some(Item::new(container, alpha, spec)?),
+            None => None,
+        };
+        let has_layers = |item: &Item<'_>| !item.layers.is_empty();
+        let reason = match &alpha {
+            Some(alpha) if alpha.sides != picture.sides => {
+                "its alpha has other sides than its colours"
+            }
+            Some(alpha) if has_layers(alpha) || has_layers(&picture) => {
+                "an overlay with an alpha of its own"
+            }
+            _ => return Ok(Self { picture, alpha }),
+        };
+        Err(ImageError::variety(Format::Avif, reason))
     }
 
-    /// Returns the visible part.
-    fn crop(&self) -> Crop {
-        let (width, height) = self.sides;
-        self.properties.crop.unwrap_or(Crop {
-            left: 0,
-            top: 0,
+    /// Decodes the visible part, in stored orientation. Returns it with the code points of its colours.
+    fn pixels(&self, spec: &ResizeSpec) -> Result<(Pixels, CodePoints), ImageError> {
+        let (picture, alpha) = (&self.picture, self.alpha.as_ref());
+        let config = picture.config;
+        let color = match (config.is_grey, alpha) {
+            (true, None) => Color::Gray,
+            (true, Some(_)) => Color::GrayAlpha,
+            (false, None) if picture.layers.is_empty() => Color::Rgb,
+            (false, _) => Color::Rgba,
+        };
+        let (width, height) = picture.sides;
+        let bytes_of_sample = if config.depth > 8 { 2 } else { 1 };
+        let samples = u64::from(width) * u64::from(height) * color.channels() as u64;
+        spec.admit(samples * bytes_of_sample, picture.container.file_len())?;
+        let len =
+            usize::try_from(samples).map_err(|_| ImageError::OutOfMemory { bytes: samples })?;
+        let (samples, points) = match config.depth {
+            8 if !picture.layers.is_empty() => {
+                let mut samples: Vec<u8> = buffer(len)?;
+                let points = draw_layers(&mut samples, picture, spec)?;
+                (Samples::Eight(samples), points)
+            }
+            8 => {
+                let mut samples: Vec<u8> = buffer(len)?;
+                let points = fill(&mut samples, picture, alpha, color)?;
+                (Samples::Eight(samples), points)
+            }
+            _ => {
+                let mut samples: Vec<u16> = buffer(len)?;
+                let points = fill(&mut samples, picture, alpha, color)?;
+                (Samples::Sixteen(samples), points)
+            }
+        };
+        let mut pixels = Pixels {
             width,
             height,
-        })
-    }
-
-    /// Returns the smallest thumbnail with enough pixels for each result, and the plans for it.
-    fn smaller(&self, plans: &[StoredPlan], spec: &ResizeSpec) -> Option<(Self, Vec<StoredPlan>)> {
-        let full = self.crop();
-        let thumbnails = self.container.thumbnails_of(self.number);
-        let found = thumbnails.filter_map(|number| {
-            let item = Self::new(self.container, number, spec).ok()?;
-            let shown = item.crop();
-            let scale = (
-                f64::from(shown.width) / f64::from(full.width),
-                f64::from(shown.height) / f64::from(full.height),
-            );
-            // The thumbnail must show the same picture, up to rounding of the shorter side.
-            let error = (scale.0 - scale.1).abs() * f64::from(full.width.min(full.height));
-            if error > 1.0 || scale.0 >= 1.0 || item.properties.turn != self.properties.turn {
-                return None;
-            }
-            let scaled = plans.iter().map(|plan| {
-                let region = plan.region.scaled(scale, (shown.width, shown.height));
-                let (width, height) = (f64::from(plan.width), f64::from(plan.height));
-                // Allow for a pixel lost by rounding.
-                let has_enough = region.width + 1.0 > width && region.height + 1.0 > height;
-                has_enough.then_some(StoredPlan { region, ..*plan })
-            });
-            Some((item, scaled.collect::<Option<Vec<_>>>()?))
-        });
-        found.min_by_key(|(item, _)| u64::from(item.sides.0) * u64::from(item.sides.1))
-    }
-
-    /// Returns whether the colours of `picture` were multiplied by this alpha.
-    fn multiplies(&self, picture: &Item<'_>) -> bool {
-        let multiplied = self.container.references_from(picture.number, b"prem");
-        multiplied.contains(&self.number)
-    }
-
-    /// Decodes the tiles one after the other, and passes each to the function with its offset in the picture.
-    fn for_each_tile(
-        &self,
-        mut draw: impl FnMut(&Picture, (usize, usize)) -> Result<(), ImageError>,
-    ) -> Result<(), ImageError> {
-        for (at, &tile) in (0u32..).zip(&self.tiles) {
-            let properties = match tile == self.number {
-                true => &self.properties,
-                false => &self.container.properties(tile)?,
-            };
-            let data = self.container.data(tile)?;
-            let picture = match properties.hevc {
-                Some(header) => hevc::decode(&data, header, self.tile_sides)?,
-                None => av1::decode(&data, self.tile_sides, properties.operating_point)?,
-            };
-            let picture = picture.checked(self.tile_sides, self.config)?;
-            let (column, row) = (at % self.columns, at / self.columns);
-            let offset = (column * self.tile_sides.0, row * self.tile_sides.1);
-            draw(&picture, (offset.0 as usize, offset.1 as usize))?;
+            color,
+            samples,
+        };
+        if alpha.is_some_and(|alpha| alpha.multiplies(picture)) {
+            pixels.divide_by_alpha();
         }
-        Ok(())
+        if !picture.layers.is_empty() {
+            pixels = pixels.without_full_alpha();
+        }
+        Ok((cropped(pixels, picture.crop()), points))
     }
-}
-
-fn without_config() -> ImageError {
-    corrupt("a picture without the configuration of its decoder")
 }
 
 /// Decodes colours and alpha into samples. Returns the code points of the colours.
@@ -354,6 +221,48 @@ fn fill<T: Output>(
         })?;
     }
     points.ok_or_else(|| corrupt("a picture without tiles"))
+}
+
+/// Draws the layers of a picture into samples of red, green, blue and alpha, each over those below it. Returns the code
+/// points of the colours: those of the first layer, unless the picture has its own.
+fn draw_layers(
+    samples: &mut [u8],
+    picture: &Item<'_>,
+    spec: &ResizeSpec,
+) -> Result<CodePoints, ImageError> {
+    let (canvas, _) = samples.as_chunks_mut();
+    canvas.fill(picture.background);
+    let width = picture.sides.0 as usize;
+    let (mut points, mut bytes) = (picture.properties.code_points, 0);
+    for layer in &picture.layers {
+        let whole = Whole::new(picture.container, layer.number, spec)?;
+        if !whole.picture.layers.is_empty() {
+            return Err(ImageError::variety(Format::Avif, "an overlay of overlays"));
+        }
+        // The limit is for all layers together: a small file may repeat a layer any number of times.
+        let (across, down) = whole.picture.sides;
+        bytes += u64::from(across) * u64::from(down) * size_of_val(&picture.background) as u64;
+        spec.admit(bytes, picture.container.file_len())?;
+        let (pixels, own) = whole.pixels(spec)?;
+        points.get_or_insert(own);
+        let pixels = pixels.oriented(orientation(whole.picture.properties.turn))?;
+        let pixels = pixels.into_eight_bits().into_rgb().with_alpha();
+        // The columns of the layer that are on the canvas, and the first of them on the canvas.
+        let hidden = layer.left.min(0).unsigned_abs() as usize;
+        let left = layer.left.max(0) as usize;
+        let rows = pixels.eight_bits().chunks_exact(pixels.width as usize * 4);
+        for (y, row) in (i64::from(layer.top)..).zip(rows) {
+            let start = usize::try_from(y).ok().map(|y| y * width);
+            let Some(below) = start.and_then(|start| canvas.get_mut(start..start + width)) else {
+                continue;
+            };
+            let above = row.as_chunks().0.iter().skip(hidden);
+            for (below, above) in below.iter_mut().skip(left).zip(above) {
+                *below = over(*above, *below);
+            }
+        }
+    }
+    points.ok_or_else(|| corrupt("an overlay without layers"))
 }
 
 const fn orientation(turn: Turn) -> Orientation {

@@ -491,6 +491,7 @@ fn the_scale_is_the_smallest_that_leaves_twice_the_target() {
             spec,
             sizes: &[],
             animates: false,
+            checks: false,
         };
         super::eighths(&[plan(target, region)], request)
     };

@@ -63,15 +63,47 @@ fn a_thumbnail_serves_where_it_is_as_large_as_the_result() {
 }
 
 #[test]
+fn a_thumbnail_that_cannot_be_decoded_is_not_needed() {
+    if !has_decoder() {
+        return;
+    }
+    let spec = spec("64x64");
+    let whole = decode(THUMBNAIL).unwrap();
+    // Its pixels; and its sides, which are those of its data no more, as in files of some cameras.
+    let mut without = THUMBNAIL.to_vec();
+    without.truncate(THUMBNAIL.len() - 16);
+    without.extend([0x55; 16]);
+    let mut narrow = THUMBNAIL.to_vec();
+    let sides = narrow.windows(4).rposition(|four| four == b"ispe").unwrap();
+    assert_eq!(narrow[sides + 8..sides + 12], [0, 0, 0, 64]);
+    narrow[sides + 11] = 63;
+    for file in [without, narrow] {
+        assert_eq!(check(&file, &spec).unwrap().damage, None);
+        assert_eq!(decode(&file).as_ref(), Ok(&whole));
+        assert!(resize_encoded(&file, &spec).is_ok());
+    }
+}
+
+#[test]
+fn a_check_decodes_the_picture_itself() {
+    if !has_decoder() {
+        return;
+    }
+    let mut without = THUMBNAIL.to_vec();
+    let data = data_of(THUMBNAIL);
+    without[data.start..data.start + data.len() / 2].fill(0);
+    let error = check(&without, &spec("8x8")).unwrap_err();
+    assert!(error.proves_damage(), "{error}");
+}
+
+#[test]
 fn spoilt_data_is_an_error_about_heic() {
     if !has_decoder() {
         return;
     }
     for file in [PLAIN, GRID, THUMBNAIL] {
         let full = ResizeSpec::full_size();
-        // The data of the thumbnail is last, and not needed at full size.
-        let ends = (0..file.len()).step_by(37).chain([file.len() - 1]);
-        for len in ends.take_while(|_| file != THUMBNAIL) {
+        for len in (0..file.len()).step_by(37).chain([file.len() - 1]) {
             let error = resize_to_pixels(&file[..len], &full).unwrap_err();
             let is_named = match &error {
                 ImageError::NotAnImage => len < 16,

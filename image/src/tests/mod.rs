@@ -8,6 +8,7 @@ mod avif;
 mod broken;
 mod checked;
 mod chunks;
+mod cut;
 mod formats;
 mod hdr;
 mod heic;
@@ -79,6 +80,7 @@ fn rendered(file: &[u8], spec: &ResizeSpec) -> Result<Rendered, ImageError> {
         spec,
         sizes,
         animates: false,
+        checks: false,
     };
     render(file, request).map(|(mut all, _)| all.remove(0))
 }

@@ -1,6 +1,6 @@
 """Writes the pictures of this folder, and what an independent decoder shows of them.
 
-Needs Pillow, pillow-heif, tifffile, imagecodecs, numpy, avifenc of libavif and heif-enc of libheif. Each NAME.EXT has a NAME.EXT.png beside it: 8 bits of grey, RGB or RGBA,
+Needs Pillow, pillow-heif, tifffile, imagecodecs, numpy, avifenc of libavif, heif-enc of libheif and cjxl of libjxl. Each NAME.EXT has a NAME.EXT.png beside it: 8 bits of grey, RGB or RGBA,
 from the array that was written, or from Pillow where a format loses something.
 """
 
@@ -635,6 +635,24 @@ def jxls():
             data = imagecodecs.jpegxl_encode(samples, distance=0.5, effort=3)
             keep(f"jxl_{name}{bits}_lossy.jxl", data, shown(imagecodecs.jpegxl_decode(data), colors))
 
+    def case(name, options, *frames):
+        with tempfile.TemporaryDirectory() as folder:
+            first, *rest = [Image.fromarray(frame) for frame in frames]
+            first.save(f"{folder}/in.png", save_all=bool(rest), append_images=rest, duration=80)
+            command = ["cjxl", f"{folder}/in.png", f"{folder}/out.jxl", "-d", "0", *options.split()]
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+            keep(f"jxl_{name}.jxl", (Path(folder) / "out.jxl").read_bytes(), frames[0])
+
+    case("frames", "", RGB, 255 - RGB, RGB[::-1])
+    case("frames_container", "--container=1", RGB, 255 - RGB, RGB[::-1])
+    # Of more transforms than pictures of level 5 may have, which it does not announce.
+    y, x = np.mgrid[0:300, 0:520]
+    lines = np.dstack([(x + y) % 256, (2 * x + y) % 252, (x + 3 * y) % 203]).astype(np.uint8)
+    case("progressive_lossless", "-p", lines)
+    # Colours of video, which are shown as they are.
+    case("video", "-x color_space=RGB_D65_SRG_Rel_709", RGB)
+    case("video_grey", "-x color_space=Gra_D65_Rel_709", GREY)
+
 
 # AVIF
 
@@ -803,32 +821,39 @@ def heics():
     keep("heic_alpha_multiplied.heic", data, np.dstack([divided, stored[..., 3]]))
     case("lossless", "-L -p chroma=444 --matrix_coefficients=0", RGB)
 
-    def assembled(tiles, shape, sides, transforms):
-        """A file whose picture is a grid of these files, or the only one of them, with transforms."""
+    def assembled(tiles, derived=(), transforms={}, alpha=None):
+        """A file of these pictures, and of pictures derived from them: kind, data, sides, and the numbers of the items
+        that they are made of. The last derived picture, or the first picture, is shown. Transforms are by number of
+        the item. The last of the pictures may be the alpha of another."""
         items, properties, uses, references, datas = [], [], {}, b"", []
+
+        def use(number, content, essential):
+            properties.append(content)
+            uses.setdefault(number, []).append(len(properties) | (0x80 if essential else 0))
+
+        def refer(kind, number, others):
+            return box(kind, struct.pack(f">HH{len(others)}H", number, len(others), *others))
+
         for number, tile in enumerate(tiles, 1):
             meta = within(tile, b"meta")
-            own = parts(within(meta, b"iprp", b"ipco"))
-            places = []
-            for kind, content in own:
+            for kind, content in parts(within(meta, b"iprp", b"ipco")):
                 if kind in (b"hvcC", b"ispe", b"colr"):
-                    properties.append(box(kind, content))
-                    places.append(len(properties) | (0x80 if kind == b"hvcC" else 0))
-            uses[number] = places
+                    use(number, box(kind, content), kind == b"hvcC")
             items.append((number, b"hvc1"))
             datas.append(within(tile, b"mdat"))
-        primary = 1
-        if len(tiles) > 1:
-            primary = len(tiles) + 1
-            items.append((primary, b"grid"))
-            datas.append(bytes([0, 0, shape[0] - 1, shape[1] - 1]) + struct.pack(">HH", *sides))
-            properties.append(box(b"ispe", struct.pack(">II", *sides), version=0))
-            uses[primary] = [len(properties)]
-            tile_numbers = struct.pack(f">{len(tiles)}H", *range(1, primary))
-            references = box(b"iref", box(b"dimg", struct.pack(">HH", primary, len(tiles)), tile_numbers), version=0)
-        for transform in transforms:
-            properties.append(transform)
-            uses[primary].append(len(properties) | 0x80)
+        if alpha:
+            use(len(tiles), box(b"auxC", b"urn:mpeg:hevc:2015:auxid:1\0", version=0), True)
+            references += refer(b"auxl", len(tiles), [alpha])
+        for number, (kind, data, sides, others) in enumerate(derived, len(tiles) + 1):
+            items.append((number, kind))
+            datas.append(data)
+            use(number, box(b"ispe", struct.pack(">II", *sides), version=0), False)
+            references += refer(b"dimg", number, others)
+        primary = len(items) if derived else 1
+        for number, contents in transforms.items():
+            for content in contents:
+                use(number, content, True)
+        references = box(b"iref", references, version=0) if references else b""
         infos = [box(b"infe", struct.pack(">HH4s", number, 0, kind), b"\0", version=2) for number, kind in items]
         table = b"".join(struct.pack(">HB", number, len(places)) + bytes(places) for number, places in uses.items())
         start = box(b"ftyp", b"heic\0\0\0\0mif1heic")
@@ -855,20 +880,43 @@ def heics():
     # Sides of tiles are multiples of 64, as cameras have them; a part of the last ones is not shown.
     large = np.asarray(Image.fromarray(smooth).resize((192, 128)))
     tiles = [written("", large[y : y + 64, x : x + 64]) for y in (0, 64) for x in (0, 64, 128)]
-    data = assembled(tiles, (2, 3), (180, 117), [])
+    grid = bytes([0, 0, 1, 2]) + struct.pack(">HH", 180, 117)
+    data = assembled(tiles, [(b"grid", grid, (180, 117), range(1, 7))])
     keep("heic_grid.heic", data, shown(data))
     # heif-enc pads smaller ones.
     photo = np.asarray(Image.fromarray(smooth).resize((72, 64)))
     for turn in range(4):
         for flip in ("", "0", "1"):
             transforms = [box(b"irot", bytes([turn]))] + [box(b"imir", bytes([int(axis)])) for axis in flip]
-            data = assembled([written("", photo)], None, None, transforms)
+            data = assembled([written("", photo)], transforms={1: transforms})
             keep(f"heic_turned_{turn}{'_' + flip if flip else ''}.heic", data, shown(data))
-    # A part of 20x12 from (4, 6) on.
-    middle = [(20, 1), (12, 1), (2 * 4 + 20 - 72, 2), (2 * 6 + 12 - 64, 2)]
-    crop = box(b"clap", *(struct.pack(">iI", *fraction) for fraction in middle))
-    data = assembled([written("", photo)], None, None, [crop])
+
+    def cropped(left, top, width, height, sides):
+        middle = [(width, 1), (height, 1), (2 * left + width - sides[0], 2), (2 * top + height - sides[1], 2)]
+        return box(b"clap", *(struct.pack(">iI", *fraction) for fraction in middle))
+
+    data = assembled([written("", photo)], transforms={1: [cropped(4, 6, 20, 12, (72, 64))]})
     keep("heic_cropped.heic", data, shown(data))
+    # Turned and cropped, and once more.
+    for turn in range(4):
+        sides = (50, 40) if turn % 2 == 0 else (40, 50)
+        own = [cropped(4, 6, 50, 40, (72, 64)), box(b"irot", bytes([turn])), box(b"imir", b"\1")]
+        after = [cropped(3, 7, 30, 25, sides), box(b"irot", b"\1")]
+        data = assembled([written("", photo)], [(b"iden", b"", sides, [1])], {1: own, 2: after})
+        keep(f"heic_derived_{turn}.heic", data, shown(data))
+    # Over a colour, a layer beyond two of its edges, and one that is turned.
+    overlay = struct.pack(">BB4H2H4h", 0, 0, 0x3000, 0x8000, 0xC000, 0xFFFF, 90, 100, -10, -8, 40, 50)
+    layers = [written("", photo), written("", photo[:, ::-1] // 2)]
+    derived = [(b"iovl", overlay, (90, 100), [1, 2])]
+    data = assembled(layers, derived, {2: [box(b"irot", b"\3")]})
+    keep("heic_overlay.heic", data, shown(data))
+    # The upper layer is transparent in part.
+    mask = np.dstack([clear] * 3).repeat(4, 0).repeat(4, 1)[:64, :72]
+    data = assembled([*layers, written("", mask)], derived, alpha=2)
+    keep("heic_overlay_alpha.heic", data, shown(data))
+    # Colours of video, which only the data itself names.
+    data = written("--transfer_characteristic 6", photo).replace(b"colr", b"skip")
+    keep("heic_video.heic", data, shown(data))
     data = written("--thumb 64", np.asarray(Image.fromarray(smooth).resize((256, 185))))
     keep("heic_thumbnail.heic", data, shown(data))
 
