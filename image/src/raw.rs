@@ -1,4 +1,4 @@
-//! Raw files of cameras: decodes the largest preview in JPEG that the camera or a converter has stored.
+//! Raw files of cameras: decodes the largest preview, in JPEG or JPEG XL, that the camera or a converter has stored.
 //!
 //! | file | previews |
 //! |---|---|
@@ -16,7 +16,9 @@ use super::error::ImageError;
 use super::exif;
 use super::format::Format;
 use super::jpeg;
+use super::jxl;
 use super::meta::{Decoded, Request};
+use super::pixels::Orientation;
 use super::tiff::Directory;
 
 const FORMAT: Format = Format::CameraRaw;
@@ -70,9 +72,15 @@ pub(super) fn is_tiff(file: &[u8]) -> bool {
 /// Decodes the largest preview.
 pub(super) fn decode(file: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let previews = Previews::of(file);
-    let (_, preview) = previews
-        .largest
-        .ok_or_else(|| ImageError::variety(FORMAT, "no preview in JPEG is found in it"))?;
+    let (_, preview) = previews.largest.ok_or_else(|| {
+        ImageError::variety(FORMAT, "no preview in JPEG or JPEG XL is found in it")
+    })?;
+    if jxl::sides(preview).is_some() {
+        let orientation = previews.orientation.and_then(Orientation::from_exif);
+        let orientation = orientation.unwrap_or(Orientation::NoTransforms);
+        let decoded = jxl::decode(preview, orientation, request);
+        return Ok(decoded.map_err(of_raw)?.with_damage(of_raw));
+    }
     let turned = match previews.orientation {
         Some(number @ 2..=8) if !jpeg::has_orientation(preview) => {
             Some(with_orientation(preview, number))
@@ -145,14 +153,14 @@ impl<'a> Previews<'a> {
         previews
     }
 
-    /// Considers the bytes at an offset, if they are a JPEG that can be decoded.
+    /// Considers the bytes at an offset, if they are a JPEG or JPEG XL that can be decoded.
     fn add(&mut self, file: &'a [u8], offset: Option<usize>, len: Option<usize>) {
         let (Some(offset), Some(len)) = (offset, len) else {
             return;
         };
         let rest = file.get(offset..).unwrap_or_default();
         let preview = &rest[..len.min(rest.len())];
-        let Some((width, height)) = jpeg::sides(preview) else {
+        let Some((width, height)) = jpeg::sides(preview).or_else(|| jxl::sides(preview)) else {
             return;
         };
         let pixels = u64::from(width) * u64::from(height);
@@ -189,11 +197,13 @@ impl<'a> Previews<'a> {
                     number(tag::ORIENTATION).and_then(|number| u8::try_from(number).ok());
                 self.orientation = orientation;
             }
-            self.may_have_raw_pixels |= matches!(number(tag::PHOTOMETRIC), Some(32_803 | 34_892));
+            let is_raw = matches!(number(tag::PHOTOMETRIC), Some(32_803 | 34_892));
+            self.may_have_raw_pixels |= is_raw;
             // Lengths of Panasonic may be those of decompressed pixels.
             self.is_cut |= !file.starts_with(b"IIU\0") && has_part_beyond(file, &directory);
             self.add(file, number(tag::JPEG), number(tag::JPEG_BYTES));
-            if directory.numbers(tag::STRIPS).len() == 1 {
+            // The pixels of a sensor are no preview, even if they are compressed as one.
+            if !is_raw && directory.numbers(tag::STRIPS).len() == 1 {
                 self.add(file, number(tag::STRIPS), number(tag::STRIP_BYTES));
             }
             if let Some(whole) = directory.bytes(tag::WHOLE_JPEG) {

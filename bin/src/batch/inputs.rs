@@ -601,7 +601,7 @@ pub(crate) enum Kind {
 /// What to do with raw files of cameras.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Raw {
-    /// Take the largest JPEG preview in the file (NEF, CR2, CR3, ARW, DNG, RAF, RW2, ORF)
+    /// Take the largest preview in the file (NEF, CR2, CR3, ARW, DNG, RAF, RW2, ORF)
     Preview,
     /// Report them as unsupported
     Refuse,

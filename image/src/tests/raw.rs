@@ -260,6 +260,39 @@ fn the_largest_preview_is_shown_upright() {
     }
 }
 
+/// As in DNG 1.7.
+#[test]
+fn a_preview_in_jpeg_xl_is_read() {
+    let jxl = include_bytes!("pictures/jxl_rgb8.jxl");
+    let shown = image::load_from_memory(include_bytes!("pictures/jxl_rgb8.jxl.png")).unwrap();
+    let file = |photometric, data: &[u8]| {
+        let large = vec![
+            (0x106, Long(photometric)),
+            (0x111, Place(data.to_vec(), 0x117)),
+        ];
+        let dng = vec![
+            (0xc612, Long(1)),
+            (0x112, Long(6)),
+            (0x14a, Below(vec![large])),
+        ];
+        tiff(b"II*\0", b"", vec![dng])
+    };
+    let made = decode(&file(6, jxl)).unwrap();
+    let turned = shown.rotate90().into_rgb8();
+    assert_eq!((made.width, made.height), turned.dimensions());
+    assert_eq!(made.eight_bits(), turned.as_raw());
+    let error = decode(&file(6, &jxl[..jxl.len() - 9]))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("truncated camera raw") || error.contains("its preview: "),
+        "{error}"
+    );
+    // The pixels of a sensor are no preview.
+    let error = decode(&file(32_803, jxl)).unwrap_err().to_string();
+    assert!(error.contains("no preview in JPEG or JPEG XL"), "{error}");
+}
+
 /// Files that end with the 50 bytes that `part` describes at this place, after the preview.
 fn ending_with(magic: &[u8; 4], part: impl Fn(u32) -> Entries) -> Vec<u8> {
     let directories = |place| {
