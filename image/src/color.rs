@@ -183,19 +183,22 @@ pub(super) fn hdr_of_profile(icc: &[u8], color: Color) -> Option<Hdr> {
 /// The number of the curve of sRGB in H.273.
 pub(super) const CURVE_OF_SRGB: u8 = 13;
 
-/// Returns the number of the curve by which pixels are displayed. BT.709, BT.601 and BT.2020 define the curve of a
+/// Returns the primaries and the curve by which pixels are displayed. BT.709, BT.601 and BT.2020 define the curve of a
 /// camera, and pixels that name it are displayed as those of sRGB, unchanged: by browsers (`GetTransferFunction` of
-/// Chromium's color_space.cc) and by all programs that ignore the number.
-const fn displayed(transfer: u8) -> u8 {
-    match transfer {
-        1 | 6 | 14 | 15 => CURVE_OF_SRGB,
+/// Chromium's color_space.cc) and by all programs that ignore the numbers. With that curve, the primaries of BT.601 are a
+/// default of encoders for video, and count as those of BT.709, which are close.
+const fn displayed(primaries: u8, transfer: u8) -> (u8, u8) {
+    match (primaries, transfer) {
+        (5..=7, 1 | 6 | 14 | 15) => (1, CURVE_OF_SRGB),
+        (primaries, 1 | 6 | 14 | 15) => (primaries, CURVE_OF_SRGB),
         other => other,
     }
 }
 
 /// Returns the profile for code points (H.273). `None` for HDR, which needs tone mapping.
 pub(super) fn from_code_points(primaries: u8, transfer: u8) -> Option<ColorProfile> {
-    let curve = TransferCharacteristics::try_from(displayed(transfer)).ok()?;
+    let (primaries, transfer) = displayed(primaries, transfer);
+    let curve = TransferCharacteristics::try_from(transfer).ok()?;
     let is_hdr = matches!(
         curve,
         TransferCharacteristics::Smpte2084 | TransferCharacteristics::Hlg
@@ -231,7 +234,7 @@ pub(super) fn profile_of_code_points(
             number
         }
     };
-    let points = (or(primaries, SRGB.0), displayed(or(transfer, SRGB.1)));
+    let points = displayed(or(primaries, SRGB.0), or(transfer, SRGB.1));
     match points {
         SRGB => None,
         (primaries, transfer) => {
@@ -250,7 +253,7 @@ pub(super) fn linear_profile() -> Option<Vec<u8>> {
 
 /// Returns the common name of the colours of code points.
 pub(super) fn name_of(primaries: u8, transfer: u8) -> String {
-    let transfer = displayed(transfer);
+    let (primaries, transfer) = displayed(primaries, transfer);
     let primaries = match primaries {
         1 if transfer == CURVE_OF_SRGB => return "sRGB".to_owned(),
         1 => "BT.709",

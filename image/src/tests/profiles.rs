@@ -771,17 +771,23 @@ fn primaries_of_srgb_need_no_profile() {
 fn curves_of_video_count_as_that_of_srgb() {
     let avif = include_bytes!("pictures/avif_444_8_full.avif");
     let at = avif.windows(4).position(|four| four == b"nclx").unwrap() + 4;
+    let shown = |primaries: u8, curve: u8| {
+        let png = with_chunk(Color::Rgb, b"cICP", &[primaries, curve, 0, 1]);
+        let mut avif = avif.to_vec();
+        avif[at..at + 4].copy_from_slice(&[0, primaries, 0, curve]);
+        [png, avif].map(|file| decode(&file).unwrap())
+    };
     for primaries in [1, 12] {
-        let shown = |curve: u8| {
-            let png = with_chunk(Color::Rgb, b"cICP", &[primaries, curve, 0, 1]);
-            let mut avif = avif.to_vec();
-            avif[at..at + 4].copy_from_slice(&[0, primaries, 0, curve]);
-            [png, avif].map(|file| decode(&file).unwrap())
-        };
-        let srgb = shown(13);
         for curve in [1, 6, 14, 15] {
-            assert!(shown(curve) == srgb, "{primaries}, {curve}");
+            assert!(
+                shown(primaries, curve) == shown(primaries, 13),
+                "{primaries}, {curve}"
+            );
         }
-        assert!(shown(8) != srgb, "linear");
+        assert!(shown(primaries, 8) != shown(primaries, 13), "linear");
+    }
+    for primaries in 5..=7 {
+        assert!(shown(primaries, 6) == shown(1, 13), "{primaries}");
+        assert!(shown(primaries, 13) != shown(1, 13), "{primaries}");
     }
 }
