@@ -21,7 +21,7 @@ use arenite_image::{
 use super::outcome::{Encoded, Fault, Made, Warning};
 use super::plan::{Item, Task};
 use super::printer::Purpose;
-use super::progress::{Messages, print_aside};
+use super::progress::{FailedAllocations, Messages, print_aside};
 use crate::text::{one_line, reason, show_bytes, show_path};
 
 /// The number of jobs in flight for each worker: one runs, one waits. A third made small pictures 1 % faster and photos
@@ -242,9 +242,10 @@ impl<'a> Makers<'a> {
             true => Some(Messages::print()?),
             false => None,
         };
+        let failed_allocations = FailedAllocations::default();
         builder = builder.on_log(move |line| match &messages {
             // Not printed: messages of decoders about a picture are also in the picture's error or warning.
-            _ if line.source == LogSource::Event => {}
+            _ if line.source == LogSource::Event || failed_allocations.have(line) => {}
             Some(messages) => messages.print_or_drop(line.to_string()),
             None => print_aside(&line.to_string()),
         });

@@ -1,11 +1,13 @@
 //! Progress on stderr: a bar on a terminal, otherwise lines if requested.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arenite::engine::{LogLine, LogSource};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::text::{Choice, reason};
@@ -53,6 +55,25 @@ impl Messages {
     /// Passes a message to the thread, or drops it if too many wait. Does not wait.
     pub(crate) fn print_or_drop(&self, line: String) {
         let _ = self.0.try_send(line);
+    }
+}
+
+/// The jobs whose worker reports a failed allocation, by worker. What it prints from then on, a stack without names
+/// among it, says less than the picture's error.
+#[derive(Debug, Default)]
+pub(crate) struct FailedAllocations(Mutex<HashMap<u32, Option<u64>>>);
+
+impl FailedAllocations {
+    /// Returns whether a line belongs to such a report.
+    pub(crate) fn have(&self, line: &LogLine) -> bool {
+        if line.source != LogSource::Stderr {
+            return false;
+        }
+        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if line.text.starts_with("memory allocation of ") && line.text.ends_with(" bytes failed") {
+            jobs.insert(line.worker, line.job);
+        }
+        jobs.get(&line.worker) == Some(&line.job)
     }
 }
 

@@ -253,14 +253,16 @@ fn a_picture_beyond_the_memory_limit_is_one_failure() {
     // 201.7 MB of pixels in a small file: the limit below leaves room for nothing else.
     let flat = image::DynamicImage::ImageRgb8(image::RgbImage::new(8200, 8200));
     world.file("p/large.png", &encoded(&flat, image::ImageFormat::Png));
-    let run = world
-        .run("p -s 8 -o out -j 1 --memory-limit 193MiB")
-        .exits(1)
-        .says(&["p/large.png", "raise --memory-limit"]);
+    let mut command = world.command("p -s 8 -o out -j 1 --memory-limit 193MiB");
+    command.env("RUST_BACKTRACE", "1");
+    let run = world.finish(command).exits(1);
+    let run = run.says(&["p/large.png", "raise --memory-limit"]);
     assert_eq!(run.lines(), ["out/a.jpg", "out/z.jpg"]);
     // The worker's last words would only repeat the error.
     let [said] = run.errors()[..] else {
         panic!("one failure: {}", run.stderr)
     };
-    assert!(!said.contains("last words"), "{said}");
+    for word in ["last words", "memory allocation", "backtrace"] {
+        assert!(!run.stderr.contains(word), "{said}: {}", run.stderr);
+    }
 }
