@@ -51,6 +51,8 @@ const BLOCK: u32 = 8;
 /// The maximum number of scans of a progressive file. Encoders write about ten. Each scan takes time in proportion to
 /// the whole picture: a few kilobytes of empty scans could take minutes.
 const MAX_SCANS: usize = 100;
+/// The maximum number of segments in front of the first scan. With the longest segments, they take 1 GiB.
+const MAX_SEGMENTS: usize = 1 << 14;
 
 /// Returns the scale of decoding, in eighths: the smallest at which the region of each plan has
 /// [`SPARE`](super::meta::SPARE) times the sides of its result. Full scale if exact pixels are needed: a scaled decode
@@ -218,10 +220,9 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
         }
     };
     let mut header = Decompress::with_err(faults::error_manager(spec.fail_on))
-        .with_markers(&[Marker::APP(1), Marker::APP(2)])
         .from_mem(input)
         .map_err(broken)?;
-    let metadata = read_markers(&header);
+    let metadata = read_markers(input)?;
     let orientation = metadata.orientation();
     let (full_width, full_height) = (header.width() as u32, header.height() as u32);
     let full = (full_width, full_height);
@@ -377,21 +378,30 @@ fn scaled_len(header: &Decompress<&[u8]>, eighths: u32) -> u64 {
     scaled(header.width()) * scaled(header.height())
 }
 
-/// Returns EXIF, XMP and profile.
-fn read_markers(header: &Decompress<&[u8]>) -> Metadata {
+/// Returns EXIF, XMP and profile. libjpeg could retain segments, but takes time in proportion to the square of their
+/// number.
+///
+/// # Errors
+/// `UnsupportedVariety` beyond [`MAX_SEGMENTS`].
+fn read_markers(input: &[u8]) -> Result<Metadata, ImageError> {
     let mut metadata = Metadata::default();
     let mut profile: Vec<ProfilePart<'_>> = Vec::new();
-    for marker in header.markers() {
-        let data = marker.data;
-        match marker.marker {
-            Marker::APP(1) => {
+    let before_scan = segments(input).take_while(|segment| segment.marker != 0xda);
+    for (number, segment) in before_scan.enumerate() {
+        if number == MAX_SEGMENTS {
+            let reason = format!("more than {MAX_SEGMENTS} segments before its pixels");
+            return Err(ImageError::variety(Format::Jpeg, reason));
+        }
+        let data = segment.content;
+        match segment.marker {
+            0xe1 => {
                 if let Some(exif) = data.strip_prefix(EXIF) {
                     metadata.exif.get_or_insert_with(|| exif.to_vec());
                 } else if let Some(xmp) = data.strip_prefix(XMP) {
                     metadata.xmp.get_or_insert_with(|| xmp.to_vec());
                 }
             }
-            Marker::APP(2) => {
+            0xe2 => {
                 if let Some([number, count, part @ ..]) = data.strip_prefix(ICC) {
                     profile.push((*number, *count, part));
                 }
@@ -401,7 +411,7 @@ fn read_markers(header: &Decompress<&[u8]>) -> Metadata {
     }
     // A profile that lacks parts is empty, which counts as a profile that cannot be read.
     metadata.icc = (!profile.is_empty()).then(|| joined(profile).unwrap_or_default());
-    metadata
+    Ok(metadata)
 }
 
 /// A part of a profile, with its number and the number of parts.
