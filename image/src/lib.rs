@@ -44,7 +44,7 @@
 //! - **HDR**: PQ and HLG in AVIF and PNG (cICP) become sRGB by the curve of BT.2390 for a white of 203 nits, up to 1000
 //!   nits. With `keep_metadata`, PNG and AVIF keep the pixels and code points unchanged, unless margins are added.
 //! - **Truncated and corrupt files are errors** by default, even if libjpeg would fill the gap with grey: a truncated
-//!   thumbnail would look complete. Damage that costs no pixel is no error: a missing end, wrong restart markers.
+//!   thumbnail would look complete. Damage that costs no pixel is no error: a missing end, absent restart markers.
 //!   [`ResizeSpec::fail_on`] changes this, and [`Encoded::damage`] describes the damage.
 //! - **16 bits** stay 16 bits from PNG or TIFF to PNG, and so do 10 and 12 bits of AVIF; JPEG, WebP and AVIF are
 //!   written with 8. A CMYK profile is applied to the upper 8 bits.

@@ -30,7 +30,7 @@ Damaged:
   not what its format prescribes, a checksum is wrong, or it has the extension
   of a picture and is empty or begins like none. --fail-on moves the limit; at
   the default, damage around the pixels is a warning on stderr: no end marker,
-  wrong restart markers, bytes between segments.
+  no restart markers, bytes between segments.
 
 Failed:
   What could not be judged is an error on stderr: a file that cannot be read,

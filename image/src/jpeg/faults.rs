@@ -13,8 +13,9 @@ use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use mozjpeg_sys::{
-    JWRN_EXTRANEOUS_DATA, JWRN_HIT_MARKER, JWRN_HUFF_BAD_CODE, JWRN_JPEG_EOF, JWRN_MUST_RESYNC,
-    jpeg_common_struct, jpeg_error_mgr, jpeg_std_error,
+    JTRC_DHT, JTRC_DQT, JTRC_DRI, JTRC_MISC_MARKER, JTRC_SOS, JWRN_EXTRANEOUS_DATA,
+    JWRN_HIT_MARKER, JWRN_HUFF_BAD_CODE, JWRN_JPEG_EOF, JWRN_MUST_RESYNC, jpeg_common_struct,
+    jpeg_error_mgr, jpeg_std_error,
 };
 
 use super::super::damage::FailOn;
@@ -32,6 +33,10 @@ struct Reports {
     lost: Option<ImageError>,
     /// The first damage that costs no pixel.
     around: Option<ImageError>,
+    /// Whether the data of a scan comes next, or more of it.
+    is_in_scan: bool,
+    /// The number of bytes between the last code of a scan, or of an interval of it, and the next marker.
+    left_over: usize,
 }
 
 thread_local! {
@@ -56,6 +61,11 @@ pub(super) fn take_lost() -> Option<ImageError> {
 /// Takes the first damage outside the pixels that the decode on this thread has found.
 pub(super) fn take_around() -> Option<ImageError> {
     REPORTS.with_borrow_mut(|reports| reports.around.take())
+}
+
+/// Returns the number of bytes in scans that belong to no code, in the decode on this thread.
+pub(super) fn left_over() -> usize {
+    REPORTS.with_borrow(|reports| reports.left_over)
 }
 
 /// Returns an error manager that unwinds on errors, and on warnings about lost pixels if `fail_on` counts them as
@@ -155,14 +165,26 @@ extern "C-unwind" fn on_error(cinfo: &mut jpeg_common_struct) {
 }
 
 extern "C-unwind" fn on_message(cinfo: &mut jpeg_common_struct, level: c_int) {
+    // SAFETY: libjpeg calls this with a struct in whose `err` it has just stored the code and its numbers. `err` is the
+    // manager made above, which lives as long as the (de)compressor that owns it.
+    let (code, number) = unsafe {
+        (
+            (*cinfo.err).msg_code,
+            (*cinfo.err).msg_parm._bindgen_data_[0],
+        )
+    };
+    let is = |one: c_int| code == one;
     // -1 is a warning, 0 and above are traces.
     if level >= 0 {
+        let is_segment = [JTRC_DHT, JTRC_DQT, JTRC_DRI, JTRC_MISC_MARKER]
+            .into_iter()
+            .any(|one| is(one as c_int));
+        let begins_scan = is(JTRC_SOS as c_int);
+        if is_segment || begins_scan {
+            REPORTS.with_borrow_mut(|reports| reports.is_in_scan = begins_scan);
+        }
         return;
     }
-    // SAFETY: libjpeg calls this with a struct in whose `err` it has just stored the code. `err` is the manager made
-    // above, which lives as long as the (de)compressor that owns it.
-    let code = unsafe { (*cinfo.err).msg_code };
-    let is = |one: c_int| code == one;
     if is(JWRN_JPEG_EOF as c_int) {
         REPORTS.with_borrow_mut(|reports| reports.ended_early = true);
         return;
@@ -193,7 +215,11 @@ extern "C-unwind" fn on_message(cinfo: &mut jpeg_common_struct, level: c_int) {
     } else if is(JWRN_EXTRANEOUS_DATA as c_int) {
         let error = from_message(&message(cinfo));
         REPORTS.with_borrow_mut(|reports| {
-            reports.around.get_or_insert(error);
+            if reports.is_in_scan {
+                reports.left_over += number as usize;
+            } else {
+                reports.around.get_or_insert(error);
+            }
         });
     }
     // The other warnings are harmless: an unknown JFIF version, a wrong spectral range.

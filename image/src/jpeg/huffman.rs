@@ -1,5 +1,7 @@
 //! Huffman codes of a JPEG scan. One table lookup skips several symbols, or reads a symbol with its value.
 
+use super::markers::MAX_PADDING;
+
 /// The number of bits per lookup of one symbol. Longer codes are rare by construction.
 const LOOK: u32 = 10;
 /// The number of bits per lookup of several symbols. More bits save steps until the table, 16 KiB here, no longer fits
@@ -313,13 +315,12 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Continues after the next restart marker. `None` if the next marker is not that one, or if bits beyond the data
-    /// were read.
+    /// Continues after the next restart marker. `None` if the next marker is not that one, or if the data before it
+    /// was not read to its end.
     pub(super) fn restart(&mut self) -> Option<()> {
-        if !self.ended_within_data() {
+        if !self.ended_with_data() {
             return None;
         }
-        self.skip_to_marker();
         let (marker, rest) = self.rest.split_first_chunk::<2>()?;
         if *marker != [0xff, 0xd0 + self.next_restart] {
             return None;
@@ -332,27 +333,30 @@ impl<'a> Bits<'a> {
         Some(())
     }
 
-    /// Returns whether the scan is complete: only bits of the data were read, and the end marker or the end of the file
+    /// Returns whether the scan is complete: its data was read to its end, and the end marker or the end of the file
     /// follows.
     pub(super) fn ended_whole(&mut self) -> bool {
-        if !self.ended_within_data() {
-            return false;
-        }
-        self.skip_to_marker();
-        self.rest.is_empty() || self.rest.starts_with(&[0xff, 0xd9])
+        self.ended_with_data() && (self.rest.is_empty() || self.rest.starts_with(&[0xff, 0xd9]))
     }
 
-    fn skip_to_marker(&mut self) {
-        while self.enough != WHOLE {
-            self.at = self.bytes.len();
-            self.unstuff();
-        }
+    /// Returns whether the data before the next marker was read to its end, except for padding, and not beyond it. Bytes
+    /// that are left over show that codes before them were misread.
+    fn ended_with_data(&mut self) -> bool {
+        // More data may follow, or the marker.
+        self.begin_mcu();
+        let rest = self.used().div_ceil(8)..self.bytes.len() - PADDING;
+        let rest = self.bytes.get(rest).filter(|_| self.enough == WHOLE);
+        rest.is_some_and(|rest| rest.len() <= MAX_PADDING && rest.iter().all(|&byte| byte == 0))
     }
 
     /// Returns whether only bits of the data before the next marker were read.
     pub(super) fn ended_within_data(&self) -> bool {
-        let used = self.at * 8 - self.filled as usize;
-        self.enough != WHOLE || used <= (self.bytes.len() - PADDING) * 8
+        self.enough != WHOLE || self.used().div_ceil(8) <= self.bytes.len() - PADDING
+    }
+
+    /// Returns the number of bits that were read.
+    fn used(&self) -> usize {
+        self.at * 8 - self.filled as usize
     }
 
     /// Fills the window to at least 56 bits, while there are bytes.

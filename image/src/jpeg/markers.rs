@@ -52,6 +52,11 @@ pub(super) fn segments(input: &[u8]) -> impl Iterator<Item = Segment<'_>> {
     })
 }
 
+/// Returns whether a marker begins the header of a frame. 0xc4, 0xc8 and 0xcc begin tables.
+pub(super) const fn is_frame(marker: u8) -> bool {
+    matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc)
+}
+
 /// Returns whether the file ends before its first scan, or inside a segment, without an end marker.
 pub(super) fn ends_in_segments(input: &[u8]) -> bool {
     let mut has_scan = false;
@@ -69,17 +74,46 @@ pub(super) fn ends_in_segments(input: &[u8]) -> bool {
     !has_scan || end.windows(2).any(begins_segment)
 }
 
+/// Returns whether an end marker follows the header of the first scan.
+pub(super) fn has_end(input: &[u8]) -> bool {
+    let scan = segments(input).find(|segment| segment.marker == 0xda);
+    let data = scan.and_then(|scan| input.get(scan.end..));
+    // Usually the last two bytes.
+    data.is_some_and(|data| data.windows(2).rev().any(|two| two == [0xff, 0xd9]))
+}
+
 /// Returns whether the header leaves the height to a marker after the pixels (DNL), which libjpeg does not support.
 pub(super) fn has_late_height(input: &[u8]) -> bool {
     let mut lacks_height = false;
     segments(input).any(|segment| match (segment.marker, segment.content) {
-        (0xc0..=0xcf, [_, 0, 0, width @ ..]) if !matches!(segment.marker, 0xc4 | 0xc8 | 0xcc) => {
+        (marker, [_, 0, 0, width @ ..]) if is_frame(marker) => {
             lacks_height = width.iter().take(2).any(|&byte| byte > 0);
             false
         }
         (0xdc, content) => lacks_height && content.iter().any(|&byte| byte > 0),
         _ => false,
     })
+}
+
+/// The maximum number of zeros before a marker that count as padding: some encoders align markers, to 16 bytes at most.
+pub(super) const MAX_PADDING: usize = 15;
+
+/// Returns the number of zeros that pad the ends of scans without restart markers.
+pub(super) fn padding(input: &[u8]) -> usize {
+    let scans = segments(input).filter(|segment| segment.marker == 0xda);
+    let data = scans.filter_map(|scan| input.get(scan.end..));
+    data.filter_map(padding_of_scan).sum()
+}
+
+fn padding_of_scan(data: &[u8]) -> Option<usize> {
+    let is_marker = |two: &[u8]| two[0] == 0xff && !matches!(two[1], 0 | 0xff);
+    let end = data.windows(2).position(is_marker)?;
+    let (data, marker) = (&data[..end], data[end + 1]);
+    let zeros = data.iter().rev().take_while(|&&byte| byte == 0).count();
+    // The zero after 0xff is stuffed.
+    let stuffed = zeros > 0 && data[..end - zeros].ends_with(&[0xff]);
+    let padding = zeros - usize::from(stuffed);
+    (padding <= MAX_PADDING && !matches!(marker, 0xd0..=0xd7)).then_some(padding)
 }
 
 /// The scans of a JPEG.
@@ -101,8 +135,7 @@ pub(super) fn count_scans(input: &[u8], most: usize) -> Scans {
         match segment.marker {
             // End of image.
             0xd9 => break,
-            // Frame headers: 0xc4, 0xc8 and 0xcc are tables, not frames.
-            0xc0..=0xcf if !matches!(segment.marker, 0xc4 | 0xc8 | 0xcc) => {
+            marker if is_frame(marker) => {
                 let sequential = matches!(segment.marker, 0xc0 | 0xc1);
                 components = sequential.then(|| content.get(5).copied()).flatten();
             }

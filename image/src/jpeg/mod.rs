@@ -34,7 +34,8 @@ use super::pixels::{Color, Pixels, Samples};
 use super::resample::take_buffer;
 use super::size::Region;
 use super::tiff::Shape;
-use markers::{Scans, segments};
+use frame::Frame;
+use markers::{Scans, is_frame, segments};
 
 const EXIF: &[u8] = b"Exif\0\0";
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
@@ -75,7 +76,8 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         [0xff, 0xd8, 0x00, rest @ ..] => {
             stuffed = [&[0xff, 0xd8], rest].concat();
             let why = "a zero after its start marker";
-            (&stuffed[..], Some(ImageError::corrupt(Format::Jpeg, why)))
+            let error = ImageError::corrupt(Format::Jpeg, why);
+            (&stuffed[..], Some(Found::around(error)))
         }
         _ => (input, None),
     };
@@ -92,19 +94,18 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         Err(_) => true,
     };
     if has_lost
-        && let Ok(Some(repaired)) = faults::guarded(|| repaired(input))
+        && let Ok(Some((repaired, found))) = faults::guarded(|| repaired(input))
         && let Ok(whole) = faults::guarded(|| decode_unguarded(&repaired, request))
     {
         decoded = Ok(whole);
-        let why = "its restart markers are missing or out of order";
-        around = Some(ImageError::corrupt(Format::Jpeg, why));
+        around = Some(found);
     }
     if matches!(decoded, Err(ImageError::Corrupt { .. })) && markers::ends_in_segments(input) {
         let format = Format::Jpeg;
         return Err(ImageError::Truncated { format });
     }
     let mut decoded = decoded?;
-    decoded.damage = decoded.damage.or(around.map(Found::around));
+    decoded.damage = decoded.damage.or(around);
     Ok(decoded)
 }
 
@@ -114,8 +115,6 @@ pub(super) fn sides(input: &[u8]) -> Option<(u32, u32)> {
         return None;
     }
     let before_scan = segments(input).take_while(|segment| segment.marker != 0xda);
-    let is_frame =
-        |marker: u8| matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc);
     let mut frames = before_scan.filter(|segment| is_frame(segment.marker));
     let frame = frames.next()?;
     let &[8, a, b, c, d, ..] = frame.content else {
@@ -134,12 +133,12 @@ pub(super) fn has_orientation(input: &[u8]) -> bool {
 }
 
 /// Decodes a JPEG inside a TIFF to the rows of a strip or tile, without converting its components. `tables` are
-/// inserted in front of its segments.
+/// inserted in front of its segments. If pixels may be wrong, returns the reason too.
 pub(super) fn components(
     input: &[u8],
     tables: Option<&[u8]>,
     shape: Shape,
-) -> Result<Vec<u8>, ImageError> {
+) -> Result<(Vec<u8>, Option<ImageError>), ImageError> {
     let corrupt = |reason: &str| ImageError::corrupt(Format::Jpeg, reason);
     let joined;
     let input = match (
@@ -172,17 +171,24 @@ pub(super) fn components(
             _ => return Err(corrupt("a strip or tile of an unknown colour model")),
         };
         let mut lines = header.to_colorspace(space).map_err(broken)?;
-        let rows = lines.height().min(shape.rows);
+        let height = lines.height();
+        let rows = height.min(shape.rows);
         let mut samples = super::pixels::buffer(rows * shape.width * shape.channels)?;
         lines
             .read_scanlines_into::<u8>(&mut samples)
             .map_err(broken)?;
-        Ok(samples)
+        if rows == height {
+            // Finds bytes that are left over. Other damage after the last row costs nothing.
+            faults::guarded(|| lines.finish().map_err(broken)).ok();
+        }
+        // Without its end marker, the length of the stream may be unknown.
+        let doubt = misread(input).filter(|_| !faults::ended_early());
+        Ok((samples, doubt))
     })
 }
 
-/// Returns the file with its restart markers repaired; `None` if that is not needed.
-fn repaired(input: &[u8]) -> Result<Option<Vec<u8>>, ImageError> {
+/// Returns the file with its restart markers repaired, and their damage; `None` if that is not needed.
+fn repaired(input: &[u8]) -> Result<Option<(Vec<u8>, Found)>, ImageError> {
     if markers::count_scans(input, MAX_SCANS) != Scans::AllInOne {
         return Ok(None);
     }
@@ -257,6 +263,10 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
         let scaled = |plan: &StoredPlan| plan.scaled(scale, sides);
         plans.iter().map(scaled).collect()
     };
+    let unended = || {
+        let error = ImageError::corrupt(Format::Jpeg, "its end marker is missing");
+        Found::around(error)
+    };
     if let Some((pixels, chroma)) = quick {
         return Ok(Decoded {
             plans: scaled(&pixels),
@@ -264,7 +274,7 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
             chroma,
             orientation,
             metadata,
-            damage: None,
+            damage: (!markers::has_end(input)).then(unended),
             full,
         });
     }
@@ -327,9 +337,10 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
         let loss = Loss::Detail;
         let error = truncated();
         Some(Found { loss, error })
+    } else if let Some(error) = misread(input) {
+        Some(Found::doubtful(error))
     } else if faults::ended_early() {
-        let error = ImageError::corrupt(Format::Jpeg, "its end marker is missing");
-        Some(Found::around(error))
+        Some(unended())
     } else {
         end.err().or_else(faults::take_around).map(Found::around)
     };
@@ -341,6 +352,21 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
         metadata,
         damage,
         full,
+    })
+}
+
+/// Returns why pixels of the scans that were decoded may be wrong although all codes were valid: damage shifts the codes
+/// after it, and bytes are left over at the next marker.
+fn misread(input: &[u8]) -> Option<ImageError> {
+    let left_over = faults::left_over();
+    // libjpeg counts some bytes of an interval at the end of a later one, and some at the end of a scan not at all.
+    let is_padding = || match Frame::read(input) {
+        Some(_) => eighth::decode(input).is_some(),
+        None => left_over <= markers::padding(input),
+    };
+    (left_over > 0 && !is_padding()).then(|| {
+        let reason = format!("{left_over} bytes of its pixels belong to no code");
+        ImageError::corrupt(Format::Jpeg, reason)
     })
 }
 

@@ -2,9 +2,14 @@
 //! scale.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::cell::Cell;
+use std::ffi::c_int;
+
 use mozjpeg::{ColorSpace, CompInfoExt, Compress, Decompress};
+use mozjpeg_sys::jpeg_common_struct;
 
 use super::super::color::without_ycbcr;
+use super::super::damage::FailOn;
 use super::super::error::ImageError;
 use super::super::format::Format;
 use super::super::meta::{Request, StoredPlan};
@@ -471,6 +476,187 @@ fn torn_or_corrupt_data_is_declined_or_complete() {
         taken += 1;
     }
     assert!(taken > 1000, "{taken} were accepted");
+}
+
+/// Returns whether libjpeg warns about the file.
+fn libjpeg_warns(file: &[u8]) -> bool {
+    thread_local! {
+        static WARNINGS: Cell<u32> = const { Cell::new(0) };
+    }
+    extern "C-unwind" fn count(_: &mut jpeg_common_struct, level: c_int) {
+        if level < 0 {
+            WARNINGS.set(WARNINGS.get() + 1);
+        }
+    }
+    WARNINGS.set(0);
+    let mut manager = faults::error_manager(FailOn::None);
+    manager.emit_message = Some(count);
+    let read = || {
+        let mut lines = Decompress::with_err(manager).from_mem(file)?.rgb()?;
+        lines.read_scanlines::<u8>()?;
+        lines.finish()
+    };
+    let decoded =
+        faults::guarded(|| read().map_err(|error| ImageError::corrupt(Format::Jpeg, error)));
+    WARNINGS.get() > 0 || decoded.is_err()
+}
+
+/// The offset of the data of the last scan.
+fn data_of(file: &[u8]) -> usize {
+    let scan = file
+        .windows(2)
+        .rposition(|two| two == [0xff, 0xda])
+        .unwrap();
+    scan + 2 + usize::from(u16::from_be_bytes([file[scan + 2], file[scan + 3]]))
+}
+
+/// Asserts that a file is whole, or damaged, at each scale.
+#[track_caller]
+fn assert_judged(file: &[u8], is_damaged: bool, what: &str) {
+    let spec = |size: &str| ResizeSpec::new(size.parse().unwrap());
+    for spec in [spec("8x8"), spec("90x90"), ResizeSpec::full_size()] {
+        match crate::resize_encoded(file, &spec) {
+            Ok(made) => assert!(!is_damaged, "{what}, {:?}: {:?}", spec.size, made.damage),
+            Err(error) => assert!(
+                is_damaged && error.proves_damage(),
+                "{what}, {:?}: {error}",
+                spec.size
+            ),
+        }
+    }
+    let checked = crate::check(file, &ResizeSpec::full_size());
+    assert_eq!(checked.is_err(), is_damaged, "{what}: {checked:?}");
+}
+
+#[test]
+fn damage_to_pixels_is_reported_wherever_libjpeg_warns() {
+    let plain = |progressive| {
+        let mut encoder = Compress::new(ColorSpace::JCS_RGB);
+        encoder.set_fastest_defaults();
+        if progressive {
+            encoder.set_progressive_mode();
+        }
+        encoder.set_size(160, 120);
+        let mut encoder = encoder.start_compress(Vec::new()).unwrap();
+        encoder.write_scanlines(&picture(160, 120, 3, 60)).unwrap();
+        encoder.finish().unwrap()
+    };
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = |below: usize| (random(&mut seed) >> 20) as usize % below;
+    for (name, whole) in [
+        ("restarts", with_restarts(8, 10)),
+        ("plain", plain(false)),
+        ("progressive", plain(true)),
+    ] {
+        assert!(!libjpeg_warns(&whole), "{name}");
+        assert_judged(&whole, false, name);
+        let mut warned = 0;
+        for round in 0..120 {
+            let mut file = whole.clone();
+            let start = data_of(&file);
+            let at = start + random(file.len() - 2 - 64 - start);
+            match round % 4 {
+                0 => file[at..at + 64].fill_with(|| random(256) as u8),
+                1 => file[at..at + 8].fill_with(|| random(256) as u8),
+                2 => drop(file.drain(at..at + 1 + random(16))),
+                _ => file[at] ^= 1 << random(8),
+            }
+            let warns = libjpeg_warns(&file);
+            assert_judged(&file, warns, &format!("{name}, {round} at {at}"));
+            warned += u32::from(warns);
+        }
+        assert!((30..110).contains(&warned), "{name}: {warned}");
+    }
+}
+
+/// Inserts bytes before each marker in the data of the only scan.
+fn padded(file: &[u8], padding: &[u8]) -> Vec<u8> {
+    let start = data_of(file);
+    let mut padded = file[..start].to_vec();
+    for (at, &byte) in file.iter().enumerate().skip(start) {
+        if byte == 0xff && file.get(at + 1).is_some_and(|&next| next != 0) {
+            padded.extend_from_slice(padding);
+        }
+        padded.push(byte);
+    }
+    padded
+}
+
+#[test]
+fn a_few_padding_bytes_before_a_marker_are_no_damage() {
+    let (restarts, plain) = (with_restarts(19, 4), with_restarts(1, 12));
+    for (name, file) in [("restarts", &restarts), ("plain", &plain)] {
+        for length in 1..=15 {
+            let what = format!("{name}, {length}");
+            assert_judged(&padded(file, &vec![0; length]), false, &what);
+            // Fill bytes, which may precede any marker.
+            assert_judged(&padded(file, &vec![0xff; length]), false, &what);
+        }
+        assert_judged(&padded(file, &[0; 40]), true, name);
+        assert_judged(&padded(file, &[7; 12]), true, name);
+    }
+}
+
+#[test]
+fn restart_markers_out_of_order_are_damage_unless_numbered_by_a_rule() {
+    let whole = with_restarts(11, 4);
+    let markers: Vec<usize> = (data_of(&whole)..whole.len() - 2)
+        .filter(|&at| whole[at] == 0xff && matches!(whole[at + 1], 0xd0..=0xd7))
+        .collect();
+    assert_eq!(markers.len(), 10);
+    let numbered = |number: &dyn Fn(usize) -> usize| {
+        let mut file = whole.clone();
+        for (index, &at) in markers.iter().enumerate() {
+            file[at + 1] = 0xd0 + (number(index) % 8) as u8;
+        }
+        file
+    };
+    let pixels = crate::resize_to_pixels(&whole, &ResizeSpec::full_size());
+    // An encoder that counts from another number, or does not count.
+    for file in [numbered(&|index| index + 3), numbered(&|_| 0)] {
+        assert_judged(&file, false, "by a rule");
+        assert_eq!(
+            crate::resize_to_pixels(&file, &ResizeSpec::full_size()),
+            pixels
+        );
+        let damage = crate::check(&file, &ResizeSpec::full_size())
+            .unwrap()
+            .damage
+            .unwrap();
+        assert!(
+            damage.text.contains("no pixel is missing"),
+            "{}",
+            damage.text
+        );
+    }
+    // Two intervals change places, an interval is lost, and one appears twice.
+    let [a, b, c] = [markers[3], markers[4], markers[5]];
+    let swapped = [&whole[..a], &whole[b..c], &whole[a..b], &whole[c..]].concat();
+    let lost = [&whole[..a], &whole[b..]].concat();
+    let twice = [&whole[..b], &whole[a..b], &whole[b..]].concat();
+    for (what, file) in [("swapped", swapped), ("lost", lost), ("twice", twice)] {
+        assert!(libjpeg_warns(&file), "{what}");
+        assert_judged(&file, true, what);
+    }
+}
+
+#[test]
+fn a_jpeg_of_too_many_segments_is_refused_and_says_so() {
+    let whole = with_restarts(2, 4);
+    for marker in [0xe1, 0xe2, 0xfe] {
+        let with = |count: usize| {
+            let segment = [0xff, marker, 0, 2].repeat(count);
+            [&whole[..2], &segment, &whole[2..]].concat()
+        };
+        // SOI excepted, the file itself has a few segments.
+        assert_judged(&with(16_000), false, "16,000");
+        let error = crate::check(&with(160_000), &ResizeSpec::full_size()).unwrap_err();
+        assert!(!error.proves_damage(), "{error}");
+        assert!(
+            error.to_string().contains("more than 16384 segments"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -112,7 +112,20 @@ fn a_truncated_jpeg_is_reported_as_truncated() {
     }
     // Only the end marker is missing, and no pixel.
     let file = jpeg(&photo);
-    assert!(resize_encoded(&file[..file.len() - 2], &spec("64")).is_ok());
+    let open = &file[..file.len() - 2];
+    let full = ResizeSpec::full_size();
+    let of_check = check(open, &full).unwrap().damage;
+    let of_results =
+        [spec("20"), spec("180"), full].map(|spec| resize_encoded(open, &spec).unwrap().damage);
+    for damage in of_results.into_iter().chain([of_check]) {
+        let damage = damage.unwrap();
+        assert_eq!(damage.missing, 0);
+        assert!(
+            damage.text.contains("its end marker is missing"),
+            "{}",
+            damage.text
+        );
+    }
     let file = progressive_jpeg(&photo);
     assert!(resize_encoded(&file[..file.len() - 2], &spec("64")).is_err());
     // Bytes after the end are ignored.

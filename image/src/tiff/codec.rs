@@ -79,8 +79,8 @@ impl<'a> Codec<'a> {
         !matches!(self, Self::Jpeg(_) | Self::WebP)
     }
 
-    /// Decompresses a strip or tile. If the result is shorter than its rows, or a fax has invalid codes, returns the
-    /// reason too.
+    /// Decompresses a strip or tile. If the result is shorter than its rows, or pixels of a fax or a JPEG may be
+    /// wrong, returns the reason too.
     pub(super) fn decode(&self, data: &[u8], shape: Shape) -> (Vec<u8>, Option<ImageError>) {
         let invalid = || ImageError::corrupt(Format::Tiff, "its pixels are compressed wrongly");
         let mut out = Vec::new();
@@ -111,10 +111,7 @@ impl<'a> Codec<'a> {
                 read(reader, shape, &mut out)
             }
             Self::Jpeg(tables) => match jpeg::components(data, *tables, shape) {
-                Ok(samples) => {
-                    out = samples;
-                    true
-                }
+                Ok((samples, doubt)) => return (samples, doubt.map(of_strip)),
                 Err(error) => return (out, Some(of_strip(error))),
             },
             Self::WebP => match webp(data, shape) {

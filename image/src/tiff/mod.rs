@@ -323,7 +323,7 @@ impl Channels<'_> {
             // Rows beyond the picture, and data after the last row, may be missing.
             error if done == rows => {
                 self.is_cut |= is_cut;
-                if matches!(layout.codec, codec::Codec::Fax(_)) {
+                if matches!(layout.codec, codec::Codec::Fax(_) | codec::Codec::Jpeg(_)) {
                     self.doubtful = self.doubtful.take().or(error);
                 }
                 None
