@@ -124,6 +124,21 @@ pub(super) fn sides(input: &[u8]) -> Option<(u32, u32)> {
     matches!(frame.marker, 0xc0..=0xc2).then_some((side(c, d), side(a, b)))
 }
 
+/// Returns whether a JPEG has a frame of at least `rows` rows, and data after the header of a scan.
+pub(super) fn has_rows(input: &[u8], rows: usize) -> bool {
+    let mut is_high = false;
+    let mut image = segments(input).take_while(|segment| segment.marker != 0xd9);
+    let scan = image.find(|segment| {
+        if is_frame(segment.marker)
+            && let [_, high, low, ..] = *segment.content
+        {
+            is_high = usize::from(u16::from_be_bytes([high, low])) >= rows;
+        }
+        segment.marker == 0xda
+    });
+    is_high && scan.is_some_and(|scan| scan.end < input.len())
+}
+
 /// Returns whether a JPEG has an orientation in EXIF.
 pub(super) fn has_orientation(input: &[u8]) -> bool {
     let before_scan = segments(input).take_while(|segment| segment.marker != 0xda);

@@ -36,7 +36,7 @@ fn every_input_format_gives_its_default_output() {
 }
 
 /// A TIFF of one strip after its directory: grey or RGBA, by the number of channels.
-fn tiff(
+pub(super) fn tiff(
     (width, height): (u32, u32),
     channels: u32,
     (compression, extra): (u32, u32),

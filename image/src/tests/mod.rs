@@ -19,6 +19,7 @@ mod profiles;
 mod raw;
 mod several;
 mod simple;
+mod tiff_jpeg;
 mod webp;
 mod whole;
 mod written;

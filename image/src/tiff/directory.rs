@@ -118,6 +118,10 @@ impl<'a> Directory<'a> {
         }
     }
 
+    pub(super) const fn file(&self) -> &'a [u8] {
+        self.file
+    }
+
     pub(super) const fn is_big_endian(&self) -> bool {
         self.is_big_endian
     }

@@ -2,6 +2,7 @@
 
 use super::super::error::ImageError;
 use super::super::format::Format;
+use super::super::jpeg;
 use super::super::pixels::Color;
 use super::codec::{Codec, Shape};
 use super::directory::Directory;
@@ -97,7 +98,9 @@ impl<'a> Layout<'a> {
             5 | 6 => return Err(variety("complex numbers as samples".to_owned())),
             _ => Kind::Unsigned,
         };
-        let is_old_jpeg = number(tag::COMPRESSION, 1) == OLD_JPEG && number(tag::JPEG_PLACE, 0) > 0;
+        let is_old_jpeg = number(tag::COMPRESSION, 1) == OLD_JPEG
+            && number(tag::JPEG_PLACE, 0) > 0
+            && !Self::is_old_jpeg_in_parts(directory, height);
         let codec = match is_old_jpeg {
             true => Codec::Jpeg(None),
             false => Codec::of(directory)?,
@@ -190,6 +193,24 @@ impl<'a> Layout<'a> {
             }
         }
         Ok(layout)
+    }
+
+    /// Returns whether a JPEG of the old style has only headers, or only the first rows, because its pixels are in
+    /// strips or tiles. If these end beyond the file, the JPEG may only be truncated.
+    fn is_old_jpeg_in_parts(directory: &Directory<'a>, height: usize) -> bool {
+        let file = directory.file();
+        let number = |tag| directory.first(tag).unwrap_or(u64::MAX);
+        let start = number(tag::JPEG_PLACE).min(file.len() as u64);
+        let end = start.saturating_add(number(tag::JPEG_LENGTH));
+        let stream = &file[start as usize..end.min(file.len() as u64) as usize];
+        let strips = (tag::STRIP_PLACES, tag::STRIP_LENGTHS);
+        let tiles = (tag::TILE_PLACES, tag::TILE_LENGTHS);
+        let ends = [strips, tiles].into_iter().flat_map(|(places, lengths)| {
+            let parts = directory.numbers(places).zip(directory.numbers(lengths));
+            parts.map(|(place, length)| place.saturating_add(length))
+        });
+        let is_in_file = ends.max().is_some_and(|end| end <= file.len() as u64);
+        is_in_file && !jpeg::has_rows(stream, height)
     }
 
     /// Returns the number of samples per pixel of a file that does not contain it.
