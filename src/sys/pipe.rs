@@ -39,7 +39,7 @@ pub enum Found {
 impl OutputPipe {
     /// Creates a pipe.
     pub fn new() -> Result<OutputPipe> {
-        let failed = |errno| Error::new("pipe2", errno, "for the output of a worker");
+        let failed = |errno| Error::new("pipe2", errno, "a pipe for the output of a worker");
         let made = allowed().and_then(|()| nix::unistd::pipe2(OFlag::O_CLOEXEC));
         let (read, write) = made.map_err(failed)?;
         let (read, write) = (above_standard(read)?, above_standard(write)?);
