@@ -188,43 +188,50 @@ impl<'a> Tiff<'a> {
         }
     }
 
-    /// Removes the list that follows the first list, and all data that belongs to that list alone.
+    /// Removes the lists that follow the first list, and their data. Bytes that other data needs stay; but the pixels of
+    /// a thumbnail go even if a value of another list claims them, as values of cameras with a wrong length do.
     fn drop_thumbnail(&mut self, first: usize) {
         let Some(own) = self.extent(first) else {
             return;
         };
         let link = own.end - NEXT;
-        let Some(list) = self.long(link).filter(|&list| list != 0) else {
-            return;
-        };
-        let kept = merged(self.kept(own));
-        let others = |part: &Range<usize>| {
-            let next = kept.partition_point(|kept| kept.end <= part.start);
-            kept.get(next).is_some_and(|kept| kept.start < part.end)
-        };
-        let Some(extent) = self.extent(list).filter(|extent| !others(extent)) else {
-            return;
-        };
-        let mut parts = vec![extent];
-        parts.extend(self.entries(list).filter_map(|at| self.far_value(at)));
-        for (places, sizes) in [
-            (tag::THUMBNAIL, tag::THUMBNAIL_BYTES),
-            (tag::STRIP_OFFSETS, tag::STRIP_BYTES),
-        ] {
-            let numbers = |tag| {
-                let entry = self.find(list, tag);
-                entry.map_or_else(Vec::new, |at| self.numbers(at, MAX_STRIPS))
-            };
-            let pairs = numbers(places).into_iter().zip(numbers(sizes));
-            parts.extend(pairs.map(|(place, size)| place..place.saturating_add(size)));
-        }
-        parts.retain(|part| part.end <= self.exif.len() && !others(part));
+        let (lists, values) = self.kept(own);
+        let (mut parts, mut pixels, mut next) = (Vec::new(), Vec::new(), self.long(link));
         self.exif[link..link + NEXT].fill(0);
-        for part in merged(parts) {
-            self.exif[part.clone()].fill(0);
+        while let Some(list) = next.filter(|&list| list != 0)
+            && let Some(extent) = self.extent(list)
+            && !parts.contains(&extent)
+            && parts.len() < MAX_PARTS
+        {
+            next = self.long(extent.end - NEXT);
+            for (places, sizes) in [
+                (tag::THUMBNAIL, tag::THUMBNAIL_BYTES),
+                (tag::STRIP_OFFSETS, tag::STRIP_BYTES),
+            ] {
+                let numbers = |tag| {
+                    let entry = self.find(list, tag);
+                    entry.map_or_else(Vec::new, |at| self.numbers(at, MAX_PARTS))
+                };
+                let pairs = numbers(places).into_iter().zip(numbers(sizes));
+                pixels.extend(pairs.map(|(place, size)| place..place.saturating_add(size)));
+            }
+            let values = self.entries(list).filter_map(|at| self.far_value(at));
+            parts.extend(values.filter(|value| value.end <= self.exif.len()));
+            parts.push(extent);
+        }
+        let lists = merged(lists);
+        let kept = merged([&lists[..], &values].concat());
+        let mut gone = without(merged(parts), &kept);
+        gone.extend(without(merged(pixels), &lists));
+        let kept_end = kept.last().map_or(0, |kept| kept.end);
+        for part in merged(gone) {
+            let end = part.end.min(self.exif.len());
+            if let Some(bytes) = self.exif.get_mut(part.start..end) {
+                bytes.fill(0);
+            }
             // Zeros at the end are dropped: no other data follows.
-            if part.end == self.exif.len() {
-                self.exif.truncate(part.start);
+            if part.end >= self.exif.len() {
+                self.exif.truncate(part.start.max(kept_end));
             }
         }
     }
@@ -236,8 +243,8 @@ impl<'a> Tiff<'a> {
         (end <= self.exif.len()).then_some(list..end)
     }
 
-    /// Returns the bytes that stay: the header, the first list, the lists to which it refers, and their values.
-    fn kept(&self, first: Range<usize>) -> Vec<Range<usize>> {
+    /// Returns the bytes that stay: the header, the first list and the lists to which it refers; and their values.
+    fn kept(&self, first: Range<usize>) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
         let mut lists = vec![first];
         for tag in [tag::EXIF, tag::GPS, tag::INTEROPERABILITY] {
             // The second list refers to the third.
@@ -245,13 +252,10 @@ impl<'a> Tiff<'a> {
             let place = named.and_then(|at| self.number(at));
             lists.extend(place.and_then(|place| self.extent(place)));
         }
-        let mut kept = vec![HEADER];
-        for list in lists {
-            let values = self.entries(list.start).filter_map(|at| self.far_value(at));
-            kept.extend(values);
-            kept.push(list);
-        }
-        kept
+        let entries = lists.iter().flat_map(|list| self.entries(list.start));
+        let values = entries.filter_map(|at| self.far_value(at)).collect();
+        lists.push(HEADER);
+        (lists, values)
     }
 
     /// Returns the byte range of a value that is stored outside its entry.
@@ -283,8 +287,27 @@ fn merged(mut parts: Vec<Range<usize>>) -> Vec<Range<usize>> {
     parts
 }
 
-/// The maximum number of strips of a thumbnail that are removed.
-const MAX_STRIPS: usize = 1024;
+/// Removes the bytes of `holes` from `parts`. Both are [`merged`].
+fn without(parts: Vec<Range<usize>>, holes: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut rest = Vec::with_capacity(parts.len());
+    let mut next = 0;
+    for part in parts {
+        let mut start = part.start;
+        next += holes[next..].partition_point(|hole| hole.end <= start);
+        for hole in holes[next..]
+            .iter()
+            .take_while(|hole| hole.start < part.end)
+        {
+            rest.push(start..hole.start.max(start));
+            start = hole.end;
+        }
+        rest.push(start.min(part.end)..part.end);
+    }
+    rest
+}
+
+/// The maximum number of strips of a thumbnail that are removed, and of parts of lists after the first.
+const MAX_PARTS: usize = 1024;
 // The types of whole numbers, as the file numbers them: of one byte, two (short) and four (long).
 const BYTE: u16 = 1;
 const SIGNED_BYTE: u16 = 6;
@@ -513,6 +536,48 @@ mod tests {
         }
     }
 
+    /// As cameras write them: a value of the first list, such as PrintIM, that is shorter than its length. The pixels
+    /// may not stay, wherever the value ends.
+    #[test]
+    fn a_value_that_overlaps_the_thumbnail_does_not_keep_it() {
+        const LIST: u32 = 100;
+        for is_big_endian in [false, true] {
+            for end in [LIST, LIST + 1, LIST + 12, LIST + 42, LIST + 50, 5000] {
+                let mut camera = Writer::new(is_big_endian);
+                camera.long(8);
+                camera.list(&[(0x0112, SHORT, 6), (0xc4a5, 7, 60)], LIST);
+                let count = (end - 60).to_be_bytes();
+                let at = 8 + 2 + 12 + 4;
+                camera.exif[at..at + 4].copy_from_slice(&count);
+                if !is_big_endian {
+                    camera.exif[at..at + 4].reverse();
+                }
+                camera.exif.resize(LIST as usize, 7);
+                let bytes = JPEG.len() as u32;
+                let thumbnail = (tag::THUMBNAIL, LONG, LIST + 42);
+                let entries = [
+                    (0x0103, SHORT, 6),
+                    thumbnail,
+                    (tag::THUMBNAIL_BYTES, LONG, bytes),
+                ];
+                camera.list(&entries, 0);
+                camera.exif.extend(JPEG);
+                let mut exif = camera.exif;
+                let before = exif.clone();
+                describe(&mut exif, (5, 5));
+                let has = |part: &[u8]| exif.windows(part.len()).any(|window| window == part);
+                assert!(!JPEG.windows(4).any(has), "{end}");
+                assert_eq!(exif[34..38], [0; 4], "no list after the first");
+                assert_eq!(
+                    (&exif[..34], &exif[38..100]),
+                    (&before[..34], &before[38..100])
+                );
+                // What the value needs is still there.
+                assert!(exif.len() >= before.len().min(end as usize), "{end}");
+            }
+        }
+    }
+
     #[test]
     fn invalid_exif_does_not_panic() {
         let whole = camera(true, b"");
@@ -601,7 +666,7 @@ mod tests {
             }
         }
 
-        /// Against a simple byte-by-byte model.
+        /// Against a simple byte-by-byte model, of a thumbnail without pixels.
         #[test]
         fn only_bytes_of_the_thumbnail_alone_are_removed(
             values in proptest::collection::vec((0..150_u32, 5..20_u32), 7)
@@ -622,17 +687,14 @@ mod tests {
             let (kept, own) = values.split_at(3);
             let kept: Vec<_> = std::iter::once(0..50).chain(kept.iter().map(value)).collect();
             let is_kept = |byte: usize| kept.iter().any(|kept| kept.contains(&byte));
+            let own: Vec<_> = std::iter::once(50..104).chain(own.iter().map(value)).collect();
+            let own: Vec<_> = own.into_iter().filter(|part| part.end <= 150).collect();
+            let is_gone = |byte: &usize| !is_kept(*byte) && own.iter().any(|part| part.contains(byte));
             let mut expected = exif.clone();
-            if !(50..104).any(is_kept) {
-                let own: Vec<_> = std::iter::once(50..104).chain(own.iter().map(value)).collect();
-                let gone = |part: &&Range<usize>| part.end <= 150 && !(*part).clone().any(is_kept);
-                let gone: Vec<_> = own.iter().filter(gone).collect();
-                let is_gone = |byte: &usize| gone.iter().any(|part| part.contains(byte));
-                expected[46..50].fill(0);
-                (0..150).filter(is_gone).for_each(|byte| expected[byte] = 0);
-                let end = (0..150).rev().find(|byte| !is_gone(byte));
-                expected.truncate(end.unwrap_or(0) + 1);
-            }
+            expected[46..50].fill(0);
+            (0..150).filter(is_gone).for_each(|byte| expected[byte] = 0);
+            let end = (0..150).rev().find(|byte| !is_gone(byte));
+            expected.truncate(end.unwrap_or(0) + 1);
             describe(&mut exif, (5, 5));
             proptest::prop_assert_eq!(exif, expected);
         }
