@@ -1,8 +1,9 @@
-//! Decoding of BMP: all headers of Windows and OS/2, 1 to 32 bits, bit fields and run lengths.
+//! Decoding of BMP: all headers of Windows and OS/2, 1 to 32 bits, bit fields and run lengths; also without the first
+//! header (DIB).
 
 use super::damage::{Found, Loss, fill_rows};
 use super::error::ImageError;
-use super::format::Format;
+use super::format::{Format, is_dib};
 use super::meta::{Decoded, Metadata, Request};
 use super::pixels::{Color, Orientation, Pixels, Samples, buffer};
 
@@ -162,8 +163,19 @@ impl Header {
     }
 }
 
+/// Returns the sides in the header.
+pub(super) fn announced(input: &[u8]) -> Option<(u32, u32)> {
+    let header = Header::read(input).ok()?;
+    Some((header.width as u32, header.height as u32))
+}
+
 /// Decodes a picture.
 pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
+    if is_dib(input) {
+        // A first header that leaves open where the pixels are: behind the palette.
+        let file = [b"BM", &[0; FIRST - 2][..], input].concat();
+        return decode(&file, request);
+    }
     let spec = request.spec;
     let format = Format::Bmp;
     let header = Header::read(input)?;

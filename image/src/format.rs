@@ -302,7 +302,7 @@ pub fn probe(head: &[u8]) -> Option<Format> {
     ) {
         return Some(Format::Tiff);
     }
-    if is_bmp(head) {
+    if is_bmp(head) || is_dib(head) {
         return Some(Format::Bmp);
     }
     if head.starts_with(b"\xff\x0a") || head.starts_with(b"\0\0\0\x0cJXL \r\n\x87\n") {
@@ -424,6 +424,26 @@ fn is_bmp(head: &[u8]) -> bool {
             .is_some_and(|size| matches!(size, 12 | 16 | 40 | 52 | 56 | 64 | 108 | 124))
 }
 
+/// Returns whether the file is a BMP without its first header (DIB). It has no signature, so several fields are checked.
+pub(super) fn is_dib(head: &[u8]) -> bool {
+    let number = |at: usize, len: usize| {
+        let bytes = head.get(at..at + len)?.iter().rev();
+        Some(bytes.fold(0, |number, &byte| number << 8 | u32::from(byte)))
+    };
+    let header = number(0, 4);
+    let (sides, rest) = match header {
+        Some(12) => ([number(4, 2), number(6, 2)], 8),
+        Some(40 | 52 | 56 | 64 | 108 | 124) => ([number(4, 4), number(8, 4)], 12),
+        _ => return false,
+    };
+    let (planes, bits) = (number(rest, 2), number(rest + 2, 2));
+    let compression = if rest == 8 { Some(0) } else { number(16, 4) };
+    sides.iter().all(|&side| side > Some(0))
+        && planes == Some(1)
+        && matches!(bits, Some(0 | 1 | 2 | 4 | 8 | 16 | 24 | 32))
+        && matches!(compression, Some(0..=6))
+}
+
 /// Recognizes HEIC and AVIF, which have the same container, by the main and the compatible brands.
 fn isobmff(head: &[u8]) -> Option<Format> {
     if head.get(4..8) != Some(b"ftyp") {
@@ -456,6 +476,14 @@ mod tests {
         assert_eq!(probe(&bmp), Some(Format::Bmp));
         bmp[14] = 0x41;
         assert_eq!(probe(&bmp), None, "BM and text is not a picture");
+        let dib = *b"\x28\0\0\0\x09\0\0\0\x05\0\0\0\x01\0\x18\0\0\0\0\0";
+        assert_eq!(probe(&dib), Some(Format::Bmp));
+        for at in [0, 1, 4, 8, 12, 13, 14, 15, 17] {
+            let mut other = dib;
+            other[at] ^= 13;
+            let has_side = matches!(at, 4 | 8);
+            assert_eq!(probe(&other).is_some(), has_side, "{at}");
+        }
         assert_eq!(probe(b"\x89PNG\r\n\x1a\n"), Some(Format::Png));
         assert_eq!(probe(b"RIFF\x10\0\0\0WEBPVP8 "), Some(Format::WebP));
         assert_eq!(probe(b"RIFF\x10\0\0\0WAVEfmt "), None);

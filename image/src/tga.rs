@@ -1,4 +1,4 @@
-//! Decoding of TGA: palettes, grey and colours, with and without run lengths, from any corner.
+//! Decoding of TGA: palettes, black and white, grey and colours, with and without run lengths, from any corner.
 //!
 //! A TGA has no signature. [`is_header`] checks that the fields of its header are plausible. A file that begins with
 //! the signature of another format is not a TGA.
@@ -50,7 +50,8 @@ pub(super) fn is_header(head: &[u8]) -> bool {
 }
 
 impl Header {
-    /// Reads the header. `None` if a field has a value that no program writes.
+    /// Reads the header. `None` if a field has a value that no program writes. Not all of these headers can be decoded:
+    /// see [`Header::check`].
     fn read(file: &[u8]) -> Option<Self> {
         let header = file.first_chunk::<HEADER>()?;
         let word = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
@@ -60,7 +61,7 @@ impl Header {
         let (width, height) = (word(12), word(14));
         let palette_is_valid = match has_palette {
             0 => (first, colors) == (0, 0),
-            1 => colors > 0 && matches!(color_bits, 15 | 16 | 24 | 32),
+            1 => colors > 0 && matches!(color_bits, 1..=32),
             _ => false,
         };
         let (kind, has_runs) = match kind {
@@ -70,11 +71,7 @@ impl Header {
             3 | 11 => (Kind::Gray, kind == 11),
             _ => return None,
         };
-        let bits_are_valid = match kind {
-            Kind::Index => matches!(bits, 8 | 16),
-            Kind::Colors => matches!(bits, 15 | 16 | 24 | 32),
-            Kind::Gray => matches!(bits, 8 | 16),
-        };
+        let bits_are_valid = matches!(bits, 1 | 2 | 4 | 8 | 15 | 16 | 24 | 32);
         let alpha = flags & 15;
         let is_valid = palette_is_valid
             && bits_are_valid
@@ -104,6 +101,29 @@ impl Header {
             },
             palette: HEADER + usize::from(comment),
         })
+    }
+
+    /// Returns `UnsupportedVariety` if pixels or colours have a number of bits that is not decoded.
+    fn check(&self) -> Result<(), ImageError> {
+        let is_read = match self.kind {
+            Kind::Index => {
+                matches!(self.bits, 8 | 16) && matches!(self.color_bits, 15 | 16 | 24 | 32)
+            }
+            Kind::Colors => matches!(self.bits, 15 | 16 | 24 | 32),
+            Kind::Gray => matches!(self.bits, 8 | 16) || self.bits == 1 && !self.has_runs,
+        };
+        let how = if self.has_runs { " in runs" } else { "" };
+        let reason = || match self.kind {
+            Kind::Index => format!(
+                "{} bits per pixel, {} per colour",
+                self.bits, self.color_bits
+            ),
+            _ => format!("{} bits per pixel{how}", self.bits),
+        };
+        match is_read {
+            true => Ok(()),
+            false => Err(ImageError::variety(FORMAT, reason())),
+        }
     }
 
     fn color(&self) -> Color {
@@ -145,6 +165,7 @@ fn rgba(stored: &[u8]) -> [u8; 4] {
 pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let spec = request.spec;
     let header = Header::read(input).ok_or(ImageError::NotAnImage)?;
+    header.check()?;
     let full = (header.width, header.height);
     spec.check_source(full, FORMAT)?;
     let color = header.color();
@@ -178,6 +199,14 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let targets = samples.chunks_exact_mut(channels);
     let (done, has_excess) = match header.has_runs {
         true => read_runs(&input[palette_end..], bytes, targets, convert),
+        false if header.bits == 1 => {
+            let stride = (full.0 as usize).div_ceil(8);
+            let rows = input[palette_end..].chunks_exact(stride);
+            let bits = rows.flat_map(|row| (0..full.0 as usize).map(|x| row[x / 8] << (x % 8)));
+            let pixels = bits.zip(targets);
+            let done = pixels.map(|(bits, to)| to[0] = 255 * (bits >> 7)).count();
+            (done, false)
+        }
         false => {
             let stored = input[palette_end..].chunks_exact(bytes);
             let done = stored.len().min(targets.len());

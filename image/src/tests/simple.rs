@@ -280,6 +280,36 @@ fn tga_is_read_with_palettes_run_lengths_and_any_corner_first() {
     assert_pixels("tga", &written(&picture, ImageFormat::Tga), &picture, 0);
 }
 
+/// Pillow writes black and white with one bit, see `pictures/make.py`. Other numbers of bits are valid, and not read.
+#[test]
+fn a_tga_with_an_unusual_number_of_bits_is_no_damage() {
+    let file = tga([3, 0x20, 1], &[0b0101_0000, 0xf8, 0b1000_1111], (0, &[]));
+    let rows = ["01010", "11111", "10001"].concat();
+    let expected = rows.bytes().map(|bit| if bit == b'1' { 255 } else { 0 });
+    let expected: Vec<u8> = expected.collect();
+    assert_eq!(decode(&file).unwrap().eight_bits(), expected);
+    let truncated = ImageError::Truncated {
+        format: Format::Tga,
+    };
+    assert_eq!(decode(&file[..file.len() - 1]), Err(truncated));
+    let palette = [7; 12];
+    for (header, palette) in [
+        ([11, 0x20, 1], (0, &[][..])),
+        ([3, 0x20, 4], (0, &[])),
+        ([2, 0x20, 8], (0, &[])),
+        ([1, 0x20, 4], (24, &palette)),
+        ([1, 0x20, 8], (8, &palette)),
+    ] {
+        let file = tga(header, &[0x84, 0, 0x84, 0, 0x84, 0, 0, 0], palette);
+        assert_eq!(readable_format(&file), Ok(Format::Tga));
+        let error = check(&file, &ResizeSpec::full_size()).unwrap_err();
+        assert!(
+            matches!(error, ImageError::UnsupportedVariety { .. }),
+            "{error}"
+        );
+    }
+}
+
 /// Most files with a byte too many or too few end so. Pillow refuses most of them, too.
 #[test]
 fn runs_of_a_tga_that_exceed_the_picture_are_damage() {

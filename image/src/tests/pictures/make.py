@@ -503,6 +503,23 @@ def packed(levels, bits):
     return np.pad(parts, ((0, 0), (0, -parts.shape[1] % 4)))[::-1].tobytes()
 
 
+def dibs():
+    """Without the first header; Pillow reads them by the second."""
+    names = ("palette1_header12", "palette4_header40", "palette8_header124", "rgb24_os2", "rgb24_top_down", "rgba32_v5")
+    for name in (*names, "rgb16_565", "runs8"):
+        data = (OUT / f"bmp_{name}.bmp").read_bytes()[14:]
+        (OUT / f"dib_{name}.dib").write_bytes(data)
+        (OUT / f"dib_{name}.dib.png").write_bytes((OUT / f"bmp_{name}.bmp.png").read_bytes())
+
+
+def tgas():
+    for turned in (1, -1):
+        file = io.BytesIO()
+        Image.fromarray(BITS * 255).convert("1").save(file, "TGA", orientation=turned)
+        shown = np.asarray(Image.open(file).convert("L"))
+        keep(f"tga_one_bit{turned}.tga", file.getvalue(), shown)
+
+
 def bmps():
     colors = np.random.default_rng(5).integers(0, 256, (256, 3), dtype=np.uint8)
     four = lambda count: b"".join(bytes([*reversed(color.tolist()), 0]) for color in colors[:count])
@@ -925,6 +942,8 @@ tiffs()
 pngs()
 gifs()
 bmps()
+dibs()
+tgas()
 jpegs()
 jxls()
 avifs()
