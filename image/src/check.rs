@@ -7,7 +7,7 @@ use super::meta::{Decoded, Request};
 use super::pixels::{Samples, swaps_sides};
 use super::size::{Size, When};
 use super::spec::ResizeSpec;
-use super::{animation, decode_for, format_of, ico, raw, resample, webp};
+use super::{animation, damage_after_first, decode_for, format_of, resample};
 
 /// A picture whose pixels can be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,13 +75,7 @@ pub fn check(input: &[u8], spec: &ResizeSpec) -> Result<Checked, ImageError> {
         Ok(None) => None,
         Err(error) => Some(Found::later(error)),
     };
-    let later = match found {
-        None if format == Format::WebP => webp::damage_after_first(input),
-        None if format == Format::Ico => ico::damage_beyond_picture(input),
-        None if format == Format::CameraRaw => raw::damage_beyond_preview(input),
-        found => found,
-    };
-    if let Some(found) = later {
+    if let Some(found) = found.or_else(|| damage_after_first(input, format)) {
         let later = found.judge(spec.fail_on, u64::from(width) * u64::from(height))?;
         damage.get_or_insert(later);
     }

@@ -70,6 +70,8 @@ pub(super) enum Loss {
     Detail,
     /// Pixels of pictures after the first in the file.
     Later,
+    /// Pixels of pictures in the file that are not part of the result.
+    Unshown,
 }
 
 /// Damage that a decoder has found.
@@ -122,18 +124,25 @@ impl Found {
         Self { loss, error }
     }
 
+    /// Returns the same damage, of a file of which the result shows only the first picture.
+    pub(super) fn unshown(mut self) -> Self {
+        if self.loss == Loss::Later {
+            self.loss = Loss::Unshown;
+        }
+        self
+    }
+
     /// Applies the policy `fail_on` to this damage of a picture with `pixels` pixels.
     ///
     /// # Errors
     /// The error of the damage, if the policy counts it as an error, or if a limit caused the loss of pixels.
     pub(super) fn judge(self, fail_on: FailOn, pixels: u64) -> Result<Damage, ImageError> {
         let level = match (self.loss, &self.error) {
-            (Loss::Nothing, _) => FailOn::Warning,
+            (Loss::Nothing | Loss::Unshown, _) => FailOn::Warning,
             (_, ImageError::Truncated { .. }) => FailOn::Truncated,
             _ => FailOn::Error,
         };
-        let is_limit = self.loss != Loss::Nothing && !self.error.proves_damage();
-        if fail_on >= level || is_limit {
+        if fail_on >= level || level < FailOn::Warning && !self.error.proves_damage() {
             return Err(self.error);
         }
         let (missing, what) = match self.loss {
@@ -144,7 +153,7 @@ impl Found {
             }
             Loss::Doubtful => (0, "some of its pixels may be wrong".to_owned()),
             Loss::Detail => (0, "the picture is coarser than it was".to_owned()),
-            Loss::Later => (0, "what comes before is whole".to_owned()),
+            Loss::Later | Loss::Unshown => (0, "what comes before is whole".to_owned()),
         };
         let text = format!("{}; {what}", self.error);
         Ok(Damage {

@@ -131,7 +131,7 @@ pub(super) fn animation<'a>(
             Err(error) => {
                 return Err(match translate(error) {
                     ImageError::Truncated { format } if lacks_only_its_end(input) => {
-                        Found::around(ImageError::corrupt(format, "its end marker is missing"))
+                        Found::around(no_end(format))
                     }
                     error => Found::later(error),
                 });
@@ -162,6 +162,38 @@ pub(super) fn animation<'a>(
         Ok(Some(screen.frame(millis)))
     };
     Ok(Some(Animation::new(plays, next)))
+}
+
+/// Returns the damage of a file that ends before its last block or its end marker does.
+pub(super) fn damage_after_first(file: &[u8]) -> Option<Found> {
+    let format = Format::Gif;
+    let last = blocks(file).last()?.end;
+    match file.len().checked_sub(last) {
+        None => Some(Found::later(ImageError::Truncated { format })),
+        Some(0) => Some(Found::around(no_end(format))),
+        // The end marker, or a block of an unknown kind.
+        Some(_) => None,
+    }
+}
+
+/// Returns the sides of the screen in the header.
+pub(super) fn announced(file: &[u8]) -> Option<(u32, u32)> {
+    sides(file.get(6..)?)
+}
+
+/// Returns the sides of all frames, according to their headers.
+pub(super) fn frame_sides(file: &[u8]) -> impl Iterator<Item = (u32, u32)> {
+    let frames = blocks(file).filter(|block| file[block.start] == b',');
+    frames.filter_map(|block| sides(file.get(block.start + 5..)?))
+}
+
+/// Reads two sides.
+fn sides(bytes: &[u8]) -> Option<(u32, u32)> {
+    let &[a, b, c, d] = bytes.first_chunk()?;
+    Some((
+        u16::from_le_bytes([a, b]).into(),
+        u16::from_le_bytes([c, d]).into(),
+    ))
 }
 
 /// Returns the places of the blocks before the end marker. A zero counts as a block. The last block may end beyond the
@@ -236,6 +268,10 @@ fn repetitions(file: &[u8]) -> Option<u16> {
         }
     });
     again.last()
+}
+
+fn no_end(format: Format) -> ImageError {
+    ImageError::corrupt(format, "its end marker is missing")
 }
 
 /// Returns whether a file that ends early contains all frames.

@@ -44,7 +44,8 @@
 //! - **HDR**: PQ and HLG in AVIF and PNG (cICP) become sRGB by the curve of BT.2390 for a white of 203 nits, up to 1000
 //!   nits. With `keep_metadata`, PNG and AVIF keep the pixels and code points unchanged, unless margins are added.
 //! - **Truncated and corrupt files are errors** by default, even if libjpeg would fill the gap with grey: a truncated
-//!   thumbnail would look complete. Damage that costs no pixel is no error: a missing end, absent restart markers.
+//!   thumbnail would look complete. Damage that costs no pixel of the result is no error: a missing end, absent restart
+//!   markers, later pages of a TIFF beyond the end of the file.
 //!   [`ResizeSpec::fail_on`] changes this, and [`Encoded::damage`] describes the damage.
 //! - **16 bits** stay 16 bits from PNG or TIFF to PNG, and so do 10 and 12 bits of AVIF; JPEG, WebP and AVIF are
 //!   written with 8. A CMYK profile is applied to the upper 8 bits.
@@ -402,10 +403,28 @@ fn decode_for(
     let faults = decoded.metadata.faults(model, keeps).into_iter();
     let faults = faults.map(|reason| Found::around(ImageError::corrupt(from, reason)));
     let mut damage = None;
-    for found in decoded.damage.take().into_iter().chain(faults) {
+    for mut found in decoded.damage.take().into_iter().chain(faults) {
+        if !request.checks {
+            found = found.unshown();
+        }
         add_damage(&mut damage, found, request.spec, decoded.full)?;
     }
     Ok((decoded, damage))
+}
+
+/// Returns the damage of a file that ends before one of its pictures after the first does, according to the structure
+/// of the file. Decodes nothing.
+fn damage_after_first(input: &[u8], from: Format) -> Option<Found> {
+    match from {
+        Format::Jpeg => jpeg::damage_after_first(input),
+        Format::Png => png::damage_after_first(input),
+        Format::WebP => webp::damage_after_first(input),
+        Format::Gif => gif::damage_after_first(input),
+        Format::Tiff => tiff::damage_after_first(input),
+        Format::Ico => ico::damage_beyond_picture(input),
+        Format::CameraRaw => raw::damage_beyond_preview(input),
+        _ => None,
+    }
 }
 
 /// Applies the policy of `spec` to new damage, `found`, and adds it to the earlier `damage`. The sides are those of the
@@ -499,13 +518,15 @@ fn render_unguarded(
         add_damage(&mut damage, found, spec, full)?;
     }
     // If the first frame lacks pixels, no other frames are added.
-    let is_whole = damage.as_ref().is_none_or(|damage| damage.missing == 0);
-    if request.animates
-        && into.is_animated()
-        && is_whole
-        && let Some(found) = add_frames(input, (from, spec), first_color, &mut rendered, results)?
-    {
-        add_damage(&mut damage, found, spec, full)?;
+    if damage.as_ref().is_none_or(|damage| damage.missing == 0) {
+        let mut found = None;
+        if request.animates && into.is_animated() {
+            found = add_frames(input, (from, spec), first_color, &mut rendered, results)?;
+        }
+        let unshown = || damage_after_first(input, from).map(Found::unshown);
+        if let Some(found) = found.or_else(unshown) {
+            add_damage(&mut damage, found, spec, full)?;
+        }
     }
     for rendered in &mut rendered {
         rendered.damage.clone_from(&damage);

@@ -172,6 +172,11 @@ impl StoredPlan {
             && self.region.height * scale >= SPARE * f64::from(self.height)
     }
 
+    /// Returns whether the result has a side that is longer than that of its region.
+    pub(super) fn enlarges(&self) -> bool {
+        f64::from(self.width) > self.region.width || f64::from(self.height) > self.region.height
+    }
+
     /// Returns the plan for the same picture, decoded at `scale` to these sides. Leaves out a last row or column that
     /// comes from a block filled in part.
     pub(super) fn scaled(self, scale: f64, (width, height): (u32, u32)) -> Self {

@@ -591,7 +591,7 @@ pub(super) fn animation<'a>(
     // A picture that is not part of the animation precedes it.
     let mut is_before_first = reader.info().frame_control.is_none();
     let mut left = control.num_frames;
-    let present = frames_present(input);
+    let (present, has_end) = frames_present(input);
     let (mut time, mut shown) = (0.0, 0);
     let mut draw = move || {
         if std::mem::replace(&mut is_before_first, true) {
@@ -635,8 +635,8 @@ pub(super) fn animation<'a>(
         if left == 0 {
             return Ok(None);
         }
-        if present == Some(control.num_frames - left) {
-            let (present, announced) = (control.num_frames - left, control.num_frames);
+        if has_end && present == control.num_frames - left {
+            let announced = control.num_frames;
             let reason = format!("it has fewer frames than announced ({present} of {announced})");
             return Err(Found::around(ImageError::corrupt(Format::Png, reason)));
         }
@@ -646,18 +646,40 @@ pub(super) fn animation<'a>(
     Ok((control.num_frames > 1).then(|| Animation::new(control.num_plays, next)))
 }
 
-/// Returns the number of frames that have pixels, in a file that is complete.
-fn frames_present(file: &[u8]) -> Option<u32> {
+/// Returns the damage of an animation that ends before its last frame does.
+pub(super) fn damage_after_first(file: &[u8]) -> Option<Found> {
+    let (.., control) = before_pixels(file).find(|(kind, ..)| kind == b"acTL")?;
+    let announced = u32::from_be_bytes(*control.get(8..)?.first_chunk()?);
+    let (present, has_end) = frames_present(file);
+    let (_, len, last) = chunks(file).last()?;
+    let is_cut = last.len() < len.saturating_add(OVERHEAD);
+    let format = Format::Png;
+    (!has_end && (is_cut || present < announced))
+        .then(|| Found::later(ImageError::Truncated { format }))
+}
+
+/// Returns the sides of all frames, according to their headers.
+pub(super) fn frame_sides(file: &[u8]) -> impl Iterator<Item = (u32, u32)> {
+    let frames = chunks(file).filter(|(kind, ..)| kind == b"fcTL");
+    frames.filter_map(|(.., whole)| {
+        let side = |at: usize| Some(u32::from_be_bytes(*whole.get(at..)?.first_chunk()?));
+        // After length, kind and number.
+        side(12).zip(side(16))
+    })
+}
+
+/// Returns the number of frames that have pixels, and whether the file has an end marker.
+fn frames_present(file: &[u8]) -> (u32, bool) {
     let (mut count, mut has_header) = (0, false);
     for (kind, ..) in chunks(file) {
         match &kind {
             b"fcTL" => has_header = true,
             b"IDAT" | b"fdAT" => count += u32::from(std::mem::take(&mut has_header)),
-            b"IEND" => return Some(count),
+            b"IEND" => return (count, true),
             _ => {}
         }
     }
-    None
+    (count, false)
 }
 
 const SIGNATURE: usize = 8;

@@ -8,7 +8,10 @@
 //! | RAF | at the offset that the header contains |
 //! | CR3 | the samples of its tracks |
 //!
-//! The preview is turned by the orientation in its own EXIF, or otherwise by that of the raw file.
+//! The preview is turned by the orientation in its own EXIF. If it has none, it is turned by that of the raw file, which
+//! describes the pixels of the sensor, unless its sides show that the camera has turned it already.
+
+use std::ops::ControlFlow;
 
 use super::avif::Reader;
 use super::damage::Found;
@@ -17,7 +20,7 @@ use super::exif;
 use super::format::Format;
 use super::jpeg;
 use super::jxl;
-use super::meta::{Decoded, Request};
+use super::meta::{Decoded, Request, StoredPlan};
 use super::pixels::Orientation;
 use super::tiff::Directory;
 
@@ -31,12 +34,12 @@ const MAX_DEPTH: usize = 8;
 /// Tags of directories.
 mod tag {
     pub(super) const KIND: u16 = 0x00fe;
+    pub(super) const WIDTH: u16 = 0x0100;
+    pub(super) const HEIGHT: u16 = 0x0101;
     pub(super) const PHOTOMETRIC: u16 = 0x0106;
     pub(super) const STRIPS: u16 = 0x0111;
     pub(super) const ORIENTATION: u16 = 0x0112;
     pub(super) const STRIP_BYTES: u16 = 0x0117;
-    pub(super) const TILES: u16 = 0x0144;
-    pub(super) const TILE_BYTES: u16 = 0x0145;
     pub(super) const DIRECTORIES: u16 = 0x014a;
     pub(super) const JPEG: u16 = 0x0201;
     pub(super) const JPEG_BYTES: u16 = 0x0202;
@@ -69,26 +72,42 @@ pub(super) fn is_tiff(file: &[u8]) -> bool {
         }
 }
 
+/// Returns the sides of the largest preview.
+pub(super) fn announced(file: &[u8]) -> Option<(u32, u32)> {
+    Previews::of(file).largest.map(|(sides, _)| sides)
+}
+
 /// Decodes the largest preview.
 pub(super) fn decode(file: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let previews = Previews::of(file);
-    let (_, preview) = previews.largest.ok_or_else(|| {
+    let (sides, preview) = previews.largest.ok_or_else(|| {
         ImageError::variety(FORMAT, "no preview in JPEG or JPEG XL is found in it")
     })?;
+    let with_warning = |decoded: Result<Decoded, ImageError>| {
+        let mut decoded = decoded.map_err(of_raw)?.with_damage(of_raw);
+        if decoded.plans.iter().any(StoredPlan::enlarges) {
+            let (width, height) = sides;
+            let reason = format!("its largest preview, of {width}x{height} pixels, is enlarged");
+            let enlarged = Found::around(ImageError::BadRequest { reason });
+            decoded.damage.get_or_insert(enlarged);
+        }
+        Ok(decoded)
+    };
+    let number = previews
+        .orientation
+        .filter(|&number| !previews.is_upright(number, sides));
     if jxl::sides(preview).is_some() {
-        let orientation = previews.orientation.and_then(Orientation::from_exif);
+        let orientation = number.and_then(Orientation::from_exif);
         let orientation = orientation.unwrap_or(Orientation::NoTransforms);
-        let decoded = jxl::decode(preview, orientation, request);
-        return Ok(decoded.map_err(of_raw)?.with_damage(of_raw));
+        return with_warning(jxl::decode(preview, orientation, request));
     }
-    let turned = match previews.orientation {
+    let turned = match number {
         Some(number @ 2..=8) if !jpeg::has_orientation(preview) => {
             Some(with_orientation(preview, number))
         }
         _ => None,
     };
-    let decoded = jpeg::decode(turned.as_deref().unwrap_or(preview), request);
-    Ok(decoded.map_err(of_raw)?.with_damage(of_raw))
+    with_warning(jpeg::decode(turned.as_deref().unwrap_or(preview), request))
 }
 
 /// Returns the damage of a file that ends before its raw pixels or one of its previews do.
@@ -123,10 +142,12 @@ fn with_orientation(jpeg: &[u8], number: u8) -> Vec<u8> {
 /// The best preview that has been found.
 #[derive(Debug, Default)]
 struct Previews<'a> {
-    /// The largest preview, with its number of pixels.
-    largest: Option<(u64, &'a [u8])>,
+    /// The largest preview, with its sides.
+    largest: Option<((u32, u32), &'a [u8])>,
     /// The orientation of the raw file, as a number of EXIF.
     orientation: Option<u8>,
+    /// The sides of the sensor's pixels, if a TIFF contains them.
+    sensor: Option<(usize, usize)>,
     /// Whether a TIFF has the pixels of a sensor, or directories that cannot be read.
     may_have_raw_pixels: bool,
     /// Whether raw pixels or a preview end beyond the file.
@@ -153,6 +174,14 @@ impl<'a> Previews<'a> {
         previews
     }
 
+    /// Returns whether a preview with these sides has been turned by the orientation `number` already: it is upright and
+    /// the sensor is not, or the other way round. Sensors of unknown sides are wider than high.
+    fn is_upright(&self, number: u8, (width, height): (u32, u32)) -> bool {
+        let (across, down) = self.sensor.unwrap_or((3, 2));
+        let swaps_sides = number >= 5;
+        swaps_sides && width != height && across != down && (width < height) != (across < down)
+    }
+
     /// Considers the bytes at an offset, if they are a JPEG or JPEG XL that can be decoded.
     fn add(&mut self, file: &'a [u8], offset: Option<usize>, len: Option<usize>) {
         let (Some(offset), Some(len)) = (offset, len) else {
@@ -160,47 +189,44 @@ impl<'a> Previews<'a> {
         };
         let rest = file.get(offset..).unwrap_or_default();
         let preview = &rest[..len.min(rest.len())];
-        let Some((width, height)) = jpeg::sides(preview).or_else(|| jxl::sides(preview)) else {
+        let Some(sides) = jpeg::sides(preview).or_else(|| jxl::sides(preview)) else {
             return;
         };
-        let pixels = u64::from(width) * u64::from(height);
-        if self.largest.is_none_or(|(most, _)| pixels > most) {
-            self.largest = Some((pixels, preview));
+        let area = |(width, height)| u64::from(width) * u64::from(height);
+        if self
+            .largest
+            .is_none_or(|(most, _)| area(sides) > area(most))
+        {
+            self.largest = Some((sides, preview));
         }
     }
 
     /// Considers the previews in all directories.
     fn add_directories(&mut self, file: &'a [u8]) {
-        let is_big_endian = file.starts_with(b"MM");
-        let start = file.get(4..8).unwrap_or_default().iter();
-        let add = |number: usize, &byte: &u8| number << 8 | usize::from(byte);
-        let mut starts = vec![match is_big_endian {
-            true => start.fold(0, add),
-            false => start.rev().fold(0, add),
-        }];
-        let mut next = 0;
-        while let Some(&start) = starts.get(next)
-            && next < MAX_DIRECTORIES
-        {
-            next += 1;
-            let Some((directory, following)) = Directory::at(file, is_big_endian, start) else {
+        let mut count = 0;
+        // Lengths of Panasonic may be those of decompressed pixels.
+        let has_lengths = !file.starts_with(b"IIU\0");
+        Directory::each(file, &[tag::DIRECTORIES, tag::EXIF], |directory| {
+            count += 1;
+            if count > MAX_DIRECTORIES {
+                return ControlFlow::Break(());
+            }
+            let Some(directory) = directory else {
                 self.may_have_raw_pixels = true;
-                continue;
+                self.is_cut = true;
+                return ControlFlow::Continue(());
             };
-            let number = |tag| {
-                directory
-                    .first(tag)
-                    .and_then(|number| usize::try_from(number).ok())
-            };
-            if next == 1 {
-                let orientation =
-                    number(tag::ORIENTATION).and_then(|number| u8::try_from(number).ok());
-                self.orientation = orientation;
+            let number = |tag| usize::try_from(directory.first(tag)?).ok();
+            if count == 1 {
+                let number = number(tag::ORIENTATION);
+                self.orientation = number.and_then(|number| u8::try_from(number).ok());
             }
             let is_raw = matches!(number(tag::PHOTOMETRIC), Some(32_803 | 34_892));
-            self.may_have_raw_pixels |= is_raw;
-            // Lengths of Panasonic may be those of decompressed pixels.
-            self.is_cut |= !file.starts_with(b"IIU\0") && has_part_beyond(file, &directory);
+            if is_raw {
+                self.may_have_raw_pixels = true;
+                self.sensor = number(tag::WIDTH).zip(number(tag::HEIGHT));
+            }
+            self.is_cut |= has_lengths && directory.lacks_pixels();
             self.add(file, number(tag::JPEG), number(tag::JPEG_BYTES));
             // The pixels of a sensor are no preview, even if they are compressed as one.
             if !is_raw && directory.numbers(tag::STRIPS).len() == 1 {
@@ -212,16 +238,8 @@ impl<'a> Previews<'a> {
             if let Some(notes) = directory.bytes(tag::NOTES) {
                 self.add_notes(file, notes);
             }
-            let below = directory
-                .numbers(tag::DIRECTORIES)
-                .chain(directory.first(tag::EXIF));
-            let below = below.filter_map(|start| usize::try_from(start).ok());
-            for start in below.chain([following]).take(MAX_DIRECTORIES) {
-                if start > 0 && !starts.contains(&start) {
-                    starts.push(start);
-                }
-            }
-        }
+            ControlFlow::Continue(())
+        });
     }
 
     /// Considers the preview of Olympus. Its offsets count from the start of the notes, and may be beyond their end.
@@ -248,13 +266,12 @@ impl<'a> Previews<'a> {
         };
         let at = notes.as_ptr().addr() - file.as_ptr().addr();
         let (file, is_big_endian) = (&file[at..], *order == b'M');
-        let directory = |start| Directory::at(file, is_big_endian, start);
-        let Some((notes, _)) = directory(start) else {
+        let directory = |start| Directory::within(file, is_big_endian, start);
+        let Some(notes) = directory(start) else {
             return;
         };
         let number = |directory: &Directory<'_>, tag| usize::try_from(directory.first(tag)?).ok();
-        let camera = number(&notes, tag::CAMERA).and_then(directory);
-        if let Some((camera, _)) = camera {
+        if let Some(camera) = notes.first(tag::CAMERA).and_then(directory) {
             let len = number(&camera, tag::PREVIEW_BYTES);
             self.add(file, number(&camera, tag::PREVIEW), len);
         }
@@ -293,22 +310,4 @@ impl<'a> Previews<'a> {
         }
         self.add(file, offset, len);
     }
-}
-
-/// Returns whether a strip, a tile or a JPEG of a directory ends beyond the file. Places and lengths of ones, and a
-/// length of 0, are unknown.
-fn has_part_beyond(file: &[u8], directory: &Directory<'_>) -> bool {
-    let is_known = |number: u64| number < u64::from(u32::MAX);
-    let parts = [
-        (tag::STRIPS, tag::STRIP_BYTES),
-        (tag::TILES, tag::TILE_BYTES),
-        (tag::JPEG, tag::JPEG_BYTES),
-    ];
-    parts.into_iter().any(|(places, lengths)| {
-        let (places, lengths) = (directory.numbers(places), directory.numbers(lengths));
-        let is_beyond = |(place, len): (u64, u64)| {
-            is_known(place) && is_known(len) && len > 0 && place + len > file.len() as u64
-        };
-        places.len() == lengths.len() && places.zip(lengths).any(is_beyond)
-    })
 }

@@ -37,9 +37,7 @@ pub(super) fn resize_each(
         let size = (plan.width, plan.height);
         let is_source = |(other, larger): &&(usize, Pixels)| {
             let region = plans[*other].region;
-            shows_same(region, plan.region)
-                && !is_enlarged(larger, region)
-                && has_spare(larger, plan)
+            shows_same(region, plan.region) && !plans[*other].enlarges() && has_spare(larger, plan)
         };
         let larger = results.iter().rev().find(is_source);
         if let Some((_, larger)) = larger.filter(|_| cascades) {
@@ -77,11 +75,6 @@ fn shows_same(one: Region, other: Region) -> bool {
     let parts = |region: Region| [region.left, region.top, region.width, region.height];
     let is_near = |(a, b): (f64, f64)| (a - b).abs() < 1e-3;
     parts(one).into_iter().zip(parts(other)).all(is_near)
-}
-
-/// Returns whether a result has a side that is longer than that of its region.
-fn is_enlarged(result: &Pixels, region: Region) -> bool {
-    f64::from(result.width) > region.width || f64::from(result.height) > region.height
 }
 
 /// Returns whether the result `larger` has enough pixels to make the result of `plan` from it.

@@ -128,3 +128,29 @@ fn pixels_that_are_wrong_count_as_errors_but_not_as_truncation() {
     let run = world.run("p -s 64 -o out --fail-on truncated").exits(0);
     assert!(run.stderr.contains("warning: p/a.jpg"), "{}", run.stderr);
 }
+
+/// Other programs read the first picture of these files, and fail at a later one: `cut/ends.txt`.
+#[test]
+fn a_file_that_ends_after_its_first_picture_is_written_with_a_warning() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../image/src/tests/cut");
+    let world = World::new();
+    for name in ["lzw.tif", "strips.tif", "two.mpo"] {
+        let file = std::fs::read(folder.join(name)).unwrap();
+        world.file(&format!("p/{name}"), &file[..file.len() - 50]);
+    }
+    let run = world.run("p -s 8 -o out --json").exits(0);
+    for line in &run.json()[..3] {
+        assert_eq!(line["status"], "written", "{line}");
+        let warning = line["warning"].as_str().unwrap();
+        assert!(warning.starts_with("truncated "), "{line}");
+        assert_eq!(line["missing"], 0.0, "{line}");
+    }
+    world.run("p -s 8 -o strict --fail-on warning").exits(1);
+    let run = world.finish(world.subcommand("check", "p")).exits(1);
+    assert_eq!(
+        run.stdout
+            .matches("the file ends before the picture does")
+            .count(),
+        3
+    );
+}

@@ -33,13 +33,15 @@ use super::meta::{Decoded, Metadata, Request, StoredPlan};
 use super::pixels::{Color, Pixels, Samples};
 use super::resample::take_buffer;
 use super::size::Region;
-use super::tiff::Shape;
+use super::tiff::{Directory, Shape};
 use frame::Frame;
 use markers::{Scans, is_frame, segments};
 
 const EXIF: &[u8] = b"Exif\0\0";
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 const ICC: &[u8] = b"ICC_PROFILE\0";
+/// The index of the pictures in a file (CIPA DC-007): a TIFF directory, with offsets from its own header.
+const MPF: &[u8] = b"MPF\0";
 /// The maximum number of bytes in a marker segment after its two length bytes.
 const SEGMENT: usize = 65_533;
 /// The maximum number of bytes of a profile in a segment, after name, number and count.
@@ -137,6 +139,40 @@ pub(super) fn has_rows(input: &[u8], rows: usize) -> bool {
         segment.marker == 0xda
     });
     is_high && scan.is_some_and(|scan| scan.end < input.len())
+}
+
+/// Returns the damage of a file that ends before a picture after the first does, according to the index of pictures. If
+/// the file ends like a picture, another program may have left out the others on purpose: this is damage outside the
+/// pixels.
+pub(super) fn damage_after_first(input: &[u8]) -> Option<Found> {
+    /// The tag of the entries, one for each picture.
+    const ENTRIES: u16 = 0xb002;
+    /// Bytes of an entry: properties, length, offset, and two numbers of other pictures.
+    const ENTRY: usize = 16;
+    /// The maximum number of entries that are read: each may stand for a picture of the length of the file.
+    const MOST: usize = 64;
+    let before_scan = segments(input).take_while(|segment| segment.marker != 0xda);
+    let mut indices = before_scan.filter(|segment| segment.marker == 0xe2);
+    let index = indices.find_map(|segment| segment.content.strip_prefix(MPF))?;
+    let from = index.as_ptr().addr() - input.as_ptr().addr();
+    let directory = Directory::first_of(&input[from..])?;
+    let entries = directory.bytes(ENTRIES)?.as_chunks::<ENTRY>().0;
+    let is_cut = |entry: &[u8; ENTRY]| {
+        let number = |at: usize| directory.number(&entry[at..at + 4]) as usize;
+        // The first picture has the offset 0.
+        let (len, offset) = (number(4), number(8));
+        let rest = input.get(from + offset..).unwrap_or_default();
+        // Pillow writes wrong lengths of later pictures.
+        offset > 0 && rest.len() < len && !segments(rest).any(|segment| segment.marker == 0xd9)
+    };
+    entries.iter().take(MOST).any(is_cut).then(|| {
+        let format = Format::Jpeg;
+        let found = Found::later(ImageError::Truncated { format });
+        match input.ends_with(b"\xff\xd9") {
+            true => found.unshown(),
+            false => found,
+        }
+    })
 }
 
 /// Returns whether a JPEG has an orientation in EXIF.

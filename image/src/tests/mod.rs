@@ -9,6 +9,7 @@ mod broken;
 mod checked;
 mod chunks;
 mod cut;
+mod cut_frames;
 mod formats;
 mod hdr;
 mod heic;

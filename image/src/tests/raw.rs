@@ -293,6 +293,68 @@ fn a_preview_in_jpeg_xl_is_read() {
     assert!(error.contains("no preview in JPEG or JPEG XL"), "{error}");
 }
 
+/// The orientation of a raw file is that of its sensor. libraw gives a turned size for the preview of such a file, and
+/// shows it as it is.
+#[test]
+fn a_preview_that_the_camera_has_turned_is_not_turned_again() {
+    let tall = jpeg(&waves(40, 64));
+    let sensor = |width, height| {
+        let raw = (0x111, Place(vec![7; 99], 0x117));
+        vec![
+            (0x100, Long(width)),
+            (0x101, Long(height)),
+            (0x106, Long(32_803)),
+            raw,
+        ]
+    };
+    let file = |preview: &[u8], orientation, sensor: Entries| {
+        let preview = vec![(0x201, Place(preview.to_vec(), 0x202))];
+        let below = Below(vec![preview, sensor]);
+        tiff(
+            b"II*\0",
+            b"",
+            vec![vec![
+                (0xfe, Long(1)),
+                (0x112, Long(orientation)),
+                (0x14a, below),
+            ]],
+        )
+    };
+    let shown = |file: &[u8]| {
+        let shown = decode(file).unwrap();
+        (shown.width, shown.height)
+    };
+    for orientation in 5..=8 {
+        let wide = file(&preview(), orientation, sensor(640, 400));
+        assert_eq!(shown(&wide), (40, 64), "{orientation}");
+        // Of an unknown sensor, too: it is wide.
+        for sensor in [sensor(640, 400), Vec::new()] {
+            let made = file(&tall, orientation, sensor);
+            assert_eq!(decode(&made), decode(&tall), "{orientation}");
+        }
+        let tall_sensor = file(&tall, orientation, sensor(400, 640));
+        assert_eq!(shown(&tall_sensor), (64, 40), "{orientation}");
+        let turned = file(&preview(), orientation, sensor(400, 640));
+        assert_eq!(decode(&turned), decode(&preview()), "{orientation}");
+    }
+    // Its own orientation counts.
+    assert_eq!(shown(&file(&with_exif(6), 1, sensor(640, 400))), (40, 64));
+}
+
+#[test]
+fn a_preview_that_is_enlarged_is_a_warning() {
+    for (name, file, _) in files() {
+        let warning = |size: &str| resize_encoded(&file, &spec(size)).unwrap().damage;
+        assert_eq!(warning("32"), None, "{name}");
+        let text = warning("100").unwrap().text;
+        assert!(
+            text.contains("of 64x40 pixels, is enlarged"),
+            "{name}: {text}"
+        );
+        assert_eq!(warning("100>"), None, "{name}");
+    }
+}
+
 /// Files that end with the 50 bytes that `part` describes at this place, after the preview.
 fn ending_with(magic: &[u8; 4], part: impl Fn(u32) -> Entries) -> Vec<u8> {
     let directories = |place| {
@@ -328,7 +390,7 @@ fn a_check_finds_raw_files_that_end_within_their_raw_pixels() {
     ] {
         let damage = |file: &[u8], spec| check(file, &spec).map(|checked| checked.damage);
         assert_eq!(damage(&file, spec), Ok(None), "{name}");
-        let small = resize_encoded(&file, &spec);
+        let small = resize_encoded(&file, &spec).unwrap();
         for end in file.len() - 40..file.len() {
             let torn = &file[..end];
             let error = damage(torn, spec).unwrap_err();
@@ -345,7 +407,9 @@ fn a_check_finds_raw_files_that_end_within_their_raw_pixels() {
                 "{name}: {text}"
             );
             // The preview is whole.
-            assert_eq!(resize_encoded(torn, &spec), small, "{name}");
+            let made = resize_encoded(torn, &spec).unwrap();
+            assert_eq!(made.bytes, small.bytes, "{name}");
+            assert_eq!(made.damage.unwrap().text, text, "{name}");
         }
     }
     // Neither an unknown place, nor an unknown length, nor what follows the last box is damage.

@@ -1,4 +1,7 @@
-//! The first directory of a TIFF or BigTIFF: tags with their values.
+//! The directories of a TIFF or BigTIFF: tags with their values.
+
+use std::collections::{HashSet, VecDeque};
+use std::ops::{ControlFlow, Range};
 
 use super::super::error::ImageError;
 use super::super::format::Format;
@@ -14,6 +17,8 @@ const SIGNED_RATIO: usize = 10;
 pub(in super::super) struct Directory<'a> {
     file: &'a [u8],
     is_big_endian: bool,
+    /// Whether the file is a BigTIFF.
+    is_large: bool,
     entries: Vec<Entry<'a>>,
 }
 
@@ -34,9 +39,7 @@ impl<'a> Directory<'a> {
         let format = Format::Tiff;
         let directory = Self::first_of(file);
         let directory = directory.ok_or(ImageError::Truncated { format })?;
-        // Without one of these tags, pixels would be misinterpreted.
-        let lacks = |entry: &Entry<'_>| entry.bytes.is_none() && tag::is_layout(entry.tag);
-        if directory.entries.iter().any(lacks) {
+        if directory.lacks_layout() {
             return Err(ImageError::Truncated { format });
         }
         if directory.entries.is_empty() {
@@ -47,39 +50,88 @@ impl<'a> Directory<'a> {
 
     /// Returns the first directory, whatever it contains. `None` if the file ends before or inside it.
     pub(in super::super) fn first_of(file: &'a [u8]) -> Option<Self> {
-        let mut directory = Self::empty(file, file.starts_with(b"MM"));
-        let is_large = directory.whole(2, 2)? == 43;
-        let (word, place) = if is_large { (8, 8) } else { (4, 4) };
-        let start = usize::try_from(directory.whole(place, word)?).ok()?;
-        directory.entries = directory.entries(start, is_large)?.0;
-        Some(directory)
+        let (header, start) = Self::header(file)?;
+        header.at(start).map(|(directory, ..)| directory)
     }
 
-    /// Returns the directory at this offset of a file that is not BigTIFF, and the offset of the next directory, or 0.
-    pub(in super::super) fn at(
+    /// Passes the directories of a file to `visit`, the first of them first: those that follow each other, and those to
+    /// which the tags `nested` refer. `None` stands for a directory that begins or ends beyond the file. Ends early if
+    /// `visit` breaks, or when directories and values have several times the bytes of the file: then they overlap, and
+    /// could be any number.
+    pub(in super::super) fn each(
         file: &'a [u8],
-        is_big_endian: bool,
-        start: usize,
-    ) -> Option<(Self, usize)> {
-        let mut directory = Self::empty(file, is_big_endian);
-        let (entries, end) = directory.entries(start, false)?;
-        directory.entries = entries;
-        let next = directory.whole(end, 4).unwrap_or(0);
-        Some((directory, usize::try_from(next).ok()?))
-    }
-
-    const fn empty(file: &'a [u8], is_big_endian: bool) -> Self {
-        Self {
-            file,
-            is_big_endian,
-            entries: Vec::new(),
+        nested: &[u16],
+        mut visit: impl FnMut(Option<&Self>) -> ControlFlow<()>,
+    ) {
+        /// The maximum number of directories to which one tag refers.
+        const MOST_NESTED: usize = 1024;
+        let Some((header, first)) = Self::header(file) else {
+            let _ = visit(None);
+            return;
+        };
+        let (mut starts, mut seen) = (VecDeque::from([first]), HashSet::from([0, first]));
+        let mut free = file.len().saturating_mul(4);
+        while let Some(start) = starts.pop_front() {
+            let Some((directory, bytes, next)) = header.at(start) else {
+                if visit(None).is_break() {
+                    return;
+                }
+                continue;
+            };
+            let values = directory.entries.iter().filter_map(|entry| entry.bytes);
+            let used = bytes.len() + values.map(<[u8]>::len).sum::<usize>();
+            match free.checked_sub(used) {
+                Some(rest) if visit(Some(&directory)).is_continue() => free = rest,
+                _ => return,
+            }
+            let numbers = |&tag| directory.numbers(tag).take(MOST_NESTED);
+            let below = nested.iter().flat_map(numbers);
+            starts.extend(below.chain([next]).filter(|&start| seen.insert(start)));
         }
     }
 
+    /// Returns the directory at this offset of a file that is not BigTIFF.
+    pub(in super::super) fn within(
+        file: &'a [u8],
+        is_big_endian: bool,
+        start: u64,
+    ) -> Option<Self> {
+        let header = Self {
+            file,
+            is_big_endian,
+            is_large: false,
+            entries: Vec::new(),
+        };
+        header.at(start).map(|(directory, ..)| directory)
+    }
+
+    /// Returns an empty directory with the properties of the file, and the offset of the first directory.
+    fn header(file: &'a [u8]) -> Option<(Self, u64)> {
+        let mut header = Self {
+            file,
+            is_big_endian: file.starts_with(b"MM"),
+            is_large: false,
+            entries: Vec::new(),
+        };
+        header.is_large = header.whole(2, 2)? == 43;
+        let (word, place) = if header.is_large { (8, 8) } else { (4, 4) };
+        let start = header.whole(place, word)?;
+        Some((header, start))
+    }
+
+    /// Returns the directory at an offset of the same file, its bytes, and the offset of the next directory, or 0.
+    fn at(&self, start: u64) -> Option<(Self, Range<usize>, u64)> {
+        let start = usize::try_from(start).ok()?;
+        let (entries, end) = self.entries(start)?;
+        let next = self.whole(end, if self.is_large { 8 } else { 4 });
+        let directory = Self { entries, ..*self };
+        Some((directory, start..end, next.unwrap_or(0)))
+    }
+
     /// Returns the entries of the directory at an offset, and the offset of its end.
-    fn entries(&self, start: usize, is_large: bool) -> Option<(Vec<Entry<'a>>, usize)> {
+    fn entries(&self, start: usize) -> Option<(Vec<Entry<'a>>, usize)> {
         // `word` is the size of an offset or of the count of values, `count` that of the number of entries.
-        let (word, count) = if is_large { (8, 8) } else { (4, 2) };
+        let (word, count) = if self.is_large { (8, 8) } else { (4, 2) };
         let len = 4 + 2 * word;
         let first = start.checked_add(count)?;
         let entries = usize::try_from(self.whole(start, count)?).ok()?;
@@ -110,7 +162,8 @@ impl<'a> Directory<'a> {
         Some(self.number(self.file.get(at..at.checked_add(bytes)?)?))
     }
 
-    fn number(&self, bytes: &[u8]) -> u64 {
+    /// Returns a whole number in the byte order of the file.
+    pub(in super::super) fn number(&self, bytes: &[u8]) -> u64 {
         let add = |number: u64, &byte: &u8| number << 8 | u64::from(byte);
         match self.is_big_endian {
             true => bytes.iter().fold(0, add),
@@ -133,6 +186,36 @@ impl<'a> Directory<'a> {
     /// Returns whether there is a value that is outside the file.
     pub(super) fn is_beyond_file(&self, tag: u16) -> bool {
         self.find(tag).is_some_and(|entry| entry.bytes.is_none())
+    }
+
+    /// Returns whether a value is outside the file.
+    pub(super) fn lacks_value(&self) -> bool {
+        self.entries.iter().any(|entry| entry.bytes.is_none())
+    }
+
+    /// Returns whether a value that describes pixels is outside the file. Without it, they would be misinterpreted.
+    fn lacks_layout(&self) -> bool {
+        let lacks = |entry: &Entry<'_>| entry.bytes.is_none() && tag::is_layout(entry.tag);
+        self.entries.iter().any(lacks)
+    }
+
+    /// Returns whether the pixels of this directory, or their description, are partly beyond the file: a strip, a tile
+    /// or a JPEG. Places and lengths of ones, and a length of 0, are unknown.
+    pub(in super::super) fn lacks_pixels(&self) -> bool {
+        let is_known = |number: u64| number < u64::from(u32::MAX);
+        let parts = [
+            (tag::STRIP_PLACES, tag::STRIP_LENGTHS),
+            (tag::TILE_PLACES, tag::TILE_LENGTHS),
+            (tag::JPEG_PLACE, tag::JPEG_LENGTH),
+        ];
+        let has_part_beyond = |(places, lengths)| {
+            let (places, lengths) = (self.numbers(places), self.numbers(lengths));
+            let is_beyond = |(place, len): (u64, u64)| {
+                is_known(place) && is_known(len) && len > 0 && place + len > self.file.len() as u64
+            };
+            places.len() == lengths.len() && places.zip(lengths).any(is_beyond)
+        };
+        self.lacks_layout() || parts.into_iter().any(has_part_beyond)
     }
 
     /// Returns the bytes of a value, whatever its type is.

@@ -12,7 +12,7 @@ mod layout;
 mod lzw;
 mod samples;
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use super::color;
 use super::damage::{FailOn, Found, Loss};
@@ -49,6 +49,8 @@ mod tag {
     pub(super) const TILE_LENGTHS: u16 = 325;
     pub(super) const EXTRA_SAMPLES: u16 = 338;
     pub(super) const SAMPLE_FORMAT: u16 = 339;
+    /// Directories of other pictures, beside the chain.
+    pub(super) const DIRECTORIES: u16 = 330;
     pub(super) const JPEG_TABLES: u16 = 347;
     pub(super) const JPEG_PLACE: u16 = 513;
     pub(super) const JPEG_LENGTH: u16 = 514;
@@ -91,6 +93,13 @@ mod tag {
                 | YCBCR_RANGE
         )
     }
+}
+
+/// Returns the sides in the first directory.
+pub(super) fn announced(input: &[u8]) -> Option<(u32, u32)> {
+    let directory = Directory::first_of(input)?;
+    let side = |tag| u32::try_from(directory.first(tag)?).ok();
+    side(tag::WIDTH).zip(side(tag::HEIGHT))
 }
 
 /// Decodes the first picture.
@@ -205,6 +214,26 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         damage,
         full: sides,
     })
+}
+
+/// Returns the damage of a file that ends before a later page, or a picture beside the pages, does; or before a value of
+/// any of them.
+pub(super) fn damage_after_first(input: &[u8]) -> Option<Found> {
+    let (format, mut number, mut damage) = (Format::Tiff, 0, None);
+    Directory::each(input, &[tag::DIRECTORIES], |directory| {
+        number += 1;
+        // The pixels of the first have been decoded.
+        if number > 1 && directory.is_none_or(Directory::lacks_pixels) {
+            damage = Some(Found::later(ImageError::Truncated { format }));
+            return ControlFlow::Break(());
+        } else if directory.is_some_and(Directory::lacks_value) {
+            let reason = "a value of its directories is beyond the end of the file";
+            let around = || Found::around(ImageError::corrupt(format, reason));
+            damage.get_or_insert_with(around);
+        }
+        ControlFlow::Continue(())
+    });
+    damage
 }
 
 /// The wanted samples of rows of strips or tiles, interleaved.
