@@ -13,7 +13,7 @@ use super::format::Format;
 use super::meta::{Metadata, complete_png};
 use super::pixels::{Color, Pixels, Samples, buffer};
 use super::spec::ResizeSpec;
-use super::{gif, png, webp};
+use super::{announced, gif, png, webp};
 
 /// A picture, or one frame of an animation.
 pub(super) struct Frame {
@@ -62,12 +62,65 @@ pub(super) fn open<'a>(
     spec: &'a ResizeSpec,
     draws: bool,
 ) -> Result<Option<Animation<'a>>, ImageError> {
-    match format {
+    let animation = match format {
         Format::Gif => gif::animation(input, spec, draws),
         Format::WebP => webp::animation(input, spec, draws),
         Format::Png => png::animation(input, spec, draws),
         _ => Ok(None),
+    }?;
+    if animation.is_some() {
+        admit(input, format, spec, draws)?;
     }
+    Ok(animation)
+}
+
+/// Returns the sides of all frames of an animation, according to their headers. Empty for other files.
+pub(super) fn frame_sides(input: &[u8], format: Format) -> Vec<(u32, u32)> {
+    match format {
+        Format::Gif => gif::frame_sides(input).collect(),
+        Format::WebP => webp::frame_sides(input).collect(),
+        Format::Png => png::frame_sides(input).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Checks the limits of `spec` before the frames are decoded. The effort of a frame that is drawn is that of the screen,
+/// and of other frames that of their own pixels. A few bytes suffice for a frame, so that a small file may announce
+/// hours of work.
+///
+/// # Errors
+/// `TooManyFrames` if all frames exceed [`ResizeSpec::MAX_FRAMES`] times `max_pixels`, `Bomb` if they exceed `max_ratio`.
+fn admit(input: &[u8], format: Format, spec: &ResizeSpec, draws: bool) -> Result<(), ImageError> {
+    /// The memory of all frames that is allowed at any ratio, as a multiple of that of a still picture.
+    const HARMLESS: u64 = 32 * ResizeSpec::HARMLESS;
+    let frames = frame_sides(input, format);
+    let area = |(width, height)| u64::from(width) * u64::from(height);
+    let screen = announced(input).map_or(0, |screen| area((screen.width, screen.height)));
+    let of_frame = |sides| {
+        if draws {
+            screen.max(area(sides))
+        } else {
+            area(sides)
+        }
+    };
+    let pixels = frames
+        .iter()
+        .fold(0_u64, |sum, &sides| sum.saturating_add(of_frame(sides)));
+    let limit = spec.max_pixels.saturating_mul(ResizeSpec::MAX_FRAMES);
+    if pixels > limit {
+        let frames = u32::try_from(frames.len()).unwrap_or(u32::MAX);
+        return Err(ImageError::TooManyFrames {
+            frames,
+            pixels,
+            limit,
+        });
+    }
+    let (bytes, file) = (pixels * PIXEL as u64, input.len() as u64);
+    let limit = spec.max_ratio;
+    if bytes > file.saturating_mul(limit.into()).max(HARMLESS) {
+        return Err(ImageError::Bomb { bytes, file, limit });
+    }
+    Ok(())
 }
 
 /// The screen on which the frames of an animation are drawn: red, green, blue and alpha of each pixel.
@@ -80,11 +133,7 @@ pub(super) struct Screen<'a> {
     height: u32,
     /// Empty unless `draws`.
     pixels: Vec<u8>,
-    /// Whether frames are drawn, and not only decoded.
-    draws: bool,
     undo: Undo,
-    /// The number of bytes of all frames so far, each at the size of the screen if it is drawn.
-    total: u64,
 }
 
 /// What happens to the area of a frame before the next frame is drawn.
@@ -124,9 +173,7 @@ impl<'a> Screen<'a> {
             width,
             height,
             pixels: Vec::new(),
-            draws,
             undo: Undo::Nothing,
-            total: 0,
         };
         let bytes = screen.admit((width, height))?;
         screen.pixels = buffer(if draws { bytes } else { 0 })?;
@@ -134,27 +181,10 @@ impl<'a> Screen<'a> {
     }
 
     /// Checks the limits of `spec` before a frame with these sides is decoded. Returns the size of the frame in bytes.
-    pub(super) fn admit(&mut self, sides: (u32, u32)) -> Result<usize, ImageError> {
-        /// The maximum memory of all frames together, as a multiple of `max_bytes`. A small file may announce any
-        /// number of frames: more than this is a decompression bomb, which would take minutes.
-        const FRAMES: u64 = 16;
-        let size = |(width, height)| u64::from(width) * u64::from(height) * PIXEL as u64;
-        let bytes = size(sides);
+    pub(super) fn admit(&self, sides: (u32, u32)) -> Result<usize, ImageError> {
+        let bytes = u64::from(sides.0) * u64::from(sides.1) * PIXEL as u64;
         self.spec.check_source(sides, self.format)?;
         self.spec.admit(bytes, self.file)?;
-        self.total += match self.draws {
-            true => size((self.width, self.height)),
-            false => bytes,
-        };
-        let limit = self.spec.max_ratio;
-        let by_file = self.file.saturating_mul(limit.into());
-        if self.total > by_file.max(self.spec.max_bytes.saturating_mul(FRAMES)) {
-            return Err(ImageError::Bomb {
-                bytes: self.total,
-                file: self.file,
-                limit,
-            });
-        }
         usize::try_from(bytes).map_err(|_| ImageError::OutOfMemory { bytes })
     }
 

@@ -104,6 +104,15 @@ pub enum ImageError {
         /// The encoder's message.
         reason: String,
     },
+    /// The headers of an animation announce more pixels in all frames together than allowed; no frame was decoded.
+    TooManyFrames {
+        /// The number of frames.
+        frames: u32,
+        /// The pixels of all frames, each at the size of the screen if it is drawn.
+        pixels: u64,
+        /// The limit in pixels: [`ResizeSpec::MAX_FRAMES`](crate::ResizeSpec::MAX_FRAMES) times `max_pixels`.
+        limit: u64,
+    },
     /// The arguments do not fit together, such as a buffer that is too short or a side of zero.
     BadRequest {
         /// What does not fit.
@@ -181,11 +190,21 @@ impl fmt::Display for ImageError {
                 write!(f, "no memory for {} of pixels", size(*bytes))
             }
             Self::Encode { format, reason } => write!(f, "could not encode {format}: {reason}"),
+            Self::TooManyFrames {
+                frames,
+                pixels,
+                limit,
+            } => write!(
+                f,
+                "{frames} frames of {pixels} pixels together, more than the limit of {limit}"
+            ),
             Self::BadRequest { reason } => f.write_str(reason),
         }?;
         match self {
             _ if f.alternate() => Ok(()),
-            Self::TooManyPixels { .. } => f.write_str("; if you trust the file, raise max_pixels"),
+            Self::TooManyPixels { .. } | Self::TooManyFrames { .. } => {
+                f.write_str("; if you trust the file, raise max_pixels")
+            }
             Self::TooManyBytes { .. } => f.write_str("; if you trust the file, raise max_bytes"),
             Self::Bomb { .. } => f.write_str("; if you trust the file, raise max_ratio"),
             Self::OutputTooManyPixels { .. } => {
@@ -292,6 +311,11 @@ impl ImageError {
             &Self::OutOfMemory { bytes } => (11, None, [bytes, 0, 0], ""),
             Self::Encode { format, reason } => (12, Some(*format), [0; 3], reason),
             Self::BadRequest { reason } => (13, None, [0; 3], reason),
+            &Self::TooManyFrames {
+                frames,
+                pixels,
+                limit,
+            } => (14, None, [frames.into(), pixels, limit], ""),
         }
     }
 
@@ -346,6 +370,11 @@ impl ImageError {
                 reason,
             },
             13 => Self::BadRequest { reason },
+            14 => Self::TooManyFrames {
+                frames: short(a)?,
+                pixels: b,
+                limit: c,
+            },
             _ => return None,
         })
     }
@@ -435,6 +464,11 @@ mod tests {
                 reason: reason.clone(),
             },
             ImageError::BadRequest { reason },
+            ImageError::TooManyFrames {
+                frames: u32::MAX,
+                pixels: u64::MAX,
+                limit: 8,
+            },
         ];
         for (variant, error) in errors.into_iter().enumerate() {
             let bytes = error.to_bytes();
@@ -444,7 +478,7 @@ mod tests {
                 assert_eq!(ImageError::from_bytes(&bytes[..end]), None, "{error}");
             }
         }
-        let unknown = [&[14][..], &[0; 25]].concat();
+        let unknown = [&[15][..], &[0; 25]].concat();
         assert_eq!(ImageError::from_bytes(&unknown), None);
         let without_format = [&[3][..], &[0; 25]].concat();
         assert_eq!(ImageError::from_bytes(&without_format), None);

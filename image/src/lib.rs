@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | a file's bytes | a file's bytes | [`resize_encoded`] |
 //! | a file's bytes | whether it is whole | [`check`] |
+//! | a file's bytes | sides and frames, by its headers | [`announced()`] |
 //! | a file's bytes | pixels | [`resize_to_pixels`], [`decode`] |
 //! | a file's bytes | the picture in several sizes | [`resize_encoded_sizes`], [`resize_sizes_to_pixels`] |
 //! | pixels | a file's bytes | [`encode`] |
@@ -23,7 +24,8 @@
 //! # What happens to a picture
 //! 1. The first bytes decide the format. Formats that are not decoded, such as JPEG 2000, are rejected by name. HEIC is
 //!    decoded by libde265, if the system has it.
-//! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it.
+//! 2. The header is read. A picture of more than `max_pixels` is rejected before memory is allocated for it, and an
+//!    animation of [four times](ResizeSpec::MAX_FRAMES) as many before a frame is decoded.
 //! 3. The picture is decoded. JPEG is scaled during decoding, to no less than twice the target on each side, except for
 //!    the filters `Box` and `Nearest` and in linear light; other formats are decoded at full size. If there are several
 //!    target sizes, the largest decides the scale. In a raw file of a camera the largest preview is decoded; in
@@ -75,6 +77,7 @@
 #![deny(unsafe_code)]
 
 mod animation;
+mod announced;
 mod arrays;
 mod attention;
 mod avif;
@@ -114,6 +117,7 @@ mod xmp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use announced::{Announced, announced};
 pub use check::{Checked, check};
 pub use damage::{Damage, FailOn};
 pub use error::ImageError;

@@ -15,7 +15,7 @@ use arenite::{
     JobOptions, KernelError, Returned, Sandbox, Trace, Typed, WorkerExit, as_completed,
 };
 use arenite_image::{
-    Damage, Format, ImageError, Output, ResizeSpec, Size, check, resize_encoded_sizes,
+    Damage, Format, ImageError, Output, ResizeSpec, Size, announced, check, resize_encoded_sizes,
 };
 
 use super::outcome::{Encoded, Fault, Made, Warning};
@@ -38,7 +38,7 @@ pub(crate) struct Make {
     pub spec: ResizeSpec,
     /// The sizes of the results: 1 to [`MAX_SIZES`]; none for `check`, whose result has no bytes.
     pub sizes: Vec<Size>,
-    /// The deadline of an attempt.
+    /// The deadline of an attempt; `None` for one that grows with the pixels of the picture.
     pub timeout: Option<Duration>,
     /// The number of attempts after the first.
     pub retries: u32,
@@ -159,7 +159,9 @@ impl PictureError {
             ImageError::NotAnImage => "not-an-image",
             ImageError::Truncated { .. } => "truncated",
             ImageError::Corrupt { .. } => "corrupt",
-            ImageError::TooManyPixels { .. } => "too-many-pixels",
+            ImageError::TooManyPixels { .. } | ImageError::TooManyFrames { .. } => {
+                "too-many-pixels"
+            }
             ImageError::TooManyBytes { .. } => "too-many-bytes",
             ImageError::Bomb { .. } => "bomb",
             ImageError::OutputTooLarge { .. } | ImageError::OutputTooManyPixels { .. } => {
@@ -175,7 +177,9 @@ impl PictureError {
     /// [`ResizeSpec`].
     fn text(&self) -> String {
         let advice = match self.0 {
-            ImageError::TooManyPixels { .. } => "if you trust the file, raise --max-pixels",
+            ImageError::TooManyPixels { .. } | ImageError::TooManyFrames { .. } => {
+                "if you trust the file, raise --max-pixels"
+            }
             ImageError::OutputTooManyPixels { .. } => {
                 "ask for a smaller size, or raise --max-pixels"
             }
@@ -293,11 +297,11 @@ impl<'a> Makers<'a> {
     ) -> Result<(Job<Reply>, u64), Refused> {
         let file = self.engine.read_file(path).map_err(refused)?;
         let len = file.len() as u64;
-        let mut options = JobOptions::new().label(path.to_string_lossy());
-        if let Some(limit) = make.timeout {
-            options = options.deadline(limit);
-        }
-        let options = options.retries(make.retries);
+        let options = JobOptions::new().label(path.to_string_lossy());
+        let limit = make
+            .timeout
+            .unwrap_or_else(|| patience(&file, format, make));
+        let options = options.deadline(limit).retries(make.retries);
         let job = match self.settings.purpose {
             Purpose::Resize => {
                 // Writes the format of the planned name, even if the input has changed since.
@@ -514,6 +518,40 @@ pub(crate) fn made(result: Result<Reply, JobError>, make: &Make) -> Result<Made<
     })
 }
 
+/// Returns the deadline of an attempt without `--timeout`. It ends decoders that hang, and no honest picture on a slow
+/// and busy machine: a decoder takes tenths of a second per megapixel, and the encoder of AVIF three seconds.
+fn patience(file: &[u8], format: Format, make: &Make) -> Duration {
+    const AT_LEAST: u64 = 60;
+    const PER_MEGAPIXEL: u64 = 10;
+    const PER_WRITTEN_MEGAPIXEL: u64 = 60;
+    const MEGAPIXEL: u64 = 1_000_000;
+    let most = make.spec.max_pixels;
+    let (sides, frames) = match announced(file) {
+        Some(found) => ((found.width, found.height), u64::from(found.frames)),
+        None => ([most.isqrt() as u32; 2].into(), 1),
+    };
+    let area = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
+    let moves = matches!(format, Format::Gif | Format::WebP | Format::Png);
+    let frames_written = if moves && !make.spec.first_frame {
+        frames
+    } else {
+        1
+    };
+    let written = make.sizes.iter().map(|&size| {
+        let spec = ResizeSpec { size, ..make.spec };
+        let plan = spec.plan(sides.0, sides.1, format);
+        plan.map_or(0, |plan| area(plan.output()))
+    });
+    // More is refused.
+    let within = |pixels: u64, frames: u64| {
+        let most = most.saturating_mul(ResizeSpec::MAX_FRAMES);
+        pixels.saturating_mul(frames).min(most)
+    };
+    let read = within(area(sides), frames).saturating_mul(PER_MEGAPIXEL);
+    let written = within(written.sum(), frames_written).saturating_mul(PER_WRITTEN_MEGAPIXEL);
+    Duration::from_secs(AT_LEAST + read.saturating_add(written) / MEGAPIXEL)
+}
+
 /// Returns the refusal for a file that could not be read into the arena.
 fn refused(error: InputError) -> Refused {
     match error {
@@ -659,6 +697,45 @@ mod tests {
         make.sizes.clear();
         assert_eq!(accepted(&make, 1, &[[8, 8]]), Ok(1));
         assert_eq!(accepted(&make, 0, &[]), Err("protocol".into()));
+    }
+
+    /// The figures are those of `--help`.
+    #[test]
+    fn the_deadline_grows_with_the_pixels_that_are_read_and_written() {
+        let seconds = |file: &[u8], format, sizes: &[&str]| {
+            let make = Make {
+                spec: ResizeSpec::full_size(),
+                sizes: sizes.iter().map(|size| size.parse().unwrap()).collect(),
+                timeout: None,
+                retries: 0,
+            };
+            patience(file, format, &make).as_secs()
+        };
+        let bmp = |width: u32, height: u32| {
+            let mut header = vec![0; 54];
+            header[..2].copy_from_slice(b"BM");
+            header[14] = 40;
+            header[18..22].copy_from_slice(&width.to_le_bytes());
+            header[22..26].copy_from_slice(&height.to_le_bytes());
+            (header[26], header[28]) = (1, 24);
+            header
+        };
+        assert_eq!(seconds(&bmp(80, 60), Format::Jpeg, &["224"]), 60 + 2);
+        assert_eq!(seconds(&bmp(4000, 3000), Format::Jpeg, &[]), 60 + 120);
+        let sizes = ["1000x1000!", "2000x1000!"];
+        assert_eq!(
+            seconds(&bmp(4000, 3000), Format::Avif, &sizes),
+            60 + 120 + 180
+        );
+        // Of an animation, all frames count; of an enlarged picture, its result.
+        let frame = b",\0\0\0\0\x01\0\x01\0\0\x02\x02\x4c\x01\0";
+        let mut gif = b"GIF89a\xe8\x03\xe8\x03\0\0\0".to_vec();
+        gif.extend(frame.repeat(100));
+        assert_eq!(seconds(&gif, Format::Gif, &["1000x1000"]), 60 + 1000 + 6000);
+        assert_eq!(seconds(&gif, Format::Jpeg, &["1000x1000"]), 60 + 1000 + 60);
+        assert_eq!(seconds(&bmp(10, 10), Format::Png, &["4000x4000"]), 60 + 960);
+        // Unknown headers count as the largest picture.
+        assert_eq!(seconds(b"P6 9 9 255\n", Format::Png, &["224"]), 60 + 4003);
     }
 
     #[test]

@@ -89,7 +89,8 @@ pub(crate) struct RunArgs {
     )]
     pub sandbox: Option<LockDown>,
 
-    /// Time limit per picture, such as 30s, 500ms or 2m; its worker is killed and the run continues [default: none]
+    /// Time limit per picture, such as 30s, 500ms or 2m; its worker is killed and the run continues [default: 1m, and
+    /// more for each megapixel]
     #[arg(
         long,
         value_name = "TIME",
@@ -110,7 +111,7 @@ pub(crate) struct RunArgs {
     )]
     pub retries: u32,
 
-    /// Reject larger pictures by their header, before decoding
+    /// Reject larger pictures by their header, before decoding, and animations of 4 times as many pixels in all frames
     #[arg(
         long,
         value_name = "PIXELS",

@@ -22,7 +22,9 @@ Inputs:
   Files, folders, globs and lists as for resize, with the same formats. All
   pixels of a picture are decoded: of a TIFF with several pages those of the
   first, of an animation in GIF, WebP or PNG those of all frames (in AVIF and
-  JPEG XL of the first). Nothing is written.
+  JPEG XL of the first). Nothing is written. A file that ends before another
+  of its pictures does is damaged: a page of a TIFF, a size of an ICO, a
+  picture in the index of a JPEG (MPO).
 
 Damaged:
   A damaged file is a line on stdout, also with --quiet: its path, a tab, and
@@ -37,6 +39,12 @@ Failed:
   a format that is not supported, a picture beyond the limits, one that takes
   too long or too much memory, or that crashes its decoder. Raise the limit
   that is named, or look at the file with another program.
+
+--timeout:
+  Without it, a picture has one minute, and 10 s more for each megapixel of
+  all its frames, from its start in a worker. If the header does not say the
+  pixels in a simple way (AVIF, HEIC, JPEG XL, PNM, QOI, TGA, ICO),
+  --max-pixels count.
 
 --json:
   One object per line and input, in the order of the inputs. Fields: type

@@ -694,33 +694,72 @@ fn an_animated_png_of_grey_keeps_its_profile_and_its_times() {
     assert!(again == frames);
 }
 
+/// The limits are those of docs/resize.md. Nothing is decoded: the pixels of these frames are no pixels.
 #[test]
-fn frames_that_would_take_minutes_are_a_bomb() {
-    let [tiny, large] = [(2, 2), (20, 10)].map(|sides| {
-        let frame = webp_frame((0, 0), sides, RED, 0);
-        webp_of(0x12, &vec![frame; 40])
-    });
-    let spec = ResizeSpec {
-        max_bytes: 20 * 10 * 4,
-        max_ratio: 1,
-        ..ResizeSpec::full_size()
+fn frames_that_would_take_minutes_are_refused_by_their_headers() {
+    let webp = |sides: (u32, u32), frames: usize| {
+        let frame = webp_frame((0, 0), (1, 1), RED, 0);
+        let mut wide = frame.clone();
+        wide[14..17].copy_from_slice(&(sides.0 - 1).to_le_bytes()[..3]);
+        wide[17..20].copy_from_slice(&(sides.1 - 1).to_le_bytes()[..3]);
+        let mut file = webp_of(0x12, &[vec![frame], vec![wide; frames - 1]].concat());
+        file[24..27].copy_from_slice(&(sides.0 - 1).to_le_bytes()[..3]);
+        file[27..30].copy_from_slice(&(sides.1 - 1).to_le_bytes()[..3]);
+        file
     };
-    for file in [&tiny, &large] {
-        let mut drawn = animation::open(file, Format::WebP, &spec, true)
-            .unwrap()
-            .unwrap();
-        let found = drawn.frames.find_map(Result::err).unwrap();
-        assert!(
-            matches!(found.error, ImageError::Bomb { .. }),
-            "{}",
-            found.error
-        );
-        assert!(check(file, &ResizeSpec::full_size()).is_ok());
-    }
-    // A check does not draw frames on the screen.
-    assert!(check(&tiny, &spec).is_ok());
-    let error = check(&large, &spec).unwrap_err();
+    let gif = |(width, height): (u16, u16), frames: usize| {
+        let mut file = b"GIF89a".to_vec();
+        file.extend([width, height].map(u16::to_le_bytes).concat());
+        file.extend([0x80, 0, 0, 0, 0, 0, 9, 9, 9]);
+        // One pixel: clear, index 1, end.
+        let frame = b",\0\0\0\0\x01\0\x01\0\0\x02\x02\x4c\x01\0";
+        file.extend(frame.repeat(frames));
+        [file, b";".to_vec()].concat()
+    };
+    let full = ResizeSpec::full_size();
+    let refused = |file: &[u8], format| {
+        assert_eq!(readable_format(file), Ok(format));
+        let opened = animation::open(file, format, &full, true);
+        opened
+            .err()
+            .or_else(|| Some(resize_encoded(file, &full).err()?))
+    };
+    // 2,000,000,000 pixels of the screen; and as many bytes of a small file.
+    let error = refused(&gif((100, 100), 200_000), Format::Gif).unwrap();
+    let expected = ImageError::TooManyFrames {
+        frames: 200_000,
+        pixels: 2_000_000_000,
+        limit: 1_600_000_000,
+    };
+    assert_eq!(error, expected);
+    let error = refused(&webp((4000, 4000), 50), Format::WebP).unwrap();
     assert!(matches!(error, ImageError::Bomb { .. }), "{error}");
+    assert!(error.to_string().contains("4096 times"), "{error}");
+    // A check does not draw frames on the screen: a pixel for each counts.
+    assert_eq!(check(&gif((100, 100), 2_000), &full).unwrap().damage, None);
+    let spec = ResizeSpec {
+        max_pixels: 10_000,
+        ..full
+    };
+    assert!(check(&gif((100, 100), 20_000), &spec).is_ok());
+    let error = check(&gif((100, 100), 40_001), &spec).unwrap_err();
+    assert!(matches!(error, ImageError::TooManyFrames { .. }), "{error}");
+    let error = check(&webp((4000, 4000), 50), &full).unwrap_err();
+    assert!(matches!(error, ImageError::Bomb { .. }), "{error}");
+    // The first frame alone is within the limits.
+    for file in [gif((100, 100), 200_000), webp((4000, 4000), 50)] {
+        let first_frame = true;
+        assert!(
+            resize_encoded(
+                &file,
+                &ResizeSpec {
+                    first_frame,
+                    ..full
+                }
+            )
+            .is_ok()
+        );
+    }
 }
 
 /// Browsers and Pillow read all of the file, too.

@@ -174,7 +174,7 @@ fn all_frames_of_a_gif_are_checked() {
     assert!(text.contains("its end marker is missing"), "{text}");
 }
 
-/// docs/check.md: later frames with 16 bits per sample are not decoded.
+/// docs/check.md: later frames with 16 bits per sample are not decoded, and are missed if the file ends before them.
 #[test]
 fn damage_in_later_frames_of_a_png_counts_where_they_are_decoded() {
     for (depth, is_decoded) in [
@@ -197,13 +197,11 @@ fn damage_in_later_frames_of_a_png_counts_where_they_are_decoded() {
         let later = file.windows(4).rposition(|kind| kind == b"fdAT").unwrap();
         let mut spoilt = file.clone();
         spoilt[later + 30] ^= 1;
-        for damaged in [&spoilt[..], &file[..later + 30]] {
-            match check(damaged, &full()) {
-                Err(error) => assert!(is_decoded && error.proves_damage(), "{error}"),
-                Ok(checked) => {
-                    assert!(!is_decoded && checked.damage.is_none_or(|it| it.missing == 0))
-                }
-            }
+        let error = check(&file[..later + 30], &full()).unwrap_err();
+        assert!(matches!(error, ImageError::Truncated { .. }), "{error}");
+        match check(&spoilt, &full()) {
+            Err(error) => assert!(is_decoded && error.proves_damage(), "{error}"),
+            Ok(checked) => assert!(!is_decoded && checked.damage.is_none()),
         }
     }
 }
@@ -286,12 +284,12 @@ fn extensions_of_unknown_kinds_in_a_gif_are_skipped() {
 
 #[test]
 fn frames_are_decoded_without_drawing_them_on_the_screen() {
+    // 40 frames of 1,000,000 pixels are more than 4 times as many.
     let limits = ResizeSpec {
-        max_bytes: 8 << 20,
-        max_ratio: 1,
+        max_pixels: 9_000_000,
         ..full()
     };
-    // One large frame and many tiny ones, each the change of a pixel: drawn on the screen, all have 16 times the limit.
+    // One large frame and many tiny ones, each the change of a pixel.
     let frames = || {
         let file = written(&waves(1000, 1000).into(), ImageFormat::Png);
         let frame = |number: u8| {
@@ -306,20 +304,17 @@ fn frames_are_decoded_without_drawing_them_on_the_screen() {
     for format in [Format::Gif, Format::WebP, Format::Png] {
         let file = animation::encode(frames(), 0, format, Encoding::new(80), None).unwrap();
         let animates = |spec: &ResizeSpec| {
-            let drawn = animation::open(&file, format, spec, true).unwrap().unwrap();
+            let drawn = animation::open(&file, format, spec, true).map_err(Found::later)?;
+            let drawn = drawn.unwrap();
             drawn
                 .frames
                 .collect::<Result<Vec<_>, _>>()
                 .map(|all| all.len())
         };
-        let large = ResizeSpec {
-            max_bytes: 1 << 30,
-            ..limits
-        };
-        assert_eq!(animates(&large).unwrap(), 40, "{format}");
+        assert_eq!(animates(&full()).unwrap(), 40, "{format}");
         assert!(matches!(
             animates(&limits).unwrap_err().error,
-            ImageError::Bomb { .. }
+            ImageError::TooManyFrames { .. }
         ));
         assert_eq!(
             check(&file, &limits).map(|it| it.damage),
@@ -333,4 +328,49 @@ fn frames_are_decoded_without_drawing_them_on_the_screen() {
             "{format}"
         );
     }
+}
+
+#[test]
+fn sides_and_frames_are_announced_by_headers() {
+    let picture = waves(83, 61);
+    let files = [
+        jpeg(&picture),
+        progressive_jpeg(&picture),
+        written(&picture.clone().into(), ImageFormat::Png),
+        written(&picture.clone().into(), ImageFormat::WebP),
+        ::webp::Encoder::from_rgb(&picture, 83, 61)
+            .encode(80.0)
+            .to_vec(),
+        written(&picture.clone().into(), ImageFormat::Gif),
+        written(&picture.clone().into(), ImageFormat::Tiff),
+        written(&picture.into(), ImageFormat::Bmp),
+    ];
+    for file in files {
+        let found = announced(&file).unwrap();
+        assert_eq!((found.width, found.height, found.frames), (83, 61, 1));
+        for end in 0..file.len().min(400) {
+            let _ = announced(&file[..end]);
+        }
+    }
+    let frame = |level: u8| {
+        let samples = Samples::Eight(vec![level; 20 * 10 * 3]);
+        let pixels = Pixels {
+            width: 20,
+            height: 10,
+            color: Color::Rgb,
+            samples,
+        };
+        animation::Frame { pixels, millis: 20 }
+    };
+    for format in [Format::Gif, Format::WebP, Format::Png] {
+        let frames = (0..7).map(|level| frame(level * 30)).collect();
+        let file = animation::encode(frames, 0, format, Encoding::new(80), None).unwrap();
+        let found = announced(&file).unwrap();
+        assert_eq!(
+            (found.width, found.height, found.frames),
+            (20, 10, 7),
+            "{format}"
+        );
+    }
+    assert_eq!(announced(b"P6 9 9 255\n"), None);
 }

@@ -7,7 +7,7 @@ mod riff;
 use ::webp::{Encoder, PixelLayout, WebPEncodingError};
 
 use self::decoder::{Failure, Header, Target};
-pub(super) use self::riff::{animation, damage_after_first};
+pub(super) use self::riff::{animation, announced, damage_after_first, frame_sides};
 use super::animation::{Frame, Unchanged, changes};
 use super::damage::{Found, Loss, fill_rows};
 use super::encode::Encoding;

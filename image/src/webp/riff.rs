@@ -122,6 +122,45 @@ pub(super) fn announces_alpha(file: &[u8]) -> bool {
     !header.starts_with(b"VP8X") || header.get(8).is_some_and(|flags| flags & ALPHA != 0)
 }
 
+/// Returns the sides of the picture in the header, or of the canvas of an animation.
+pub(in super::super) fn announced(file: &[u8]) -> Option<(u32, u32)> {
+    let (kind, _, data) = chunks(file.get(HEADER..)?).next()?;
+    let short = |at: usize| {
+        Some(u32::from(u16::from_le_bytes(
+            *data.get(at..)?.first_chunk()?,
+        )))
+    };
+    match &kind {
+        b"VP8X" => sides(data.get(4..)?),
+        // After the frame's tag and start code; each with two bits of scale.
+        b"VP8 " => Some((short(6)? & 0x3fff, short(8)? & 0x3fff)),
+        b"VP8L" => {
+            let bits = u32::from_le_bytes(*data.get(1..)?.first_chunk()?);
+            Some(((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1))
+        }
+        _ => None,
+    }
+}
+
+/// Returns the sides of all frames of an animation, according to their headers.
+pub(in super::super) fn frame_sides(file: &[u8]) -> impl Iterator<Item = (u32, u32)> {
+    frame_chunks(file).filter_map(|frame| sides(frame.get(6..)?))
+}
+
+/// Reads two sides, each minus 1 in three bytes.
+fn sides(bytes: &[u8]) -> Option<(u32, u32)> {
+    let bytes = bytes.get(..6)?;
+    Some((number(&bytes[..3]) + 1, number(&bytes[3..]) + 1))
+}
+
+/// Reads a number of three bytes.
+fn number(bytes: &[u8]) -> u32 {
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |number, &byte| number << 8 | u32::from(byte))
+}
+
 /// Returns the frames of an animation, as far as they exist.
 fn frame_chunks(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     let is_animation = is_animation(file);
@@ -150,22 +189,14 @@ pub(super) fn frames<'a>(
 ) -> Result<Animation<'a>, ImageError> {
     let format = Format::WebP;
     let damaged = move || ImageError::corrupt(format, "a frame without a picture");
-    let number = |bytes: &[u8]| match *bytes {
-        [a, b, c] => u32::from_le_bytes([a, b, c, 0]),
-        _ => 0,
-    };
-    let canvas = file
-        .get(HEADER + 8 + 4..HEADER + 8 + 10)
-        .ok_or_else(damaged)?;
-    let canvas = (number(&canvas[..3]) + 1, number(&canvas[3..]) + 1);
+    let canvas = sides(file.get(HEADER + 8 + 4..).unwrap_or_default()).ok_or_else(damaged)?;
     let mut screen = Screen::new(canvas, (file, format), spec, draws)?;
     let plays = extended(file).find(|(kind, ..)| kind == b"ANIM");
     let plays = plays.and_then(|(_, _, data)| data.get(4..6)?.try_into().ok());
     let mut draw = move |frame: &[u8]| {
         let (head, chunks) = frame.split_at_checked(FRAME).ok_or_else(damaged)?;
-        let [left, top, across, down, millis] =
-            [0, 3, 6, 9, 12].map(|at| number(&head[at..at + 3]));
-        let sides = (across + 1, down + 1);
+        let [left, top, millis] = [0, 3, 12].map(|at| number(&head[at..at + 3]));
+        let sides = sides(&head[6..]).ok_or_else(damaged)?;
         if 2 * left + sides.0 > canvas.0 || 2 * top + sides.1 > canvas.1 {
             return Err(ImageError::corrupt(
                 format,
