@@ -86,6 +86,8 @@ impl<'a> Directory<'a> {
             }
             let numbers = |&tag| directory.numbers(tag).take(MOST_NESTED);
             let below = nested.iter().flat_map(numbers);
+            // A link that is cut off leads beyond the file.
+            let next = next.unwrap_or(u64::MAX);
             starts.extend(below.chain([next]).filter(|&start| seen.insert(start)));
         }
     }
@@ -119,13 +121,14 @@ impl<'a> Directory<'a> {
         Some((header, start))
     }
 
-    /// Returns the directory at an offset of the same file, its bytes, and the offset of the next directory, or 0.
-    fn at(&self, start: u64) -> Option<(Self, Range<usize>, u64)> {
+    /// Returns the directory at an offset of the same file, its bytes, and the offset of the next directory, or 0. The
+    /// latter is `None` if the file ends before it.
+    fn at(&self, start: u64) -> Option<(Self, Range<usize>, Option<u64>)> {
         let start = usize::try_from(start).ok()?;
         let (entries, end) = self.entries(start)?;
         let next = self.whole(end, if self.is_large { 8 } else { 4 });
         let directory = Self { entries, ..*self };
-        Some((directory, start..end, next.unwrap_or(0)))
+        Some((directory, start..end, next))
     }
 
     /// Returns the entries of the directory at an offset, and the offset of its end.
