@@ -527,6 +527,14 @@ pub(super) fn check_reshape<T>(from: Shape, to: Shape) -> Result<Shape, BadResha
 }
 
 fn resolve(range: impl RangeBounds<usize>, rows: usize) -> Range<usize> {
+    checked_rows(range, rows).unwrap_or_else(|problem| panic!("{problem}"))
+}
+
+/// Returns the rows of a range, or what is wrong with it.
+pub(super) fn checked_rows(
+    range: impl RangeBounds<usize>,
+    rows: usize,
+) -> Result<Range<usize>, String> {
     let start = match range.start_bound() {
         Bound::Included(&start) => Some(start),
         Bound::Excluded(&before) => before.checked_add(1),
@@ -538,11 +546,11 @@ fn resolve(range: impl RangeBounds<usize>, rows: usize) -> Range<usize> {
         Bound::Unbounded => Some(rows),
     };
     match (start, end) {
-        (Some(start), Some(end)) if start <= end && end <= rows => start..end,
-        _ => panic!(
+        (Some(start), Some(end)) if start <= end && end <= rows => Ok(start..end),
+        _ => Err(format!(
             "rows {:?} to {:?} of an array of {rows} rows",
             range.start_bound(),
             range.end_bound()
-        ),
+        )),
     }
 }

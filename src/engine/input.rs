@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 
 use super::Engine;
@@ -362,13 +363,37 @@ impl Engine {
     /// # Errors
     /// [`InputError`] if the file cannot be read, is not an array of `T`, or there is no room for it.
     pub fn read_npy<T: npy::Dtype>(&self, path: impl AsRef<Path>) -> Result<Array<T>, InputError> {
+        self.read_npy_rows(path, ..)
+    }
+
+    /// Reads the rows `rows`, along the leading axis, of the array in a `.npy` file directly into an array in the arena.
+    /// Only these rows are read and take memory. [`npy::Writer`] writes a file by rows.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::array::{Array, npy};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("table.npy");
+    /// npy::write(&path, &Array::from_fn([100, 3], |i| i as f32))?;
+    /// let part = engine.read_npy_rows::<f32>(&path, 10..12)?;
+    /// assert_eq!(part[..], [30.0, 31.0, 32.0, 33.0, 34.0, 35.0]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`read_npy`](Engine::read_npy); also if the array has fewer rows.
+    pub fn read_npy_rows<T: npy::Dtype>(
+        &self,
+        path: impl AsRef<Path>,
+        rows: impl RangeBounds<usize>,
+    ) -> Result<Array<T>, InputError> {
         let path = path.as_ref();
         let wrong = |error| InputError::Npy {
             path: path.to_owned(),
             error,
         };
-        let (header, file) = npy::open::<T>(path).map_err(wrong)?;
-        header.check::<T>().map_err(wrong)?;
+        let (header, file) = npy::open_rows::<T>(path, rows).map_err(wrong)?;
         let mut array = self.to_read::<T>(header.shape()).map_err(|why| match why {
             AllocError::Arena(full) => InputError::ArenaFull(full),
             why => wrong(why.into()),

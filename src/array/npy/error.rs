@@ -75,6 +75,11 @@ pub enum NpyError {
         /// Length of the slice in elements.
         given: usize,
     },
+    /// The array does not have the rows that were asked for.
+    Rows {
+        /// The rows asked for, and the number of rows.
+        problem: String,
+    },
     /// The elements are not aligned in the file, so they cannot be mapped.
     Misaligned {
         /// Offset of the first element from the start of the file, in bytes.
@@ -137,6 +142,7 @@ impl fmt::Display for NpyError {
                 f,
                 "the shape {shape} does not match a slice of {given} elements"
             ),
+            NpyError::Rows { problem } => write!(f, "there are no such rows in the file: {problem}"),
             NpyError::Misaligned { offset, align } => write!(
                 f,
                 "the elements start at byte {offset} of the file, which is not a multiple of {align}: read the file \

@@ -70,6 +70,11 @@ impl Header {
         self.shape
     }
 
+    /// Describes an array of this number of rows instead.
+    pub(super) fn keep_rows(&mut self, rows: usize) {
+        self.shape = self.shape.with_rows(rows);
+    }
+
     /// NumPy's name of the element type, such as `<f8`.
     pub fn descr(&self) -> &str {
         &self.descr
@@ -120,6 +125,12 @@ pub(super) fn encode<T: Dtype>(shape: &Shape) -> Vec<u8> {
     encode_header(&descr::<T>(), &extents(shape))
 }
 
+/// The header of an array of `T` whose rows are not counted yet: with any number of rows it has the same length.
+pub(super) fn encode_any_rows<T: Dtype>(shape: &Shape) -> Vec<u8> {
+    let longest = encode::<T>(&shape.with_rows(usize::MAX)).len();
+    encode_padded(&descr::<T>(), &extents(shape), longest)
+}
+
 /// NumPy's name of `T` with its byte order, such as `<f8`.
 fn descr<T: Dtype>() -> String {
     let order = if size_of::<T>() == 1 { '|' } else { '<' };
@@ -157,6 +168,11 @@ fn extents(shape: &Shape) -> Vec<u64> {
 ///
 /// If `shape` has more than 2,000 extents, because their text would not fit.
 pub fn encode_header(descr: &str, shape: &[u64]) -> Vec<u8> {
+    encode_padded(descr, shape, 0)
+}
+
+/// Returns the header, padded to at least `least` bytes.
+fn encode_padded(descr: &str, shape: &[u64], least: usize) -> Vec<u8> {
     let extents: Vec<String> = shape.iter().map(u64::to_string).collect();
     // Python writes a tuple of one element with a comma.
     let comma = if extents.len() == 1 { "," } else { "" };
@@ -165,7 +181,7 @@ pub fn encode_header(descr: &str, shape: &[u64]) -> Vec<u8> {
         extents.join(", ")
     );
     let before = MAGIC.len() + 2 + 2;
-    let end = (before + text.len() + 1).next_multiple_of(64);
+    let end = (before + text.len() + 1).max(least).next_multiple_of(64);
     text.extend(std::iter::repeat_n(' ', end - before - text.len() - 1));
     text.push('\n');
     let length = u16::try_from(text.len())

@@ -1,4 +1,5 @@
-//! NumPy's `.npy` files: reading into memory, mapping without a copy, writing.
+//! NumPy's `.npy` files: reading into memory, mapping without a copy, writing; as a whole or by rows ([`read_rows`],
+//! [`Writer`]).
 //!
 //! Reads format versions 1 to 3 and writes version 1. The element type of the file must be that of the array
 //! ([`Dtype`]); nothing is converted. Files in column-major order (`fortran_order`) and with big-endian numbers are
@@ -26,9 +27,11 @@ mod error;
 mod header;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::RangeBounds;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::ptr::NonNull;
@@ -38,8 +41,10 @@ use memmap2::Mmap;
 
 pub use error::NpyError;
 pub use header::{Header, encode_header};
+pub use writer::Writer;
 
 use super::memory::{self, SealedMemory};
+use super::sealed::checked_rows;
 use super::{AllocError, Array, ArrayMut, Element, Shape};
 
 /// Element types of `.npy` files: integers of 8 to 64 bits, `f32` and `f64`.
@@ -82,7 +87,33 @@ const _: () = assert!(cfg!(target_endian = "little"));
 /// [`NpyError`] if the file cannot be read, is damaged, or does not hold an array of `T`. [`NpyError::OutOfMemory`]
 /// (inside a kernel [`NpyError::ArenaFull`]) if there is no memory for the array.
 pub fn read<T: Dtype>(path: impl AsRef<Path>) -> Result<Array<T>, NpyError> {
-    let (header, file) = open::<T>(path.as_ref())?;
+    read_rows(path, ..)
+}
+
+/// Reads the rows `rows`, along the leading axis, of the array in the file at `path`. Only these rows are read and take
+/// memory.
+///
+/// ```
+/// use arenite::array::{Array, npy};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("table.npy");
+/// let table = Array::from_fn([1000, 3], |i| i as f64);
+/// npy::write(&path, &table)?;
+/// let part = npy::read_rows::<f64>(&path, 500..502)?;
+/// assert_eq!(part, table.rows(500..502));
+/// assert!(npy::read_rows::<f64>(&path, 999..1001).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// As [`read`]; [`NpyError::Rows`] if the array has fewer rows.
+pub fn read_rows<T: Dtype>(
+    path: impl AsRef<Path>,
+    rows: impl RangeBounds<usize>,
+) -> Result<Array<T>, NpyError> {
+    let (header, file) = open_rows::<T>(path.as_ref(), rows)?;
     let mut array = ArrayMut::to_read(header.shape())?;
     read_into(&header, file, &mut array)?;
     Ok(array.seal())
@@ -238,6 +269,21 @@ pub fn write_to<T: Dtype>(
     writer.write_all(bytemuck::must_cast_slice(elements))?;
     writer.flush()?;
     Ok(())
+}
+
+/// Opens a file as [`open`] does. The file is then positioned at the first of these rows, and the header describes an
+/// array of these rows alone.
+pub(crate) fn open_rows<T: Dtype>(
+    path: &Path,
+    rows: impl RangeBounds<usize>,
+) -> Result<(Header, File), NpyError> {
+    let (mut header, mut file) = open::<T>(path)?;
+    let rows =
+        checked_rows(rows, header.shape().rows()).map_err(|problem| NpyError::Rows { problem })?;
+    let before = memory::bytes_of::<T>(&header.shape().with_rows(rows.start));
+    file.seek(SeekFrom::Start(header.data_offset() + before as u64))?;
+    header.keep_rows(rows.len());
+    Ok((header, file))
 }
 
 /// Opens a file and checks that it contains a whole array of `T`. The file is then positioned at the first element.

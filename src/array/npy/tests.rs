@@ -5,7 +5,7 @@ use std::io::Write;
 use proptest::prelude::*;
 
 use super::*;
-use crate::array::ArrayMut;
+use crate::array::{ArrayMut, MAX_DIMS};
 
 /// A file of the given version, header text and data.
 fn file(major: u8, text: &str, data: &[u8]) -> Vec<u8> {
@@ -301,6 +301,59 @@ fn dims() -> impl Strategy<Value = Vec<usize>> {
     proptest::collection::vec(0..5_usize, 1..=6)
 }
 
+/// Reads a file by NumPy and returns the dtype, the shape and the elements; `None` without NumPy.
+fn by_numpy(path: &Path) -> Option<String> {
+    let code = "import sys, numpy; a = numpy.load(sys.argv[1]); print(a.dtype.str, a.shape, a.ravel().tolist())";
+    let mut python = std::process::Command::new("python3");
+    let output = python.args(["-c", code]).arg(path).output().ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
+}
+
+#[test]
+fn numpy_reads_what_was_written_in_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    for (row, shape) in [
+        (&[2, 3][..], "(10, 2, 3)"),
+        (&[], "(10,)"),
+        (&[0], "(0, 0)"),
+    ] {
+        let path = folder.path().join(shape);
+        let mut writer = Writer::<i16>::create(&path, row).unwrap();
+        let elements: usize = row.iter().product();
+        let parts = (0..5_i16).map(|rows| vec![rows; rows as usize * elements]);
+        let all: Vec<i16> = parts
+            .inspect(|part| writer.write(part).unwrap())
+            .flatten()
+            .collect();
+        let shape_written = writer.finish().unwrap();
+        assert_eq!(read::<i16>(&path).unwrap()[..], all);
+        assert_eq!(read::<i16>(&path).unwrap().shape(), shape_written);
+        match by_numpy(&path) {
+            Some(found) => assert_eq!(found, format!("<i2 {shape} {all:?}")),
+            None => eprintln!("no NumPy here: not compared"),
+        }
+    }
+}
+
+#[test]
+fn a_writer_takes_whole_rows_and_leaves_no_rows_unless_it_is_finished() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.npy");
+    let mut writer = Writer::<u8>::create(&path, &[3]).unwrap();
+    let error = writer.write(&[1, 2, 3, 4]).unwrap_err();
+    assert!(matches!(error, NpyError::Length { given: 4, .. }));
+    writer.write(&[1, 2, 3]).unwrap();
+    drop(writer);
+    assert_eq!(read::<u8>(&path).unwrap().shape().dims(), [0, 3]);
+    let error = Writer::<u8>::create(&path, &[1; MAX_DIMS]).unwrap_err();
+    assert!(matches!(error, NpyError::Rank { rank: 7 }));
+    let error = Writer::<u16>::create(&path, &[usize::MAX / 2]).unwrap_err();
+    assert!(matches!(error, NpyError::TooLarge { .. }));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(crate::sys::asked::cases(10_000)))]
     #[test]
@@ -312,6 +365,27 @@ proptest! {
         let header = Header::read(bytes.as_slice()).unwrap();
         prop_assert_eq!(header.data_offset() % 64, 0);
         prop_assert_eq!(read_bytes::<u64>(&bytes).unwrap(), array);
+    }
+
+    /// Reading rows is reading the whole and taking the rows, if there are such rows.
+    #[test]
+    fn rows_of_a_file_are_those_of_the_array(dims in dims(), start in 0..6_usize, end in 0..6_usize) {
+        let array = Array::from_fn(Shape::try_from(&dims[..]).unwrap(), |i| i as u32);
+        let saved = tempfile::NamedTempFile::new().unwrap();
+        write(saved.path(), &array).unwrap();
+        let engine = crate::Engine::inline();
+        let by_engine = engine.read_npy_rows::<u32>(saved.path(), start..end);
+        match read_rows::<u32>(saved.path(), start..end) {
+            Ok(rows) => {
+                prop_assert_eq!(&rows, &array.rows(start..end));
+                prop_assert_eq!(by_engine.unwrap(), rows);
+            }
+            Err(NpyError::Rows { .. }) => {
+                prop_assert!(start > end || end > dims[0]);
+                by_engine.unwrap_err();
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 
     #[test]
