@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,42 +70,62 @@ type Known = HashMap<(Content, u64), Arc<[Symbol]>>;
 static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
 
 /// Returns the functions at each of these offsets of a file, the innermost first. An offset has several functions if
-/// functions were inlined, and none if no function is found.
+/// functions were inlined, and none if no function is found. The offsets are those of a stack, the innermost first: those
+/// that follow the first function that is the `last` of interest are left out, because each may need debug information
+/// of another unit.
 ///
 /// The path may come from a hostile process. So only regular ELF files are opened, and only the parts with names and
 /// lines are read, within the budget. Files are not mapped, because a mapped file may be truncated.
-pub fn resolve(path: &Path, offsets: &[u64], budget: &Budget) -> Vec<Arc<[Symbol]>> {
+pub fn resolve(
+    path: &Path,
+    offsets: &[u64],
+    budget: &Budget,
+    last: fn(&Symbol) -> bool,
+) -> Vec<Arc<[Symbol]>> {
     let Some((file, content)) = open(path) else {
-        return vec![Arc::default(); offsets.len()];
+        return Vec::new();
     };
-    let known = |offset: &u64| {
-        let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        known.as_ref()?.get(&(content, *offset)).cloned()
-    };
-    let mut found: Vec<_> = offsets.iter().map(known).collect();
-    if found.iter().any(Option::is_none) {
-        // A panic of the parsers must not propagate: the file may be made to cause one.
-        let named = catch_unwind(AssertUnwindSafe(|| name(file, offsets, budget)));
-        let mut named = named.ok().flatten().unwrap_or_default();
-        named.resize(offsets.len(), Vec::new());
-        if budget.left() == 0 {
-            // Not cached, because the budget may suffice for more at the next call.
-            return named.into_iter().map(Arc::from).collect();
-        }
+    if let Some(found) = known(content, offsets, last) {
+        return found;
+    }
+    // A panic of the parsers must not propagate: the file may be made to cause one.
+    let named = catch_unwind(AssertUnwindSafe(|| name(&file, offsets, budget, last)));
+    let named = named.ok().flatten();
+    let named = named.unwrap_or_else(|| vec![Vec::new(); offsets.len()]);
+    let named: Vec<Arc<[Symbol]>> = named.into_iter().map(Arc::from).collect();
+    // Otherwise not cached, because the budget may suffice for more at the next call.
+    if budget.left() > 0 {
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.get_or_insert_default();
-        let entries = |symbols: &[Symbol]| symbols.len().max(1);
-        let before: usize = known.values().map(|symbols| entries(symbols)).sum();
-        let added: usize = named.iter().map(|symbols| entries(symbols)).sum();
+        let entries = |symbols: &Arc<[Symbol]>| symbols.len().max(1);
+        let before: usize = known.values().map(entries).sum();
+        let added: usize = named.iter().map(entries).sum();
         if before + added > MAX_KNOWN {
             known.clear();
         }
-        for ((found, symbols), &offset) in found.iter_mut().zip(named).zip(offsets) {
-            let symbols = found.insert(symbols.into());
-            known.insert((content, offset), Arc::clone(symbols));
+        let named = named.iter().zip(offsets);
+        known.extend(named.map(|(symbols, &offset)| ((content, offset), Arc::clone(symbols))));
+    }
+    named
+}
+
+/// Returns what [`resolve`] returns, if all of it is cached.
+fn known(
+    content: Content,
+    offsets: &[u64],
+    last: fn(&Symbol) -> bool,
+) -> Option<Vec<Arc<[Symbol]>>> {
+    let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = known.as_ref()?;
+    let mut found: Vec<Arc<[Symbol]>> = Vec::new();
+    for &offset in offsets {
+        let symbols = known.get(&(content, offset))?;
+        found.push(Arc::clone(symbols));
+        if symbols.iter().any(last) {
+            break;
         }
     }
-    found.into_iter().map(Option::unwrap_or_default).collect()
+    Some(found)
 }
 
 /// Opens a regular ELF file.
@@ -151,7 +171,7 @@ fn open(path: &Path) -> Option<(File, Content)> {
 /// A file from which no more is read than the budget allows.
 #[derive(Debug)]
 struct Limited<'a> {
-    file: File,
+    file: &'a File,
     budget: &'a Budget,
 }
 
@@ -171,45 +191,57 @@ impl Seek for Limited<'_> {
 type ElfFile<'a> = object::File<'a, &'a ReadCache<Limited<'a>>>;
 type Lines<'a> = addr2line::Context<EndianSlice<'a, RunTimeEndian>>;
 
-fn name(file: File, offsets: &[u64], budget: &Budget) -> Option<Vec<Vec<Symbol>>> {
+fn name(
+    file: &File,
+    offsets: &[u64],
+    budget: &Budget,
+    last: fn(&Symbol) -> bool,
+) -> Option<Vec<Vec<Symbol>>> {
     let content = ReadCache::new(Limited { file, budget });
     let object = ElfFile::parse(&content).ok()?;
-    let lines = lines_of(&object, budget);
     let addresses = offsets.iter().map(|&offset| address_of(&object, offset));
-    let addresses: Vec<_> = addresses.collect();
-    let mut named: Vec<Vec<Symbol>> = addresses
-        .iter()
-        .map(|address| match (address, &lines) {
-            (&Some(address), Some(lines)) => inlined(lines, address),
-            _ => Vec::new(),
-        })
-        .collect();
+    let mut addresses: Vec<_> = addresses.collect();
     // If debug information has no function names, the symbol table has the name of the outermost function.
-    let has_name = |symbols: &[Symbol]| {
-        let last = symbols.last();
-        last.is_some_and(|last| last.function.is_some())
+    let outermost = functions_at(&object, &addresses);
+    let is_last = |symbol: &Symbol| symbol.function.is_some() && last(symbol);
+    let end = outermost.iter().position(is_last);
+    addresses.truncate(end.map_or(addresses.len(), |end| end + 1));
+    let mut sections = read_debug_sections(&object, file, budget).unwrap_or_default();
+    let endian = match object.is_little_endian() {
+        true => RunTimeEndian::Little,
+        false => RunTimeEndian::Big,
     };
-    let unnamed = named.iter_mut().zip(addresses);
-    let unnamed = unnamed.filter(|(symbols, _)| !has_name(symbols));
-    let mut unnamed: Vec<_> = unnamed
-        .filter_map(|(symbols, address)| Some((address?, symbols)))
-        .collect();
-    let functions = functions_at(&object, unnamed.iter().map(|&(address, _)| address));
-    for ((_, symbols), function) in unnamed.iter_mut().zip(functions) {
-        match (symbols.last_mut(), function) {
-            (Some(last), function) => last.function = function,
-            (None, None) => {}
-            (None, function) => symbols.push(Symbol {
-                function,
-                ..Symbol::default()
-            }),
+    hide_units(&mut sections, endian, &addresses);
+    let lines = lines_of(&sections, endian);
+    let mut named = Vec::new();
+    for (address, outermost) in addresses.into_iter().zip(outermost) {
+        let mut symbols = match (address, &lines) {
+            (Some(address), Some(lines)) => inlined(lines, address),
+            _ => Vec::new(),
+        };
+        match symbols.last_mut() {
+            Some(last) if last.function.is_none() => last.function = outermost.function,
+            Some(_) => {}
+            None if outermost.function.is_some() => symbols.push(outermost),
+            None => {}
+        }
+        let is_end = symbols.iter().any(last);
+        named.push(symbols);
+        if is_end {
+            break;
         }
     }
     Some(named)
 }
 
-/// Returns the debug information, unless there is none, or it is compressed, too long, or has too many units.
-fn lines_of<'a>(object: &ElfFile<'a>, budget: &Budget) -> Option<Lines<'a>> {
+/// The debug information of a file, by section.
+type Sections = Vec<(SectionId, Vec<u8>)>;
+
+/// Reads the debug information, unless it is compressed or too long.
+///
+/// Each section is read with one call, into memory that Linux has zeroed: `ReadCache` fills its memory byte by byte
+/// before it reads, which takes most of the time in a program that was built without optimisation.
+fn read_debug_sections(object: &ElfFile<'_>, file: &File, budget: &Budget) -> Option<Sections> {
     /// The sections that are needed.
     const WANTED: [SectionId; 11] = [
         SectionId::DebugAbbrev,
@@ -224,27 +256,113 @@ fn lines_of<'a>(object: &ElfFile<'a>, budget: &Budget) -> Option<Lines<'a>> {
         SectionId::DebugStrOffsets,
         SectionId::DebugTypes,
     ];
-    let endian = match object.is_little_endian() {
-        true => RunTimeEndian::Little,
-        false => RunTimeEndian::Big,
-    };
-    let find = |id: SectionId| {
+    let ranges = WANTED.iter().filter_map(|&id| {
         let section = object.section_by_name(id.name())?;
         let range = section.compressed_file_range().ok()?;
-        (range.format == object::CompressionFormat::None).then_some(section)
-    };
-    let needed = WANTED.iter().filter_map(|&id| Some(find(id)?.size()));
-    let needed = needed.fold(0, u64::saturating_add);
+        (range.format == object::CompressionFormat::None).then_some((id, range))
+    });
+    let ranges: Vec<_> = ranges.collect();
+    let lengths = ranges.iter().map(|(_, range)| range.uncompressed_size);
+    let needed = lengths.fold(0, u64::saturating_add);
     // The symbol tables also need a part of the budget.
     if needed > budget.left() / 4 * 3 {
         return None;
     }
-    let section = |id: SectionId| -> Result<_, gimli::Error> {
-        let wanted = WANTED.contains(&id).then(|| find(id)).flatten();
-        let data = wanted.and_then(|section| section.data().ok());
-        Ok(EndianSlice::new(data.unwrap_or_default(), endian))
+    let sections = ranges.into_iter().map(|(id, range)| {
+        budget.spend(range.uncompressed_size).ok()?;
+        let mut data = vec![0; usize::try_from(range.uncompressed_size).ok()?];
+        file.read_exact_at(&mut data, range.offset).ok()?;
+        Some((id, data))
+    });
+    sections.collect()
+}
+
+/// Hides the units of debug information that have none of these addresses, because parsing a unit takes much longer than
+/// finding its addresses in `.debug_aranges`.
+fn hide_units(sections: &mut Sections, endian: RunTimeEndian, addresses: &[Option<u64>]) {
+    let Some(roots) = roots_to_hide(sections, endian, addresses) else {
+        return;
     };
-    let dwarf = gimli::Dwarf::load(section).ok()?;
+    let is_info = |(id, _): &&mut (SectionId, Vec<u8>)| *id == SectionId::DebugInfo;
+    let Some((_, info)) = sections.iter_mut().find(is_info) else {
+        return;
+    };
+    for root in roots {
+        // `addr2line` skips a unit that has no root.
+        info[root] = 0;
+    }
+}
+
+/// Returns the position of the root of each unit that has none of these addresses. `None` if that cannot be told: an
+/// address is in no unit of the table, or a unit that has one refers to others, as after optimisation at link time.
+fn roots_to_hide(
+    sections: &Sections,
+    endian: RunTimeEndian,
+    addresses: &[Option<u64>],
+) -> Option<Vec<usize>> {
+    let mut wanted: Vec<_> = addresses.iter().flatten().map(|&at| (at, false)).collect();
+    wanted.sort_unstable();
+    let data = |id| section(sections, id, endian);
+    let aranges = gimli::DebugAranges::from(data(SectionId::DebugAranges));
+    let mut is_needed = HashMap::new();
+    let mut headers = aranges.headers();
+    while let Some(header) = headers.next().ok()? {
+        let is_needed = is_needed.entry(header.debug_info_offset()).or_insert(false);
+        let mut entries = header.entries();
+        while let Some(entry) = entries.next().ok()? {
+            let range = entry.range();
+            let first = wanted.partition_point(|&(address, _)| address < range.begin);
+            let inside = wanted[first..].iter_mut();
+            for (_, is_found) in inside.take_while(|(address, _)| *address < range.end) {
+                *is_needed = true;
+                *is_found = true;
+            }
+        }
+    }
+    if !wanted.iter().all(|&(_, is_found)| is_found) {
+        return None;
+    }
+    let abbreviations = gimli::DebugAbbrev::from(data(SectionId::DebugAbbrev));
+    let mut units = gimli::DebugInfo::from(data(SectionId::DebugInfo)).units();
+    let mut roots = Vec::new();
+    while let Some(unit) = units.next().ok()? {
+        let offset = unit.debug_info_offset()?;
+        match is_needed.get(&offset) {
+            Some(false) => roots.push(offset.0 + unit.root_offset().0),
+            Some(true) => {
+                let known = unit.abbreviations(&abbreviations).ok()?;
+                let mut used = (1..).map_while(|code| known.get(code));
+                let is_reference = |form| form == gimli::DW_FORM_ref_addr;
+                if used.any(|entry| {
+                    entry
+                        .attributes()
+                        .iter()
+                        .any(|spec| is_reference(spec.form()))
+                }) {
+                    return None;
+                }
+            }
+            None => {}
+        }
+    }
+    Some(roots)
+}
+
+/// Returns the bytes of a section, or none.
+fn section(
+    sections: &Sections,
+    id: SectionId,
+    endian: RunTimeEndian,
+) -> EndianSlice<'_, RunTimeEndian> {
+    let section = sections.iter().find(|(wanted, _)| *wanted == id);
+    let data = section.map(|(_, data)| data.as_slice());
+    EndianSlice::new(data.unwrap_or_default(), endian)
+}
+
+/// Returns the debug information, unless there is none or it has too many units.
+fn lines_of(sections: &Sections, endian: RunTimeEndian) -> Option<Lines<'_>> {
+    let load = |id| Ok::<_, gimli::Error>(section(sections, id, endian));
+    let dwarf = gimli::Dwarf::load(load).ok()?;
     // Reads only the headers of units.
     let mut units = dwarf.units();
     for number in 0.. {
@@ -291,29 +409,33 @@ fn inlined(lines: &Lines<'_>, address: u64) -> Vec<Symbol> {
 }
 
 /// Returns the functions at these addresses, from the symbol tables.
-fn functions_at(object: &ElfFile<'_>, addresses: impl Iterator<Item = u64>) -> Vec<Option<String>> {
+fn functions_at(object: &ElfFile<'_>, addresses: &[Option<u64>]) -> Vec<Symbol> {
     // The innermost function that contains an address is the one that begins last.
-    let mut found: Vec<_> = addresses.map(|address| (address, None)).collect();
-    if found.is_empty() {
-        return Vec::new();
-    }
+    let mut found: Vec<_> = addresses.iter().flatten().map(|&at| (at, None)).collect();
+    found.sort_unstable_by_key(|&(address, _)| address);
     for symbol in object.symbols().chain(object.dynamic_symbols()) {
-        if symbol.kind() != SymbolKind::Text || !symbol.is_definition() {
-            continue;
-        }
         let (start, size) = (symbol.address(), symbol.size());
-        for (address, best) in &mut found {
-            let is_inside = address.checked_sub(start).is_some_and(|at| at < size);
-            if is_inside && best.as_ref().is_none_or(|(other, _)| *other < start) {
+        let first = found.partition_point(|&(address, _)| address < start);
+        let inside = found[first..].iter_mut();
+        for (_, best) in inside.take_while(|(address, _)| *address - start < size) {
+            if symbol.kind() == SymbolKind::Text
+                && symbol.is_definition()
+                && best.as_ref().is_none_or(|(other, _)| *other < start)
+            {
                 *best = Some((start, symbol.name().ok()));
             }
         }
     }
-    let name = |(_, best): (u64, Option<(u64, Option<&str>)>)| {
-        let name = best?.1?;
-        Some(shortened(addr2line::demangle_auto(name.into(), None)))
+    let name = |&address: &Option<u64>| {
+        let at = found.binary_search_by_key(&address?, |&(at, _)| at).ok()?;
+        let (_, name) = found[at].1?;
+        Some(shortened(addr2line::demangle_auto(name?.into(), None)))
     };
-    found.into_iter().map(name).collect()
+    let symbol = |address| Symbol {
+        function: name(address),
+        ..Symbol::default()
+    };
+    addresses.iter().map(symbol).collect()
 }
 
 /// Truncates a name to [`LONGEST_NAME`] bytes.
@@ -326,178 +448,4 @@ fn shortened(name: Cow<'_, str>) -> String {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    /// Builds a library with this one function. Returns the byte of the file where it begins.
-    fn build(library: &Path, function: &str) -> u64 {
-        let source = library.with_extension("c");
-        fs::write(&source, format!("int {function}(void) {{ return 7; }}")).unwrap();
-        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-        let mut compiler = std::process::Command::new(compiler);
-        compiler.args(["-g", "-O1", "-shared", "-fPIC", "-o"]);
-        let built = compiler.arg(library).arg(&source).status().unwrap();
-        assert!(built.success());
-        let data = fs::read(library).unwrap();
-        let object = object::File::parse(&*data).unwrap();
-        let mut symbols = object.symbols();
-        let symbol = symbols.find(|symbol| symbol.name() == Ok(function));
-        let address = symbol.unwrap().address();
-        let mut offsets = object.segments().filter_map(|segment| {
-            let at = address.checked_sub(segment.address())?;
-            (at < segment.size()).then(|| segment.file_range().0 + at)
-        });
-        offsets.next().unwrap()
-    }
-
-    fn function_at(library: &Path, offset: u64, budget: &Budget) -> Option<String> {
-        let symbols = resolve(library, &[offset], budget).remove(0);
-        symbols.first()?.function.clone()
-    }
-
-    #[test]
-    fn a_library_that_was_built_anew_is_read_anew() {
-        let folder = tempfile::tempdir().unwrap();
-        let library = folder.path().join("lib.so");
-        for function in ["before", "after_"] {
-            let offset = build(&library, function);
-            let symbols = resolve(&library, &[offset], &Budget::new()).remove(0);
-            assert_eq!(symbols[0].function.as_deref(), Some(function));
-            assert_eq!(symbols[0].line, Some(1));
-            assert!(symbols[0].file.as_ref().unwrap().ends_with("lib.c"));
-        }
-    }
-
-    #[test]
-    fn no_more_is_read_than_the_budget_allows() {
-        let folder = tempfile::tempdir().unwrap();
-        let library = folder.path().join("lib.so");
-        let offset = build(&library, "function");
-        let small = Budget(Cell::new(2000));
-        assert_eq!(function_at(&library, offset, &small), None);
-        assert_eq!(small.left(), 0);
-        // The failure has not been cached.
-        let budget = Budget::new();
-        let name = function_at(&library, offset, &budget);
-        assert_eq!(name.as_deref(), Some("function"));
-        let read = LARGEST - budget.left();
-        assert!(read > 2000, "{read}");
-        // Cached symbols cost no budget.
-        function_at(&library, offset, &budget);
-        assert_eq!(LARGEST - budget.left(), read);
-        // If the budget does not suffice for lines, functions are still found.
-        let less = Budget(Cell::new(read));
-        let symbols = name_of(&library, offset, &less);
-        assert_eq!(symbols[0].function.as_deref(), Some("function"));
-    }
-
-    fn name_of(library: &Path, offset: u64, budget: &Budget) -> Vec<Symbol> {
-        let file = File::open(library).unwrap();
-        name(file, &[offset], budget).unwrap().remove(0)
-    }
-
-    /// Returns a valid ELF file with this number of units of debug information. Each unit has one entry without
-    /// attributes.
-    fn with_units(units: usize) -> Vec<u8> {
-        fn put(file: &mut Vec<u8>, fields: &[(u64, usize)]) {
-            for &(value, len) in fields {
-                file.extend_from_slice(&value.to_le_bytes()[..len]);
-            }
-        }
-        let names = b"\0.debug_info\0.debug_abbrev\0.names\0";
-        let name = |of: &[u8]| {
-            let mut at = names.windows(of.len()).enumerate();
-            at.find(|(_, part)| *part == of).unwrap().0 as u64
-        };
-        // Head, and one segment, of code at the addresses from 0 on.
-        let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-        let machine = 62;
-        put(&mut file, &[(3, 2), (machine, 2), (1, 4), (0, 8), (64, 8)]);
-        let sections_at = file.len();
-        put(
-            &mut file,
-            &[
-                (0, 8),
-                (0, 4),
-                (64, 2),
-                (56, 2),
-                (1, 2),
-                (64, 2),
-                (4, 2),
-                (3, 2),
-            ],
-        );
-        put(
-            &mut file,
-            &[
-                (1, 4),
-                (5, 4),
-                (0, 8),
-                (0, 8),
-                (0, 8),
-                (1 << 40, 8),
-                (1 << 40, 8),
-                (4096, 8),
-            ],
-        );
-        let info = file.len() as u64;
-        for _ in 0..units {
-            // Length, version, abbreviations, bytes of an address, and an entry by the first abbreviation.
-            put(&mut file, &[(8, 4), (4, 2), (0, 4), (8, 1), (1, 1)]);
-        }
-        let abbrev = file.len() as u64;
-        // Abbreviation 1: a unit without children and attributes.
-        file.extend([1, 0x11, 0, 0, 0, 0]);
-        let names_at = file.len() as u64;
-        file.extend_from_slice(names);
-        let start = file.len() as u64;
-        file[sections_at..][..8].copy_from_slice(&start.to_le_bytes());
-        file.extend([0; 64]);
-        for (name, kind, at, end) in [
-            (name(b".debug_info"), 1, info, abbrev),
-            (name(b".debug_abbrev"), 1, abbrev, names_at),
-            (name(b".names"), 3, names_at, start),
-        ] {
-            let fields = [(name, 4), (kind, 4), (0, 8), (0, 8), (at, 8), (end - at, 8)];
-            put(&mut file, &fields);
-            put(&mut file, &[(0, 4), (0, 4), (1, 8), (0, 8)]);
-        }
-        file
-    }
-
-    /// Returns the peak memory of this process in bytes.
-    fn peak() -> u64 {
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-        let words = line.unwrap().split_ascii_whitespace();
-        words.clone().nth(1).unwrap().parse::<u64>().unwrap() << 10
-    }
-
-    /// Debug information with very many parts costs little memory, whatever it claims to describe.
-    #[test]
-    fn a_file_with_many_units_takes_little_memory() {
-        let folder = tempfile::tempdir().unwrap();
-        for units in [1, MAX_UNITS, 1_000_000] {
-            let file = folder.path().join(units.to_string());
-            fs::write(&file, with_units(units)).unwrap();
-            // What is tested is debug information, not a file that is refused for another reason.
-            let data = fs::read(&file).unwrap();
-            let object = object::File::parse(&*data).unwrap();
-            let info = object.section_by_name(".debug_info").unwrap();
-            assert_eq!(info.size(), 12 * units as u64);
-            drop(data);
-            let before = peak();
-            let found = resolve(&file, &[100, 200], &Budget::new());
-            assert!(found.iter().all(|symbols| symbols.is_empty()));
-            let more = peak() - before;
-            assert!(more < 300 << 20, "{units} units took {more} bytes");
-        }
-    }
-
-    #[test]
-    fn long_names_are_truncated() {
-        assert_eq!(shortened("short".into()), "short");
-        let long = shortened("é".repeat(2000).into());
-        assert_eq!(long.len(), LONGEST_NAME + "…".len());
-    }
-}
+mod tests;

@@ -154,6 +154,12 @@ impl Stack {
     }
 }
 
+/// Returns true if a kernel or a thread begins in what this function calls.
+fn begins(symbol: &Symbol) -> bool {
+    let function = symbol.function.as_deref().unwrap_or_default();
+    symbol.file.as_deref() == Some(CALLER) || BEGINNINGS.iter().any(|name| function.contains(name))
+}
+
 /// Looks up the names of all frames up to the kernel. Also returns the number of frames that are left out in the
 /// middle.
 fn name(noted: &NotedCrash) -> (Vec<CrashFrame>, u64) {
@@ -186,7 +192,7 @@ fn name(noted: &NotedCrash) -> (Vec<CrashFrame>, u64) {
         let offsets: Vec<u64> = offsets.collect();
         for (at, found) in indices
             .into_iter()
-            .zip(symbols::resolve(&map.path, &offsets, &budget))
+            .zip(symbols::resolve(&map.path, &offsets, &budget, begins))
         {
             symbols[at] = found;
         }
@@ -200,9 +206,7 @@ fn name(noted: &NotedCrash) -> (Vec<CrashFrame>, u64) {
             false => &symbols,
         };
         for symbol in symbols {
-            let function = symbol.function.as_deref().unwrap_or_default();
-            let is_caller = symbol.file.as_deref() == Some(CALLER);
-            if is_caller || BEGINNINGS.iter().any(|name| function.contains(name)) {
+            if begins(symbol) {
                 let omitted = if at < innermost { 0 } else { omitted };
                 return (frames, omitted);
             }
