@@ -212,15 +212,31 @@ pub fn clear_output_written() {
     WRITTEN.store(false, Ordering::Relaxed);
 }
 
+// Streams of the C library, which `libc` does not declare.
+unsafe extern "C" {
+    static stdout: *mut libc::FILE;
+    fn ftrylockfile(stream: *mut libc::FILE) -> c_int;
+    fn funlockfile(stream: *mut libc::FILE);
+    fn fflush_unlocked(stream: *mut libc::FILE) -> c_int;
+}
+
 /// Makes the C library buffer stdout by line, as on a terminal: text in a larger buffer would be lost when the process
 /// is killed.
 pub fn print_line_by_line() {
-    unsafe extern "C" {
-        static stdout: *mut libc::FILE;
-    }
     // SAFETY: this is the C library's own stream, for which it allocates the buffer. Called at the start of the
     // process, before anything is printed.
     let _ = unsafe { libc::setvbuf(stdout, std::ptr::null_mut(), libc::_IOLBF, 0) };
+}
+
+/// Flushes the C library's stdout, unless another thread has it locked.
+pub fn flush_c_stdout() {
+    // SAFETY: the stream is the C library's own, and it is used and unlocked only if this thread has locked it.
+    unsafe {
+        if ftrylockfile(stdout) == 0 {
+            fflush_unlocked(stdout);
+            funlockfile(stdout);
+        }
+    }
 }
 
 /// Flushes the C library's streams. Blocks while another thread has a stream locked.

@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 use std::thread::{self, JoinHandle, Scope, ScopedJoinHandle};
 
@@ -298,6 +298,22 @@ fn addfchdir() -> Option<AddFchdir> {
 #[cfg(not(target_env = "gnu"))]
 fn addfchdir() -> Option<AddFchdir> {
     Some(libc::posix_spawn_file_actions_addfchdir_np)
+}
+
+/// Returns true if this process certainly has no other thread. Makes no system call. False with C libraries other than
+/// glibc from 2.32 on, which do not say it.
+pub fn is_single_threaded() -> bool {
+    static FLAG: OnceLock<Option<&AtomicU8>> = OnceLock::new();
+    let find = || {
+        let name = c"__libc_single_threaded";
+        // SAFETY: reads a string that ends with a zero byte.
+        let flag = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+        // SAFETY: the flag is a byte that glibc never frees; null is `None`.
+        unsafe { flag.cast::<AtomicU8>().as_ref() }
+    };
+    // Relaxed: written by this thread when it starts another one.
+    FLAG.get_or_init(find)
+        .is_some_and(|flag| flag.load(Ordering::Relaxed) != 0)
 }
 
 /// Checks that `/proc` is mounted. Workers need it to find their program, and to open inherited descriptors again.

@@ -360,7 +360,7 @@ impl Lane {
         let now = clock::monotonic_ns();
         let took = now.saturating_sub(started);
         if self.worker.has_one_lane {
-            output::attribute_to(call.job);
+            output::end_job(call.job, took);
         }
         // Output found in the pipe after this boundary does not belong to the job.
         self.cells.set_phase(Phase::Publishing(call.job));

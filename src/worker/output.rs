@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -40,8 +41,38 @@ pub(super) fn attribute_to(job: u64) {
     }
 }
 
+/// Attributes the output of `job`, which took this number of nanoseconds, to it. A line that has not ended ends with
+/// the job, so the buffers of Rust's stdout and of the C library's are written first.
+///
+/// That takes as long as an empty job. So it is left out for a quick job in a process that has not printed yet: its first
+/// text would have taken longer.
+#[inline]
+pub(super) fn end_job(job: u64, took: u64) {
+    const QUICK: u64 = 1_000;
+    if took >= QUICK || HAS_PRINTED.load(Ordering::Relaxed) {
+        flush_unended();
+    }
+    attribute_to(job);
+}
+
+/// Whether a boundary was written.
+static HAS_PRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Writes what the two buffers have, unless that could wait for another thread that has a stream locked.
+#[cold]
+fn flush_unended() {
+    // Rust's stdout cannot be locked without waiting, so it is flushed only if there is no other thread.
+    if process::is_single_threaded() {
+        // A failure is ignored as in `write_boundary`.
+        let _ = std::io::stdout().flush();
+    }
+    pipe::flush_c_stdout();
+}
+
 #[cold]
 fn write_boundary(job: u64) {
+    // Relaxed: used by the lane's thread alone.
+    HAS_PRINTED.store(true, Ordering::Relaxed);
     let boundary = frame::frame(frame::BOUNDARY, &job.to_le_bytes());
     for pipe in PIPES.get().into_iter().flatten() {
         // This fails if no process reads the pipe: then the supervisor is dead, and this process ends soon.

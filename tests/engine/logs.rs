@@ -25,6 +25,7 @@ tests![
     lines_arrive_in_order_with_their_jobs,
     the_first_line_after_many_silent_jobs_has_its_job,
     a_line_ends_with_its_job,
+    a_buffered_line_ends_with_its_job,
     the_last_words_of_a_killed_job,
     terminal_escapes_are_spelled_out,
     a_flood_is_dropped_and_counted,
@@ -246,6 +247,51 @@ fn a_line_ends_with_its_job() {
     ]);
     expected[1].0 = None;
     assert_eq!(said.texts(), expected);
+}
+
+/// The same for text that only the buffers of Rust and of the C library have.
+fn a_buffered_line_ends_with_its_job() {
+    fn by_c(job: u32) {
+        let text = std::ffi::CString::new(format!("C {job}")).unwrap();
+        // SAFETY: the text ends with a zero, and has no directives.
+        unsafe { libc::printf(text.as_ptr()) };
+    }
+    let said = Said::default();
+    let lab = said.lab(1);
+    // A quick kernel that prints nothing, before and after others print.
+    (0..100).for_each(|_| lab.value_of(|| (), ()));
+    lab.value_of(|| print!("Rust 101"), ());
+    lab.value_of(|| (), ());
+    lab.value_of(by_c, (103,));
+    lab.value_of(|| println!("whole"), ());
+    lab.value_of(by_c, (105,));
+    let failed = lab.submit(
+        || -> Result<(), String> {
+            print!("Rust 106");
+            Err("on purpose".into())
+        },
+        (),
+    );
+    failed.wait().unwrap_err();
+    let panicked = lab.submit(|| -> () { panic!("{:?}", print!("Rust 107")) }, ());
+    panicked.wait().unwrap_err();
+    lab.value_of(|| (), ());
+    lab.into_inner().shutdown();
+    let mut texts = said.texts();
+    texts.retain(|(_, text)| {
+        ["Rust", "C ", "whole"]
+            .iter()
+            .any(|begin| text.starts_with(begin))
+    });
+    let expected = [
+        (101, "Rust 101"),
+        (103, "C 103"),
+        (104, "whole"),
+        (105, "C 105"),
+        (106, "Rust 106"),
+        (107, "Rust 107"),
+    ];
+    assert_eq!(texts, expect(&expected));
 }
 
 /// What a job has printed when it dies is in its error, however it dies, also without a newline.
