@@ -206,6 +206,9 @@ mod exports {
         JobRng, Scratch, Template, WorkerIdentity, at_worker_end, begin_timed, cancelled, init,
         rng, run_worker, run_worker_from_template, scratch, scratch_for, worker_identity,
     };
+    /// The crate whose derives make plain types [elements](Element) and [scalars](Scalar), in the version that this
+    /// crate uses.
+    pub use bytemuck;
 }
 
 // The programs in README.md and docs/guide.md are doctests.

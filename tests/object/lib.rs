@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
+use arenite::bytemuck::{Pod, Zeroable};
 use arenite::engine::WorkerProgram;
 use arenite::{Array, BuildError, Engine, JobErrorKind, WorkerExit};
 
@@ -78,9 +79,17 @@ fn start() {
     STARTED.set(7).expect("called once");
 }
 
-fn scaled(values: &Array<u64>, by: u64) -> Array<u64> {
+/// This package does not depend on `bytemuck`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[bytemuck(crate = "arenite::bytemuck")]
+#[repr(C)]
+struct Factor(u64);
+
+impl arenite::Scalar for Factor {}
+
+fn scaled(values: &Array<u64>, by: Factor) -> Array<u64> {
     let start = STARTED.get().expect("started");
-    Array::from_fn(values.shape(), |i| values[i] * by + start)
+    Array::from_fn(values.shape(), |i| values[i] * by.0 + start)
 }
 
 fn the_program_has_to_be_named(_program: &Path) -> Outcome {
@@ -93,7 +102,7 @@ fn the_program_has_to_be_named(_program: &Path) -> Outcome {
 fn kernels_of_the_object_run(program: &Path) -> Outcome {
     let engine = engine(program)?;
     let values = engine.from_fn(1000, |i| i as u64)?;
-    for (by, result) in (0..100).zip(engine.map(scaled, (0..100_u64).map(|by| (&values, by)))) {
+    for (by, result) in (0..100).zip(engine.map(scaled, (0..100).map(|by| (&values, Factor(by))))) {
         let result = result?;
         assert!((0..).zip(result.iter()).all(|(i, &x)| x == i * by + 7));
     }
