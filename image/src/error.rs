@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use arenite::KernelError;
+use arenite::{ArenaFull, KernelError};
 
 use super::format::Format;
 
@@ -10,7 +10,22 @@ use super::format::Format;
 /// the cause, and what to change. `{:#}` leaves out the advice to raise a limit of [`ResizeSpec`](crate::ResizeSpec),
 /// for programs in which that limit has another name.
 ///
-/// A kernel that returns this error in an [`arenite::Typed`] passes the error to its caller as a value.
+/// A kernel that returns this error in an [`arenite::Typed`] passes the error to its caller as a value:
+///
+/// ```
+/// use arenite::{Array, Engine, Typed};
+/// use arenite_image::{ImageError, ResizeSpec, resize_to_pixels};
+///
+/// fn thumbnail(file: &[u8]) -> Result<Array<u8>, Typed<ImageError>> {
+///     let spec = ResizeSpec::new("32x32".parse()?);
+///     // The array is in the arena, which may be full: `?` takes that error, too.
+///     Ok(resize_to_pixels(file, &spec)?.to_array()?)
+/// }
+///
+/// let engine = Engine::inline();
+/// let error = engine.submit(thumbnail, (b"no picture",)).wait().unwrap_err();
+/// assert_eq!(error.returned(), Some(ImageError::NotAnImage));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageError {
@@ -217,6 +232,14 @@ impl fmt::Display for ImageError {
 }
 
 impl std::error::Error for ImageError {}
+
+impl From<ArenaFull> for ImageError {
+    fn from(full: ArenaFull) -> Self {
+        Self::OutOfMemory {
+            bytes: full.requested,
+        }
+    }
+}
 
 impl fmt::Debug for ImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

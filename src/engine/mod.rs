@@ -206,12 +206,24 @@ impl Engine {
     /// let job = engine.submit(sort, (values,));
     /// let first = values[0];
     /// ```
+    ///
+    /// Only a [scope](Engine::scope) lends an array to a job, because it waits until the job has ended:
+    ///
+    /// ```compile_fail,E0597
+    /// # let engine = arenite::Engine::inline();
+    /// fn fill(values: &mut [u32]) {
+    ///     values.fill(7);
+    /// }
+    ///
+    /// let mut values = engine.zeros::<u32>(10).unwrap();
+    /// engine.submit(fill, (&mut values,));
+    /// ```
     #[doc(alias("apply_async", "run_in_executor", "remote"))]
     #[inline]
     pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> Job<R::Out>
     where
         F: Kernel<P, R>,
-        A: Args<'static, P>,
+        A: Args<'static, P>, // To lend an array (`&mut`) or a tile, submit in a scope: `engine.scope(|s| …)`.
         P: Params,
         R: Reply,
     {
@@ -234,7 +246,7 @@ impl Engine {
     pub fn job<F, A, P, R>(&self, kernel: F, args: A) -> JobBuilder<'_, Single<F, P, R>, A>
     where
         F: Kernel<P, R>,
-        A: Args<'static, P>,
+        A: Args<'static, P>, // To lend an array (`&mut`) or a tile, submit in a scope: `engine.scope(|s| …)`.
         P: Params,
         R: Reply,
     {
@@ -367,7 +379,7 @@ impl Engine {
     ///
     /// The end of the program (the end of `main`, [`std::process::exit`]) does this too, and so do dropping the engine
     /// and [`shutdown`](Engine::shutdown). This waits as long as the receiver takes lines, but at most two seconds for
-    /// a single line. Text that a kernel printed without a newline may still be in a buffer of its worker.
+    /// a single line. Text without a newline may still be in a buffer of a worker with several threads or lanes.
     ///
     /// ```standalone_crate
     /// use std::sync::mpsc::channel;

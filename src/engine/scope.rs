@@ -12,7 +12,8 @@ use super::seeds::Series;
 use super::{Backend, Canceller, Engine, JobError, JobErrorKind};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Args, CallWriter, Kernel, KernelInfo, Params, Reply, Single, captures_nothing, kernel_name,
+    Args, CallWriter, Kernel, KernelInfo, Params, Reply, RetrySafe, Single, captures_nothing,
+    kernel_name,
 };
 use crate::supervisor::{Failed, Flight, Group, JobId, JobOptions, Owner, Read, Supervisor};
 
@@ -586,6 +587,31 @@ impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
 
     option_setters!(for_this_thread);
     option_setters!(@name);
+
+    /// Cannot be called: a job of a scope runs once, since it may have changed what is lent to it when it fails. Submit
+    /// jobs that only read with [`Engine::job`], which may be [retried](super::JobBuilder::retries).
+    ///
+    /// ```compile_fail,E0277
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::TileMut;
+    ///
+    /// fn fill(mut tile: TileMut<'_, u32>) {
+    ///     tile.fill(7);
+    /// }
+    ///
+    /// let mut values = engine.zeros::<u32>(10).unwrap();
+    /// engine.scope(|s| {
+    ///     for tile in values.tiles_mut(5) {
+    ///         s.job(fill, (tile,)).retries(1).submit();
+    ///     }
+    /// });
+    /// ```
+    pub fn retries(self, _: u32) -> Self
+    where
+        Self: RetrySafe,
+    {
+        self
+    }
 
     /// Sets retries. Call this only for kernels of this crate that overwrite all memory that is lent to them and do not
     /// read it first: then it makes no difference what a dead attempt has written.

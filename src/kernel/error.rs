@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::scalar::Scalar;
+use crate::arena::ArenaFull;
 
 /// Maximum size of an encoded error, in bytes.
 pub(crate) const MAX_ERROR_BYTES: usize = 8 << 20;
@@ -154,6 +155,13 @@ impl<E> Deref for Typed<E> {
 impl<E: KernelError> From<E> for Typed<E> {
     fn from(error: E) -> Self {
         Self(error)
+    }
+}
+
+/// `?` after a call that allocates in a kernel, such as [`Array::try_from_slice`](crate::Array::try_from_slice).
+impl<E: KernelError + From<ArenaFull>> From<ArenaFull> for Typed<E> {
+    fn from(full: ArenaFull) -> Self {
+        Self(full.into())
     }
 }
 

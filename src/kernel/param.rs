@@ -129,8 +129,10 @@ pub struct CallWriter(pub(crate) ArgWriter);
 /// Arguments that a job does not change in place, so that the job can run again with them. Implementing this trait for
 /// other types has no effect, because those types cannot be arguments.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is changed in place, so its job cannot be run again",
-    note = "`retries`, and an actor, which may start again, need arguments that a job only reads; return a fresh array instead"
+    message = "a job with `{Self}` cannot be run again",
+    label = "may have been changed in place when the job fails",
+    note = "`retries`, and an actor, which may start again, need arguments that a job only reads: return a fresh array instead of changing one",
+    note = "jobs of a scope run once, since they may change what is lent to them: submit jobs that only read, and need retries, with `Engine::job`"
 )]
 pub trait RetrySafe {}
 

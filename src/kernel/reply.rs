@@ -30,7 +30,31 @@ pub(crate) type AnyValue = Box<dyn Any + Send>;
 ///
 /// An `Err` fails the job with [`Returned`](crate::engine::JobErrorKind::Returned). A [`Typed<E>`](Typed) reaches the
 /// caller as a value. Any other `E` that implements `Display` reaches it as text, of which a worker sends the first 16
-/// KiB.
+/// KiB. An `E` without `Display` cannot be returned:
+///
+/// ```compile_fail,E0277
+/// # let engine = arenite::Engine::inline();
+/// #[derive(Debug)]
+/// struct Empty;
+///
+/// fn first(values: &[u8]) -> Result<u8, Empty> {
+///     values.first().copied().ok_or(Empty)
+/// }
+///
+/// engine.submit(first, (vec![1u8],));
+/// ```
+///
+/// A kernel runs to its end on its worker, so an `async` function is no kernel. Let the kernel block on the future, with
+/// an executor of its own:
+///
+/// ```compile_fail,E0277
+/// # let engine = arenite::Engine::inline();
+/// async fn double(x: u32) -> u32 {
+///     2 * x
+/// }
+///
+/// engine.submit(double, (1,));
+/// ```
 ///
 /// `String`s, `Bytes` and `Vec`s of scalars are copied. Together they may have 64 MiB in one value, in every engine;
 /// with more text the job fails with [`Returned`](crate::engine::JobErrorKind::Returned). Return larger data as an
@@ -39,6 +63,7 @@ pub(crate) type AnyValue = Box<dyn Any + Send>;
     message = "a kernel cannot return `{Self}`",
     label = "not something that a kernel can return",
     note = "replies: `()`, `Array<T>`, `Vec<Array<T>>`, `ArrayMut<T>`, `String`, `Bytes`, `Vec` of numbers, `Option`, tuples of up to 4, numbers, `bool`, `char`, your own `impl arenite::Scalar`, `Result` of these, and `Spawn`",
+    note = "the error `E` of a `Result<T, E>`: a type that implements `Display`, which arrives as its text, or `arenite::Typed<E>` of an `E: arenite::KernelError`, which arrives as a value; for a type with `Debug` alone: `.map_err(|error| format!(\"{{error:?}}\"))`",
     note = "for a closure that never returns, write what it would return: `|| -> () {{ std::process::abort() }}`"
 )]
 pub trait Reply: reply_sealed::Sealed {

@@ -9,14 +9,25 @@ use bytemuck::{CheckedBitPattern, NoUninit};
 /// invalid bit pattern is an error, not undefined behaviour.
 ///
 /// ```
-/// use bytemuck::{CheckedBitPattern, NoUninit};
+/// use arenite::bytemuck::{CheckedBitPattern, NoUninit, Pod, Zeroable};
 ///
-/// #[derive(Clone, Copy, NoUninit, CheckedBitPattern)]
+/// #[derive(Clone, Copy, Pod, Zeroable)]
+/// #[bytemuck(crate = "arenite::bytemuck")]
 /// #[repr(C)]
 /// struct Thresholds { low: f32, high: f32 }
 ///
+/// #[derive(Clone, Copy, NoUninit, CheckedBitPattern)]
+/// #[bytemuck(crate = "arenite::bytemuck")]
+/// #[repr(u8)]
+/// enum Edge { Soft, Hard }
+///
 /// impl arenite::Scalar for Thresholds {}
+/// impl arenite::Scalar for Edge {}
 /// ```
+///
+/// The attribute `crate` is left out by programs that depend on `bytemuck` (with the feature `derive`). A struct with
+/// fields that not all bytes fill validly, such as `bool` and enums, needs that: it derives `NoUninit` and
+/// `CheckedBitPattern`, and the second derive ignores the attribute for a struct.
 ///
 /// A list of scalars is a parameter `Vec<S>`, whose argument is copied. Pass many numbers as an array.
 ///
@@ -35,10 +46,11 @@ use bytemuck::{CheckedBitPattern, NoUninit};
     message = "`{Self}` cannot be an argument or a reply of a kernel",
     label = "not something that travels between processes",
     note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, `&Bytes`, numbers, `bool`, `char`, `[S; N]`, `Vec` of these",
-    note = "replies: `()`, `Array<T>`, `Vec<Array<T>>`, `Vec` of numbers, `ArrayMut<T>`, `String`, `Bytes`, `Option`, tuples of up to 4, numbers, and `Result` of these",
+    note = "replies: `()`, `Array<T>`, `Vec<Array<T>>`, `Vec` of numbers, `ArrayMut<T>`, `String`, `Bytes`, `Option`, tuples of up to 4, numbers, and `Result` of these, with an error that implements `Display`, or in `arenite::Typed`",
+    note = "an `async` function returns a future, which cannot leave its process: let a plain function block on it, with an executor of its own, and `.await` the job in the program",
     note = "a closure that never returns says what it would return: `|| -> () {{ std::process::abort() }}`",
     note = "instead of other types: `&str` for a `String` or a `Path`; `&[T]` for a `Vec<T>` (pass the `Vec`, or an array, which is not copied); a number (`as_secs_f64()`) for a `Duration`; a number that stands for none, or an empty array, for an `Option`; `&Bytes` with their encoded form for maps and types of serde; elements `u8` for `bool`",
-    note = "for a plain `#[repr(C)]` type of your own: derive `bytemuck::NoUninit` and `bytemuck::CheckedBitPattern`, then implement `arenite::Scalar`, which has no methods"
+    note = "for a plain `#[repr(C)]` type of your own: derive `Pod` and `Zeroable`, or `NoUninit` and `CheckedBitPattern`, of `arenite::bytemuck`, then implement `arenite::Scalar`, which has no methods"
 )]
 pub trait Scalar: NoUninit + CheckedBitPattern + Send + Sync + 'static {}
 
