@@ -152,6 +152,27 @@ class Store(MutableMapping[str, Any]):
             numpy.copyto(draft.array, array)
         return draft.publish(name, replace=replace)
 
+    def wait(self, name: str, timeout: float | None = None) -> dict[str, Any]:
+        """Wait until an object has this name, for `timeout` seconds at most. Return its entry in `objects`.
+
+        The server answers when the object is published: nothing is polled. Raise `NoObject` if the time is over, and
+        `NotRunning` if the server ends meanwhile. Other threads can use the store while one waits.
+        """
+        with contextlib.closing(self._dial()) as connection:
+            if timeout is None:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, bytes(16))
+            else:
+                connection.settimeout(max(timeout, 0.001))
+            try:
+                with contextlib.suppress(BrokenPipeError):
+                    connection.send(json.dumps({"op": "wait", "name": name}).encode(), socket.MSG_NOSIGNAL)
+                data, _, _ = memory_files.receive(connection, _MOST_FILES)
+            except TimeoutError:
+                raise NoObject(f"no object {name} appeared in the store {self.name} within {timeout} s") from None
+            except ConnectionError:
+                data = b""
+        return self._read(data)
+
     def draft(self, shape: SupportsIndex | Iterable[SupportsIndex], dtype: Any = "<f8") -> Draft:
         """Begin an array in memory that only this process can access until it is published. Fill `draft.array`."""
         import numpy
@@ -236,11 +257,16 @@ class Store(MutableMapping[str, Any]):
                 raise
             if not data:
                 self._disconnect()
-                raise NotRunning(_not_running(self.name))
-        answer = json.loads(data)
+        return self._read(data), files[0] if files else None
+
+    def _read(self, data: bytes) -> dict[str, Any]:
+        """Returns an answer; raises its error. An empty packet: the server has ended."""
+        if not data:
+            raise NotRunning(_not_running(self.name))
+        answer: dict[str, Any] = json.loads(data)
         if "error" in answer:
             raise _failure(answer)
-        return answer, files[0] if files else None
+        return answer
 
     def _release(self, id: int, connection: socket.socket | None) -> None:
         """Ends a lease after its mapping is gone."""
@@ -264,15 +290,17 @@ class Store(MutableMapping[str, Any]):
             self._ended.popleft()
 
     def _connection(self) -> socket.socket:
-        if self._socket is not None:
-            return self._socket
+        if self._socket is None:
+            self._socket = self._dial()
+        return self._socket
+
+    def _dial(self) -> socket.socket:
         try:
-            self._socket = memory_files.dial(memory_files.socket_path(self.name))
+            return memory_files.dial(memory_files.socket_path(self.name))
         except (FileNotFoundError, ConnectionRefusedError):
             raise NotRunning(_not_running(self.name)) from None
         except memory_files.OtherUser as error:
             raise StoreError(str(error)) from None
-        return self._socket
 
     def _disconnect(self) -> None:
         if self._socket is not None:

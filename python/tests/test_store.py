@@ -45,6 +45,44 @@ def store(name: str, server: subprocess.Popen[bytes]) -> Iterator[Store]:
     store.close()
 
 
+def _await_clients(store: Store, count: int) -> None:
+    end = time.monotonic() + 60
+    while store.info()["clients"] != count:
+        assert time.monotonic() < end, f"{store.info()['clients']} clients, not {count}"
+
+
+def test_waiting_for_a_name(store: Store) -> None:
+    found: list[Any] = []
+    waiting = threading.Thread(target=lambda: found.append(store.wait("later")))
+    waiting.start()
+    _await_clients(store, 2)
+    store["other"] = b"other"
+    entry = store.put("later", b"later")
+    waiting.join(60)
+    assert found == [entry] and store.wait("later", 60) == entry
+    with pytest.raises(NoObject, match="never appeared"):
+        store.wait("never", 0.01)
+    with pytest.raises(StoreError):
+        store.wait("\n")
+
+
+def test_waiting_ends_with_the_server(store: Store, server: subprocess.Popen[bytes]) -> None:
+    failures: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            store.wait("never")
+        except NotRunning as error:
+            failures.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    _await_clients(store, 2)
+    server.kill()
+    waiting.join(60)
+    assert "arenite serve" in str(failures[0])
+
+
 @pytest.mark.parametrize("dtype", ["?", "i1", "u2", "i4", "u8", "f2", "f4", "f8", "c8", "c16", ">f4"])
 @pytest.mark.parametrize("shape", [(), (0, 3), (5,), (300, 7, 20)])
 def test_arrays_come_back_as_they_were_put(store: Store, dtype: str, shape: tuple[int, ...]) -> None:

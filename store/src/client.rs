@@ -227,6 +227,55 @@ impl Store {
         self.publish(name, kind, replace, file.as_fd())
     }
 
+    /// Waits until an object has this name, at most for `timeout`, without asking again and again: the server answers
+    /// when the object is published. Returns at once if there is one. Other threads can use the store meanwhile, because
+    /// the wait has a connection of its own.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use arenite::Array;
+    /// use arenite_store::{StoreErrorKind, connect};
+    ///
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doctests/own_sockets.rs"))(false);
+    /// let store = connect("main")?;
+    /// let maker = std::thread::spawn(|| connect("main")?.put("later", &Array::from_slice(&[1_u8])));
+    /// store.wait("later", Duration::from_secs(60))?;
+    /// assert_eq!(store.get::<u8>("later")?[..], [1]);
+    ///
+    /// let error = store.wait("never", Duration::from_millis(10)).unwrap_err();
+    /// assert_eq!(error.kind(), StoreErrorKind::NoObject);
+    /// # maker.join().expect("no panic")?;
+    /// # Ok::<(), arenite_store::StoreError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::NoObject`] if the time is over; [`StoreErrorKind::NotRunning`] if the server ends meanwhile.
+    pub fn wait(&self, name: &str, timeout: Duration) -> Result<Object, StoreError> {
+        // Linux refuses limits beyond its clock. This one is above a century.
+        let limit = timeout.min(Duration::from_secs(u32::MAX.into()));
+        let socket = open(self.name(), limit, StoreError::from)?;
+        let connection = Store(Arc::new(Connection {
+            name: self.name().to_owned(),
+            socket: Mutex::new(Some(socket)),
+            ended: Mutex::default(),
+        }));
+        let request = Request::Wait {
+            name: name.to_owned(),
+        };
+        let late = || {
+            StoreError::new(
+                StoreErrorKind::NoObject,
+                format!(
+                    "no object {name} appeared in the store {} within {timeout:?}",
+                    self.name()
+                ),
+            )
+        };
+        Ok(connection.exchange(&request, None, late)?.0)
+    }
+
     /// Removes the name. Programs that have mapped the object can still use it.
     ///
     /// # Errors
@@ -318,7 +367,7 @@ impl Store {
             kind,
             replace,
         };
-        Ok(self.exchange(&request, Some(file))?.0)
+        Ok(self.exchange(&request, Some(file), || self.late())?.0)
     }
 
     /// Returns the store's capacity if an object of `len` bytes can fit into the empty store. Only the server knows
@@ -340,7 +389,7 @@ impl Store {
         let request = Request::Get {
             name: name.to_owned(),
         };
-        let (object, file): (Object, _) = self.exchange(&request, None)?;
+        let (object, file): (Object, _) = self.exchange(&request, None, || self.late())?;
         let lease = Lease {
             connection: Arc::clone(&self.0),
             id: object.id,
@@ -370,27 +419,34 @@ impl Store {
     }
 
     fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, StoreError> {
-        Ok(self.exchange(request, None)?.0)
+        Ok(self.exchange(request, None, || self.late())?.0)
     }
 
-    /// Sends a request. Returns its answer and the descriptor that came with the answer.
+    /// The error for an answer that does not arrive.
+    fn late(&self) -> StoreError {
+        StoreError::new(
+            StoreErrorKind::Protocol,
+            format!(
+                "the server of the store {} has not answered for {PATIENCE:?}; is it stopped?",
+                self.name()
+            ),
+        )
+    }
+
+    /// Sends a request. Returns its answer and the descriptor that came with the answer. `late`: the error if no answer
+    /// arrives within the time limit of the socket.
     fn exchange<T: DeserializeOwned>(
         &self,
         request: &Request,
         file: Option<BorrowedFd<'_>>,
+        late: impl Fn() -> StoreError,
     ) -> Result<(T, Option<OwnedFd>), StoreError> {
         let text = serde_json::to_vec(request)
             .map_err(|error| StoreError::new(StoreErrorKind::Protocol, error.to_string()))?;
         let mut bytes = vec![0; MAX_PACKET];
         let lost = |error: crate::sys::Error| match error.errno() {
             Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => not_running(self.name()),
-            Errno::AGAIN => StoreError::new(
-                StoreErrorKind::Protocol,
-                format!(
-                    "the server of the store {} has not answered for {PATIENCE:?}; is it stopped?",
-                    self.name()
-                ),
-            ),
+            Errno::AGAIN => late(),
             _ => error.into(),
         };
         let mut guard = self.0.socket.lock().unwrap_or_else(PoisonError::into_inner);

@@ -27,6 +27,9 @@ pub(super) enum Request {
     },
     /// Asks for the object of this name. Answer: [`Object`], with a sealed memory file; a lease begins.
     Get { name: String },
+    /// Asks for an answer once there is an object of this name. Answer: [`Object`], without a file and a lease. A client
+    /// uses a connection of its own for this, and closes it when it has waited for long enough.
+    Wait { name: String },
     /// Ends a lease on the object with this number. No answer.
     Release { id: u64 },
     /// Asks for a page of objects in the order of their names. Answer: [`Page<Object>`].

@@ -266,7 +266,7 @@ fn no_object(name: &str) -> Failure {
     )
 }
 
-fn check_name(name: &str) -> Result<(), Failure> {
+pub(super) fn check_name(name: &str) -> Result<(), Failure> {
     let problem = if name.is_empty() {
         "it is empty"
     } else if name.len() > MAX_NAME {

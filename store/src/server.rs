@@ -5,6 +5,7 @@
 //! the client's leases. The server does not interpret or map the bytes of an object.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use super::kind::Kind;
 use super::message::{
     Answer, Client, Failure, FailureCode, MAX_PACKET, Object, PROTOCOL, Page, Request, StoreInfo,
 };
-use super::objects::{Maker, Objects, page};
+use super::objects::{Maker, Objects, check_name, page};
 use super::place::{Claim, now, program_of};
 use super::sealed::{self, FileProblem};
 use super::upgrade::{self, Keeper};
@@ -106,6 +107,8 @@ struct Connection {
     program: String,
     /// The number of leases, by the number of the object.
     leases: HashMap<u64, u64>,
+    /// The name that the client waits for.
+    awaited: Option<String>,
 }
 
 /// The state of a running server.
@@ -115,6 +118,8 @@ struct Serving {
     started: f64,
     objects: Objects<Content>,
     connections: HashMap<u64, Connection>,
+    /// The connections that wait, by the name that they wait for.
+    waiting: HashMap<String, Vec<u64>>,
     last_client: u64,
     acceptor: Acceptor,
     /// Closes descriptors on a thread of its own: closing a file that a client has sent may block for as long as the
@@ -203,6 +208,7 @@ impl Server {
             started: now(),
             objects: Objects::new(self.capacity),
             connections: HashMap::new(),
+            waiting: HashMap::new(),
             last_client: FIRST_CLIENT - 1,
             acceptor: Acceptor::new(),
             closer: Closer::start()?,
@@ -283,6 +289,7 @@ impl Serving {
             pid: peer.pid,
             program: program_of(peer.pid),
             leases: HashMap::new(),
+            awaited: None,
         };
         self.connections.insert(id, connection);
     }
@@ -319,6 +326,12 @@ impl Serving {
         };
         if let Ok(Request::Release { id: object }) = request {
             return self.release(id, object);
+        }
+        if let Ok(Request::Wait { name }) = &request
+            && check_name(name).is_ok()
+            && self.objects.get(name).is_err()
+        {
+            return self.wait_for(id, name);
         }
         let mut leased = None;
         let files = packet.fds;
@@ -362,8 +375,13 @@ impl Serving {
                 kind,
                 replace,
             } => {
-                let object = self.put(client, &name, kind, replace, files)?;
-                plain(done(object))
+                let answer = done(self.put(client, &name, kind, replace, files)?);
+                self.answer_waiting(&name, &answer);
+                plain(answer)
+            }
+            Request::Wait { name } => {
+                check_name(&name)?;
+                plain(done(self.objects.get(&name)?.0))
             }
             Request::Get { name } => {
                 let (object, content) = self.objects.get(&name)?;
@@ -384,6 +402,45 @@ impl Serving {
             }
             // A release has no answer and was handled above.
             Request::Release { .. } => plain(Vec::new()),
+        }
+    }
+
+    /// Answers the client once there is an object of this name.
+    fn wait_for(&mut self, client: u64, name: &str) {
+        self.end_wait(client);
+        if let Some(connection) = self.connections.get_mut(&client) {
+            connection.awaited = Some(name.to_owned());
+            self.waiting
+                .entry(name.to_owned())
+                .or_default()
+                .push(client);
+        }
+    }
+
+    /// Sends `answer` to the clients that wait for this name.
+    fn answer_waiting(&mut self, name: &str, answer: &[u8]) {
+        for client in self.waiting.remove(name).unwrap_or_default() {
+            let Some(connection) = self.connections.get_mut(&client) else {
+                continue;
+            };
+            connection.awaited = None;
+            if connection.socket.send(answer, &[]).is_err() {
+                self.disconnect(client);
+            }
+        }
+    }
+
+    /// Forgets what the client waits for.
+    fn end_wait(&mut self, client: u64) {
+        let connection = self.connections.get_mut(&client);
+        let Some(name) = connection.and_then(|connection| connection.awaited.take()) else {
+            return;
+        };
+        if let Entry::Occupied(mut waiting) = self.waiting.entry(name) {
+            waiting.get_mut().retain(|&other| other != client);
+            if waiting.get().is_empty() {
+                waiting.remove();
+            }
         }
     }
 
@@ -509,6 +566,7 @@ impl Serving {
     }
 
     fn disconnect(&mut self, client: u64) {
+        self.end_wait(client);
         if let Some(connection) = self.connections.remove(&client) {
             for (&object, &count) in &connection.leases {
                 self.objects.release(object, count);

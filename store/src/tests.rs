@@ -218,6 +218,78 @@ fn a_full_store_says_how_full() {
     store.put("b", &array).unwrap();
 }
 
+/// Waits until `count` programs are connected.
+fn await_clients(store: &Store, count: u64) {
+    let begun = std::time::Instant::now();
+    while info(store).clients != count {
+        let clients = info(store).clients;
+        assert!(
+            begun.elapsed().as_secs() < 60,
+            "{clients} clients, not {count}"
+        );
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn waiting_for_a_name_ends_when_it_exists() {
+    let long = Duration::from_secs(600);
+    let server = Running::new(|server| server);
+    let store = server.connect();
+    let array = Array::from_slice(&[1_u8]);
+    let there = store.put("there", &array).unwrap();
+    assert_eq!(store.wait("there", long).unwrap(), there);
+    std::thread::scope(|scope| {
+        let wait = |name: &'static str| {
+            let store = store.clone();
+            scope.spawn(move || store.wait(name, Duration::MAX))
+        };
+        let waits = ["a", "b", "a"].map(wait);
+        await_clients(&store, 4);
+        // The connection of the store is free meanwhile, and other names end no wait.
+        store.put("c", &array).unwrap();
+        let b = store.put("b", &array).unwrap();
+        let [first, of_b, second] = waits;
+        assert_eq!(of_b.join().unwrap().unwrap(), b);
+        assert!(!first.is_finished() && !second.is_finished());
+        let a = store.put("a", &array).unwrap();
+        for wait in [first, second] {
+            assert_eq!(wait.join().unwrap().unwrap(), a);
+        }
+    });
+    // A wait that is given up leaves nothing in the server, and no lease.
+    let error = store.wait("never", Duration::from_millis(1)).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::NoObject);
+    assert!(error.to_string().contains("never"), "{error}");
+    await_clients(&store, 1);
+    store.put("never", &array).unwrap();
+    assert!(
+        store
+            .objects()
+            .unwrap()
+            .iter()
+            .all(|object| object.leases == 0)
+    );
+    let error = store.wait("\n", long).unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::BadObject);
+}
+
+#[test]
+fn waiting_for_a_name_ends_with_the_server() {
+    let server = Running::new(|server| server);
+    let store = server.connect();
+    let waiting = {
+        let store = store.clone();
+        std::thread::spawn(move || store.wait("never", Duration::MAX))
+    };
+    await_clients(&store, 2);
+    store.stop().unwrap();
+    let error = waiting.join().unwrap().unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::NotRunning);
+    assert!(error.to_string().contains("arenite serve"), "{error}");
+    server.ended();
+}
+
 #[test]
 fn lists_of_any_length_are_whole() {
     let running = Running::new(|server| server);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arenite::array::npy;
 use arenite_store::{Kind, Object};
@@ -15,7 +15,7 @@ use super::{Failure, StoreName, print, print_json, width};
 use crate::batch::stop::Stop;
 use crate::folder::Folder;
 use crate::resize::output::{NotPut, Writer};
-use crate::text::show_path;
+use crate::text::{duration, show_path};
 
 /// Put a file into a store as a named object
 ///
@@ -117,6 +117,10 @@ pub(crate) struct GetArgs {
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     out: PathBuf,
 
+    /// Wait until the object exists, for this long at most, such as 10s
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    wait: Option<Duration>,
+
     #[command(flatten)]
     store: StoreName,
 
@@ -133,7 +137,11 @@ pub(super) fn get(args: &GetArgs) -> Result<(), Failure> {
             code: crate::text::USAGE,
         });
     }
-    let (object, bytes) = args.store.connect()?.get_bytes(&args.object)?;
+    let store = args.store.connect()?;
+    if let Some(limit) = args.wait {
+        store.wait(&args.object, limit)?;
+    }
+    let (object, bytes) = store.get_bytes(&args.object)?;
     let header = object.kind.npy_header().unwrap_or_default();
     if to_stdout {
         print(&header)?;
