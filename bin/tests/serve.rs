@@ -253,6 +253,20 @@ fn names_are_taken_until_they_are_replaced() {
 }
 
 #[test]
+fn get_waits_for_an_object() {
+    let world = World::new();
+    let _serving = world.serve("");
+    fs::write(world.path("one"), b"1").unwrap();
+    std::thread::scope(|scope| {
+        let got = scope.spawn(|| world.run("get later --wait 10m"));
+        world.run("put later one");
+        assert_eq!(got.join().unwrap(), "1");
+    });
+    let error = world.fails(1, "get never --wait 10ms");
+    assert!(error.contains("\"never\" appeared"), "{error}");
+}
+
+#[test]
 fn a_replacement_is_whole_or_refused() {
     let world = World::new();
     let _serving = world.serve("--capacity 10MB");

@@ -17,7 +17,7 @@ use super::format::Format;
 /// use arenite_image::{ImageError, ResizeSpec, resize_to_pixels};
 ///
 /// fn thumbnail(file: &[u8]) -> Result<Array<u8>, Typed<ImageError>> {
-///     let spec = ResizeSpec::new("32x32".parse()?);
+///     let spec = ResizeSpec::new("32x32".parse().expect("a size"));
 ///     // The array is in the arena, which may be full: `?` takes that error, too.
 ///     Ok(resize_to_pixels(file, &spec)?.to_array()?)
 /// }

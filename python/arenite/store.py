@@ -168,7 +168,8 @@ class Store(MutableMapping[str, Any]):
                     connection.send(json.dumps({"op": "wait", "name": name}).encode(), socket.MSG_NOSIGNAL)
                 data, _, _ = memory_files.receive(connection, _MOST_FILES)
             except TimeoutError:
-                raise NoObject(f"no object {name} appeared in the store {self.name} within {timeout} s") from None
+                message = f'no object "{name}" appeared in the store {self.name} within {timeout} s'
+                raise NoObject(message) from None
             except ConnectionError:
                 data = b""
         return self._read(data)

@@ -60,7 +60,7 @@ def test_waiting_for_a_name(store: Store) -> None:
     entry = store.put("later", b"later")
     waiting.join(60)
     assert found == [entry] and store.wait("later", 60) == entry
-    with pytest.raises(NoObject, match="never appeared"):
+    with pytest.raises(NoObject, match='"never" appeared'):
         store.wait("never", 0.01)
     with pytest.raises(StoreError):
         store.wait("\n")

@@ -268,7 +268,7 @@ impl Store {
             StoreError::new(
                 StoreErrorKind::NoObject,
                 format!(
-                    "no object {name} appeared in the store {} within {timeout:?}",
+                    "no object {name:?} appeared in the store {} within {timeout:?}",
                     self.name()
                 ),
             )

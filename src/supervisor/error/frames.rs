@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use crate::sys::code_maps::CodeMap;
 use crate::sys::crash::NotedCrash;
 use crate::sys::symbols::{self, Budget, Symbol};
 use crate::trace::escape::escape_text;
@@ -179,11 +180,14 @@ fn name(noted: &NotedCrash) -> (Vec<CrashFrame>, u64) {
     let places: Vec<_> = places.collect();
     let budget = Budget::new();
     let mut symbols: Vec<Arc<[Symbol]>> = vec![Arc::default(); places.len()];
-    for map in &noted.files {
-        // Reads each file once.
+    for (number, map) in noted.files.iter().enumerate() {
+        let is_same = |other: &CodeMap| other.path == map.path;
+        if noted.files[..number].iter().any(is_same) {
+            continue;
+        }
         let of_file = |at: &usize| {
             let code = places[*at].1.as_ref();
-            code.is_some_and(|(path, _)| *path == map.path) && symbols[*at].is_empty()
+            code.is_some_and(|(path, _)| *path == map.path)
         };
         let indices: Vec<usize> = (0..places.len()).filter(of_file).collect();
         let offsets = indices
@@ -224,7 +228,6 @@ fn name(noted: &NotedCrash) -> (Vec<CrashFrame>, u64) {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::sys::code_maps::CodeMap;
 
     fn noted(frames: Vec<u64>, files: Vec<CodeMap>) -> NotedCrash {
         NotedCrash {
