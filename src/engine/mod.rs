@@ -58,6 +58,7 @@ pub use par::{Par, ParMut};
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
 pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
+pub use seeds::Series;
 pub use shard::shard;
 pub use spawn::{Call, Spawn, SpawnInput, SpawnInputs, call};
 pub use submitting::Submitting;
@@ -272,6 +273,26 @@ impl Engine {
     /// ```
     pub fn seed(&self) -> u64 {
         self.seeds.run()
+    }
+
+    /// Begins a series: jobs that draw [random numbers](crate::rng) by their index in it, however they are divided and
+    /// sent, as the jobs of [`map`](Engine::map) do. [`JobBuilder::in_series`] submits one of them;
+    /// [`for_each_element`](crate::for_each_element) runs several as one job.
+    ///
+    /// ```
+    /// use arenite::Engine;
+    /// use rand::Rng;
+    ///
+    /// let draw = || arenite::rng().next_u64();
+    /// let (engine, again) = (Engine::builder().seed(7).inline(), Engine::builder().seed(7).inline());
+    /// let mapped: Result<Vec<u64>, _> = engine.map(draw, [(), ()]).collect();
+    /// let series = again.series();
+    /// let second = again.job(draw, ()).in_series(&series, 1).submit().wait()?;
+    /// assert_eq!(mapped?[1], second);
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    pub fn series(&self) -> Series {
+        self.seeds.series()
     }
 
     /// Returns statistics of the arena, each worker and each kernel. [`progress`](Engine::progress) counts jobs.

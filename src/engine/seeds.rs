@@ -28,9 +28,9 @@ pub(crate) struct InlineJob {
     _inside: Inside,
 }
 
-/// The jobs of one call, identified by their index in the call.
+/// The jobs of one call, identified by their index in the call: see [`Engine::series`](super::Engine::series).
 #[derive(Clone, Debug)]
-pub(crate) struct Series {
+pub struct Series {
     run: u64,
     number: u64,
     /// Records the jobs of an inline engine. Refers to nothing if the engine has workers.
@@ -86,8 +86,9 @@ impl Seeds {
 }
 
 impl Series {
-    /// Returns the number of this series.
-    pub(crate) fn number(&self) -> u64 {
+    /// Returns the number of this series among those of its engine, which [`for_each_element`](crate::for_each_element)
+    /// takes.
+    pub fn number(&self) -> u64 {
         self.number
     }
 

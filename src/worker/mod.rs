@@ -29,8 +29,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use lane::{begin_timed, cancelled};
-pub(crate) use rng::{InlineJobGuard, enter_inline_job, for_each_element, inline_job_seeds};
-pub use rng::{JobRng, rng};
+pub(crate) use rng::{InlineJobGuard, enter_inline_job, inline_job_seeds};
+pub use rng::{JobRng, for_each_element, rng};
 pub use scratch::{Scratch, scratch, scratch_for};
 pub(crate) use start::Mark;
 pub use template::Template;

@@ -16,6 +16,7 @@ tests![
     a_random_seed_can_be_reused,
     every_attempt_draws_the_same_numbers,
     maps_and_scopes_do_not_change_the_numbers_of_other_jobs,
+    jobs_of_a_series_draw_what_those_of_a_map_draw,
     threads_of_a_kernel_draw_from_a_passed_generator,
     each_lane_has_its_own_scratch_values,
     scratch_values_change_no_random_number,
@@ -120,6 +121,37 @@ fn each_job_and_each_generator_has_its_own_numbers() {
     let distinct: HashSet<u64> = numbers.iter().flatten().copied().collect();
     // The reduction returns one number and a zero.
     assert_eq!(distinct.len(), numbers.len() * 2);
+}
+
+/// The numbers of the second of two elements of a series.
+fn draw_second(series: u64, first: u64) -> [u64; 2] {
+    let mut drawn = [0; 2];
+    arenite::for_each_element(series, |at| {
+        for index in first..first + 2 {
+            at.set(index);
+            drawn = draw();
+        }
+    });
+    drawn
+}
+
+fn jobs_of_a_series_draw_what_those_of_a_map_draw() {
+    let mapped: Result<Vec<_>, _> = inline(3).map(draw, (0..20).map(|_| ())).collect();
+    let mapped = mapped.unwrap();
+    let lab = seeded(2, 3);
+    let series = lab.series();
+    for (index, expected) in mapped.iter().enumerate().rev() {
+        let job = lab.job(draw, ()).in_series(&series, index as u64);
+        assert_eq!(job.retries(1).submit().wait().unwrap(), *expected);
+        if let Some(first) = index.checked_sub(1) {
+            let job = lab.submit(draw_second, (series.number(), first as u64));
+            assert_eq!(job.wait().unwrap(), *expected);
+        }
+    }
+    // The jobs in the series had no numbers of their own.
+    let plain = inline(3);
+    let last = (0..20).map(|_| plain.submit(draw, ()).wait().unwrap());
+    assert_eq!(lab.submit(draw, ()).wait().unwrap(), last.last().unwrap());
 }
 
 fn a_random_seed_can_be_reused() {

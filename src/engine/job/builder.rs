@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use super::inline::run_program;
 use super::{Job, option_setters, replace};
 use crate::engine::submitting::PendingCall;
-use crate::engine::{DeadLetter, Engine, JobFailure};
+use crate::engine::{DeadLetter, Engine, JobFailure, Series};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
     Accepts, Arg, Args, CallWriter, Chain, Kernel, KernelInfo, Program, Reply, RetrySafe,
@@ -253,6 +253,12 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     option_setters!(@about_retries);
     option_setters!(@one_by_one for_this_thread);
     option_setters!(@name);
+
+    /// Makes the job draw the [random numbers](crate::rng) of this index of a series, instead of those of its number
+    /// among the submitted jobs. See [`Engine::series`].
+    pub fn in_series(self, series: &Series, index: u64) -> Self {
+        self.seed(series.seed(index))
+    }
 
     /// Sets the seed of the job's random numbers.
     pub(in crate::engine) fn seed(mut self, seed: u64) -> Self {
