@@ -2,20 +2,24 @@
 
 from collections.abc import Callable, Iterator
 from os import PathLike
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from typing_extensions import Buffer as BufferProtocol
+
+T = TypeVar("T")
 
 __all__ = [
     "Actor",
     "Buffer",
     "Closing",
     "Engine",
+    "Inline",
     "Journal",
     "Limiter",
     "Options",
     "Packet",
     "PrivateBuffer",
+    "Series",
     "Snapshot",
     "Stock",
     "Task",
@@ -23,16 +27,20 @@ __all__ = [
     "Watch",
     "__version__",
     "after_fork",
+    "after_fork_in_task",
     "begin_timed",
+    "call_each",
     "escape",
     "install",
     "is_cancelled",
+    "is_forked",
     "is_worker",
     "join_all",
     "load_plain",
     "map_file",
     "next_events",
     "numpy_memory",
+    "random_bits",
     "report",
     "run_packet",
     "run_worker",
@@ -42,9 +50,12 @@ __all__ = [
 __version__: str
 
 def after_fork() -> None: ...
+def after_fork_in_task() -> None: ...
 def begin_timed() -> None: ...
+def call_each(function: Callable[..., Any], items: Iterator[Any], is_star: bool, values: list[Any]) -> None: ...
 def escape(text: str) -> str: ...
 def is_cancelled() -> bool: ...
+def is_forked() -> bool: ...
 def is_worker() -> bool: ...
 def join_all() -> None: ...
 def load_plain(
@@ -57,6 +68,7 @@ def install(on: bool = True) -> None: ...
 def map_file(fd: int) -> Buffer: ...
 def next_events(timeout: float) -> tuple[list[int], list[tuple[int, str, int, str]]]: ...
 def numpy_memory() -> tuple[int, int]: ...
+def random_bits() -> int: ...
 def report(token: int) -> None: ...
 def run_packet(
     function: Callable[..., Any],
@@ -252,7 +264,9 @@ class Engine:
         kind: int,
         buffers: list[Buffer] | None = None,
         options: Options | None = None,
+        element: tuple[Series, int] | None = None,
     ) -> Task: ...
+    def series(self) -> Series: ...
     def actor(
         self, function: bytes, arguments: bytes, kind: int, buffers: list[Buffer] | None = None
     ) -> Actor: ...
@@ -269,6 +283,21 @@ class Engine:
     def trim(self) -> int: ...
     def flush_logs(self) -> None: ...
     def close(self, grace: float | None = None) -> Closing | None: ...
+
+@final
+class Series: ...
+
+@final
+class Inline:
+    def __new__(cls, seed: int | None = None) -> Inline: ...
+    def series(self) -> Series: ...
+    def call(
+        self,
+        function: Callable[..., T],
+        arguments: tuple[Any, ...],
+        named: dict[str, Any] | None = None,
+        element: tuple[Series, int] | None = None,
+    ) -> T: ...
 
 @final
 class TaskArena:

@@ -111,6 +111,7 @@ impl Actor {
             function: method,
             arguments,
             kind,
+            element: None,
             buffers: buffers.unwrap_or_default(),
         };
         // Submits without the lock: other threads run Python meanwhile, and may stop the actor.

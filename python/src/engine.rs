@@ -1,5 +1,6 @@
 //! The engine of an executor: [`Engine`].
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use arenite::engine::WorkerProgram;
 use arenite::{ArenaFull, BuildError, Sandbox, Trace, raw};
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::actor::{Actor, State, start_actor};
 use crate::buffer::{Buffer, FILE, Memory};
@@ -39,6 +40,8 @@ pub struct Sent<'a, 'py> {
     pub function: &'a [u8],
     pub arguments: &'a [u8],
     pub kind: u16,
+    /// The number of the series to which the calls belong, and the index of the first call.
+    pub element: Option<(u64, u64)>,
     pub buffers: Vec<PyRef<'py, Buffer>>,
 }
 
@@ -182,6 +185,7 @@ impl Shared {
     fn pack(sent: &Sent<'_, '_>, long: Option<arenite::Array<u8>>) -> Packed {
         let mut head = Head {
             kind: sent.kind,
+            element: sent.element,
             function: sent.function,
             arguments: sent.arguments,
         };
@@ -400,8 +404,10 @@ impl Engine {
     }
 
     /// Submits a task: `function` and `arguments` are pickles; `buffers` is the memory that `arguments` refers to, in
-    /// the order of the references. `kind`: see `arenite._core.pickling`.
-    #[pyo3(signature = (function, arguments, kind, buffers=None, options=None))]
+    /// the order of the references. `kind`: see `arenite._core.pickling`. `element`: the series to which the calls of
+    /// the task belong, and the index of the first call; without it, a task draws random numbers by its own number.
+    #[pyo3(signature = (function, arguments, kind, buffers=None, options=None, element=None))]
+    #[allow(clippy::too_many_arguments, reason = "arguments of Python")]
     fn submit(
         &self,
         py: Python<'_>,
@@ -410,12 +416,14 @@ impl Engine {
         kind: u16,
         buffers: Option<Vec<PyRef<'_, Buffer>>>,
         options: Option<&Options>,
+        element: Option<(PyRef<'_, Series>, u64)>,
     ) -> PyResult<Task> {
         self.check_process()?;
         let sent = Sent {
             function,
             arguments,
             kind,
+            element: element.as_ref().map(|(series, first)| (series.0.number(), *first)),
             buffers: buffers.unwrap_or_default(),
         };
         if options.is_some_and(|options| options.retries > 0)
@@ -426,12 +434,21 @@ impl Engine {
             ));
         }
         self.shared.send(py, &sent, |engine, call| {
-            let job = engine.job(run_task, call);
+            let mut job = engine.job(run_task, call);
+            if let Some((series, first)) = &element {
+                job = job.in_series(&series.0, *first);
+            }
             match options {
                 Some(options) => job.options(&options.job).submit(),
                 None => job.submit(),
             }
         })
+    }
+
+    /// Begins a series of calls, which draw random numbers by their index.
+    fn series(&self) -> PyResult<Series> {
+        self.check_process()?;
+        Ok(self.shared.with(|engine| Ok(Series(engine.series())))?)
     }
 
     /// Starts an actor: `function` creates its object. The other parameters are as for `submit`.
@@ -449,6 +466,7 @@ impl Engine {
             function,
             arguments,
             kind,
+            element: None,
             buffers: buffers.unwrap_or_default(),
         };
         let handle = self.shared.start(py, &sent)?;
@@ -681,6 +699,84 @@ impl Drop for Engine {
             // by executors of the standard library.
             let _ = close(engine, Arc::clone(&self.shared));
         }
+    }
+}
+
+/// Calls that draw random numbers by their index.
+#[pyclass(frozen, module = "arenite._arenite")]
+pub struct Series(arenite::engine::Series);
+
+/// Runs calls in this process, each as a job: it draws the random numbers that it would draw in a worker.
+#[pyclass(frozen, module = "arenite._arenite")]
+pub struct Inline {
+    engine: arenite::Engine,
+}
+
+/// A call in this process, with room for its outcome.
+struct Call {
+    function: Py<PyAny>,
+    arguments: Py<PyTuple>,
+    named: Option<Py<PyDict>>,
+    outcome: Option<PyResult<Py<PyAny>>>,
+}
+
+thread_local! {
+    /// The call that the next job of `Inline` on this thread runs.
+    static CALL: Cell<Option<Call>> = const { Cell::new(None) };
+}
+
+/// Runs the call of this thread.
+fn run_inline() {
+    let Some(mut call) = CALL.take() else { return };
+    call.outcome = Some(Python::attach(|py| {
+        let named = call.named.as_ref().map(|named| named.bind(py));
+        call.function.call(py, call.arguments.bind(py), named)
+    }));
+    CALL.set(Some(call));
+}
+
+#[pymethods]
+impl Inline {
+    #[new]
+    #[pyo3(signature = (seed=None))]
+    fn new(seed: Option<u64>) -> Self {
+        let mut builder = arenite::Engine::builder();
+        if let Some(seed) = seed {
+            builder = builder.seed(seed);
+        }
+        Self {
+            engine: builder.inline(),
+        }
+    }
+
+    /// See `Engine.series`.
+    fn series(&self) -> Series {
+        Series(self.engine.series())
+    }
+
+    /// Calls a function. `element`: see `Engine.submit`.
+    #[pyo3(signature = (function, arguments, named=None, element=None))]
+    fn call(
+        &self,
+        function: Py<PyAny>,
+        arguments: Py<PyTuple>,
+        named: Option<Py<PyDict>>,
+        element: Option<(PyRef<'_, Series>, u64)>,
+    ) -> PyResult<Py<PyAny>> {
+        CALL.set(Some(Call {
+            function,
+            arguments,
+            named,
+            outcome: None,
+        }));
+        let mut job = self.engine.job(run_inline, ());
+        if let Some((series, index)) = &element {
+            job = job.in_series(&series.0, *index);
+        }
+        let ran = job.submit().wait();
+        CALL.take()
+            .and_then(|call| call.outcome)
+            .unwrap_or_else(|| Err(PyRuntimeError::new_err(format!("the call did not run: {ran:?}"))))
     }
 }
 

@@ -39,7 +39,7 @@ mod _arenite {
     #[pymodule_export]
     use crate::buffer::{Buffer, PrivateBuffer, map_file};
     #[pymodule_export]
-    use crate::engine::{Closing, Engine, join_all};
+    use crate::engine::{Closing, Engine, Inline, Series, join_all};
     #[pymodule_export]
     use crate::events::next_events;
     #[pymodule_export]
@@ -53,13 +53,15 @@ mod _arenite {
     #[pymodule_export]
     use crate::plain::load_plain;
     #[pymodule_export]
-    use crate::process::{after_fork, is_worker};
+    use crate::process::{after_fork, after_fork_in_task, is_forked, is_worker};
     #[pymodule_export]
     use crate::snapshot::{Snapshot, Watch};
     #[pymodule_export]
     use crate::task::{Task, report};
     #[pymodule_export]
-    use crate::worker::{TaskArena, begin_timed, is_cancelled, run_worker, worker_identity};
+    use crate::worker::{
+        TaskArena, begin_timed, call_each, is_cancelled, random_bits, run_worker, worker_identity,
+    };
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

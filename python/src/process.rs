@@ -9,6 +9,8 @@ use pyo3::prelude::*;
 static FORKS: AtomicU64 = AtomicU64::new(0);
 /// Whether this process is a worker. Set before its first job.
 static WORKER: AtomicBool = AtomicBool::new(false);
+/// Whether a task has forked this process.
+static FORKED: AtomicBool = AtomicBool::new(false);
 
 /// Marks this process as a child made by `os.fork()`, which cannot use its parent's engines.
 #[pyfunction]
@@ -26,6 +28,19 @@ pub fn is_worker() -> bool {
 
 pub fn set_worker() {
     WORKER.store(true, Ordering::Relaxed);
+}
+
+/// Marks this process as one that a task has forked from its worker.
+#[pyfunction]
+pub fn after_fork_in_task() {
+    // Relaxed, here and below: there is only one thread.
+    FORKED.store(true, Ordering::Relaxed);
+}
+
+/// Returns whether a task has forked this process: then it must not return to the engine, whose memory it lacks.
+#[pyfunction]
+pub fn is_forked() -> bool {
+    FORKED.load(Ordering::Relaxed)
 }
 
 /// Returns a number that identifies this process among its ancestors by `os.fork()`.

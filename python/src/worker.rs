@@ -4,16 +4,17 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arenite::{Array, ArrayMut, Bytes, Typed, raw};
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PySystemExit};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyIterator, PyList, PyTuple};
+use rand::Rng;
 
 use crate::buffer::{Buffer, Memory, TASK, live, publish};
 use crate::engine::{LONGEST_INLINE, arena_full};
 use crate::failure::TaskError;
-use crate::process::{is_worker, set_worker};
+use crate::process::{is_forked, is_worker, set_worker};
 use crate::task::{PICKLE_IN_ARRAY, Reply};
 
 /// The module of the Python package that runs in workers.
@@ -26,6 +27,8 @@ static RUN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 /// pickle.
 pub struct Head<'a> {
     pub kind: u16,
+    /// The number of the series to which the calls of the task belong, and the index of the first call.
+    pub element: Option<(u64, u64)>,
     pub function: &'a [u8],
     pub arguments: &'a [u8],
 }
@@ -33,11 +36,18 @@ pub struct Head<'a> {
 impl<'a> Head<'a> {
     /// The flag that is set if the arguments' pickle is the first of the buffers.
     pub const ARGUMENTS_IN_BUFFER: u16 = 1 << 15;
-    const LEN: usize = 6;
+    /// The flag that is set if the numbers of an element follow.
+    const IN_SERIES: u16 = 1 << 14;
+    const LEN: usize = 6 + 16;
 
     pub fn write(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(Self::LEN + self.function.len() + self.arguments.len());
-        bytes.extend_from_slice(&self.kind.to_le_bytes());
+        let in_series = u16::from(self.element.is_some()) * Self::IN_SERIES;
+        bytes.extend_from_slice(&(self.kind | in_series).to_le_bytes());
+        if let Some((series, first)) = self.element {
+            bytes.extend_from_slice(&series.to_le_bytes());
+            bytes.extend_from_slice(&first.to_le_bytes());
+        }
         bytes.extend_from_slice(&(self.function.len() as u32).to_le_bytes());
         bytes.extend_from_slice(self.function);
         bytes.extend_from_slice(self.arguments);
@@ -45,15 +55,40 @@ impl<'a> Head<'a> {
     }
 
     fn read(bytes: &'a [u8]) -> Option<Self> {
-        let (&kind, rest) = bytes.split_first_chunk()?;
+        let (&kind, mut rest) = bytes.split_first_chunk()?;
+        let kind = u16::from_le_bytes(kind);
+        let mut element = None;
+        if kind & Self::IN_SERIES != 0 {
+            let (&series, after) = rest.split_first_chunk()?;
+            let (&first, after) = after.split_first_chunk()?;
+            element = Some((u64::from_le_bytes(series), u64::from_le_bytes(first)));
+            rest = after;
+        }
         let (len, rest) = rest.split_first_chunk()?;
         let (function, arguments) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;
         Some(Self {
-            kind: u16::from_le_bytes(kind),
+            kind: kind & !Self::IN_SERIES,
+            element,
             function,
             arguments,
         })
     }
+}
+
+thread_local! {
+    /// The element of the running task: see [`Head`].
+    static ELEMENT: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
+}
+
+/// Runs `f`, which makes several calls, and calls `at` with the number of each before it begins: so that it draws the
+/// random numbers of its index.
+pub fn for_each_call<T>(f: impl FnOnce(&dyn Fn(u64)) -> T) -> T {
+    let Some((series, first)) = ELEMENT.get() else {
+        return f(&|_| {});
+    };
+    let mut made = None;
+    arenite::for_each_element(series, |at| made = Some(f(&|number| at.set(first + number))));
+    made.expect("`for_each_element` calls its argument")
 }
 
 /// Runs in each worker before the worker's first task. An error describes why the worker cannot start.
@@ -89,6 +124,7 @@ fn end_worker() {
 pub fn run_task(head: &Bytes, buffers: raw::Buffers<'_>) -> Result<Reply, Typed<TaskError>> {
     guarded(|py| {
         let call = Received::new(py, head, buffers)?;
+        ELEMENT.set(call.element);
         let run = RUN.import(py, WORKER, "run")?;
         answer(run.call1((call.function, call.arguments, call.kind, call.buffers))?)
     })
@@ -114,6 +150,8 @@ pub struct Received<'py> {
     pub function: Bound<'py, PyBytes>,
     pub arguments: Bound<'py, PyAny>,
     pub kind: u16,
+    /// See [`Head`].
+    pub element: Option<(u64, u64)>,
     pub buffers: Bound<'py, PyList>,
 }
 
@@ -138,6 +176,7 @@ impl<'py> Received<'py> {
             function: PyBytes::new(py, head.function),
             arguments,
             kind: head.kind & !Head::ARGUMENTS_IN_BUFFER,
+            element: head.element,
             buffers: PyList::new(py, received)?,
         })
     }
@@ -291,6 +330,47 @@ pub fn worker_identity() -> Option<(u32, u32, &'static str)> {
         identity.generation,
         identity.label.as_str(),
     ))
+}
+
+/// Calls a function with each item, and appends the values to a list. Raises the first exception of a call.
+#[pyfunction]
+pub fn call_each(
+    function: &Bound<'_, PyAny>,
+    items: &Bound<'_, PyIterator>,
+    is_star: bool,
+    values: &Bound<'_, PyList>,
+) -> PyResult<()> {
+    for_each_call(|begin| {
+        for item in items {
+            begin(values.len() as u64);
+            let item = item?;
+            let arguments = match is_star {
+                true => item.cast_into::<PyTuple>()?,
+                false => PyTuple::new(function.py(), [item])?,
+            };
+            values.append(call_task(function, arguments)?)?;
+        }
+        Ok(())
+    })
+}
+
+/// Calls a function of the task. In a process that the function has forked, raises SystemExit instead of returning.
+pub fn call_task<'py>(
+    function: &Bound<'py, PyAny>,
+    arguments: Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let value = function.call1(arguments)?;
+    match is_forked() {
+        true => Err(PySystemExit::new_err(())),
+        false => Ok(value),
+    }
+}
+
+/// Returns 128 random bits of the running job.
+#[pyfunction]
+pub fn random_bits() -> u128 {
+    let mut rng = arenite::rng();
+    u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64())
 }
 
 /// Starts the clock of the running task's deadline. Called when everything that the task's function needs was loaded.

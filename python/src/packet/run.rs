@@ -10,6 +10,7 @@ use super::damaged;
 use super::journal::{LONGEST_RECORD, Writer};
 use super::values::{Read, Reader, dump_simple, form, is_simple, write_pickle, write_plain};
 use crate::buffer::Buffer;
+use crate::worker::{call_task, for_each_call};
 
 /// The interval at which the output of calls is flushed. Flushing after each call would take longer than a short call.
 const FLUSHED: Duration = Duration::from_micros(3);
@@ -115,6 +116,19 @@ pub fn run_packet<'py>(
     budget: f64,
     hooks: Hooks<'py>,
 ) -> PyResult<(f64, u64, Option<Bound<'py, PyAny>>)> {
+    for_each_call(|begin| run_calls(function, arguments, journal, buffers, budget, hooks, begin))
+}
+
+/// Does the work of `run_packet`. `begin_call`: called with the number of each call.
+fn run_calls<'py>(
+    function: &Bound<'py, PyAny>,
+    arguments: &Bound<'py, PyAny>,
+    journal: Option<&Bound<'py, Buffer>>,
+    buffers: &Bound<'py, PyList>,
+    budget: f64,
+    hooks: Hooks<'py>,
+    begin_call: &dyn Fn(u64),
+) -> PyResult<(f64, u64, Option<Bound<'py, PyAny>>)> {
     let py = function.py();
     let (load, dump, dump_error, renew, flush) = hooks;
     let mut filters = Filters::new(py)?;
@@ -143,6 +157,7 @@ pub fn run_packet<'py>(
         if writer.as_ref().is_some_and(|writer| !writer.begin()) {
             break;
         }
+        begin_call(calls);
         calls += 1;
         record.clear();
         let mut call = || {
@@ -159,7 +174,7 @@ pub fn run_packet<'py>(
                     load.call1((PyBytes::new(py, pickle), own))?
                 }
             };
-            let value = function.call1(arguments.cast_into::<PyTuple>()?)?;
+            let value = call_task(function, arguments.cast_into::<PyTuple>()?)?;
             write_value(value, &mut record, &dump, writer.is_some())
         };
         let given = match call() {
