@@ -4,6 +4,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import re
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -384,3 +385,68 @@ def test_the_import_of_a_module_does_not_count_against_the_deadline(how, tmp_pat
         assert hasty.submit(large.use).result() == 1
         # One that ends in time, after a look that found it running.
         assert ex.options(deadline=50).submit(large.use, 3).result() == 3
+
+
+ENDS = {
+    "exit": lambda: sys.exit(5),
+    "exit with a text": lambda: sys.exit("a reason"),
+    "exit without a code": lambda: sys.exit(),
+    "exception": lambda: 1 / 0,
+    "return": lambda: None,
+}
+
+
+class Forking:
+    """Forks, and leaves the call in the child in one of these ways."""
+
+    def __init__(self, end=None):
+        if end is not None:
+            self.code = self.fork(end)
+
+    def fork(self, end):
+        pid = os.fork()
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if pid else ENDS[end]()
+
+    def given(self):
+        return self.code
+
+    def __call__(self, end):
+        return self.fork(end)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_process_that_a_task_forks_ends_like_one_of_multiprocessing(end):
+    process = multiprocessing.get_context("fork").Process(target=ENDS[end])
+    process.start()
+    process.join()
+    expected = process.exitcode
+    with arenite.Executor(1, output=None) as ex:
+        assert ex.submit(Forking(), end).result() == expected
+        assert list(ex.map(Forking(), [end] * 3)) == [expected] * 3
+        assert list(ex.map(Forking(), [end] * 3, chunksize=3)) == [expected] * 3
+        with ex.actor(Forking) as actor:
+            assert actor.fork(end).result() == expected
+        with ex.actor(Forking, end) as actor:
+            assert actor.given().result() == expected
+
+
+def lead_a_session(_=None):
+    said = []
+    for _ in range(2):
+        try:
+            os.setsid()
+            said.append(os.getsid(0) == os.getpgrp() == os.getpid())
+        except PermissionError as error:
+            said.append(error.errno)
+    return said
+
+
+def test_a_task_leads_a_session():
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        expected = pool.submit(lead_a_session).result()
+    with arenite.Executor(1) as ex:
+        assert ex.submit(lead_a_session).result() == expected
+        # The engine ends the group of the session with the worker.
+        pid = ex.submit(lambda: subprocess.Popen(["sleep", "600"]).pid).result()
+        assert isinstance(ex.submit(os._exit, 1).exception(), arenite.WorkerDied)
+        harness.until(lambda: not harness.is_alive(pid), "the end of what the task has started")

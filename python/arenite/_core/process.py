@@ -41,6 +41,21 @@ def name_process(key: bytes | None) -> None:
     after_import("multiprocessing.process", change)
 
 
+def prepare_forks() -> None:
+    """Lets tasks fork, and lead a session: this worker leads a process group, which a leader of a session must not."""
+    os.register_at_fork(after_in_child=_arenite.after_fork_in_task)
+    setsid = os.setsid
+
+    def join_other_group() -> None:
+        own = os.getpid()
+        if os.getpgrp() == own and os.getsid(0) != own:
+            # The engine ends the group of this number, which the session has again.
+            os.setpgid(0, os.getpgid(os.getppid()))
+        setsid()
+
+    os.setsid = join_other_group
+
+
 def imported(name: str) -> Any:
     """Returns a module if the program has imported it. Returns None also while a thread imports it, which has defined
     only a part of its names."""

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import pickle
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
 else:
     import _pickle as pickle
 
@@ -181,6 +181,7 @@ def start(setup: bytes) -> str | None:
     context.begin(given["path"], given["filters"], _is_loaded)
     libraries.begin(given["libraries"])
     if not _is_sandboxed:
+        process.prepare_forks()
         process.name_process(given["key"])
     try:
         for name in given["preload"]:
@@ -192,6 +193,8 @@ def start(setup: bytes) -> str | None:
             mirror.apply(given["definitions"], [], _private)
         if given["initializer"] is not None:
             function, arguments = pickle.loads(given["initializer"])
+            if _arenite.is_forked():
+                _leave(None)
             function(*arguments)
         if given["imports"] is not None:
             imports.begin(*given["imports"])
@@ -204,6 +207,8 @@ def start(setup: bytes) -> str | None:
             sandbox.prepare()
             sandbox.close()
             _dump = _plain.dump
+        if _arenite.is_forked():
+            _leave(error)
     except BaseException as error:
         import traceback
 
@@ -265,6 +270,27 @@ def end() -> None:
         except BaseException:
             sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
     flush()
+
+def _leave(error: BaseException | None) -> NoReturn:
+    """Ends a process that a task has forked, when the task's function is left there, as `multiprocessing` ends its
+    processes: the process has no memory of the engine, and the worker itself goes on with the task."""
+    code = 0
+    try:
+        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+            code = error.code or 0
+        elif error is not None:
+            code = 1
+            if isinstance(error, SystemExit):
+                print(error.code, file=sys.stderr)
+            else:
+                sys.excepthook(type(error), error, error.__traceback__)
+        threading: Any = sys.modules.get("threading")
+        if threading is not None:
+            threading._shutdown()
+        flush()
+    finally:
+        os._exit(code & 0xFF)
+
 
 
 def _run_exit_handlers() -> None:
@@ -329,6 +355,8 @@ def run(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple
         flush()
 
 
+    if _arenite.is_forked():
+        _leave(None)
 def _dump_value(value: Any) -> tuple[Any, ...]:
     plain = pickling.dump_plain(value)
     if plain is not None:
@@ -343,7 +371,10 @@ def start_actor(function: bytes, arguments: Any, kind: int, buffers: list[Any]) 
         if kind & context.PRECEDED:
             function = context.split(function)
         call, positional, named = _load_call(function, arguments, kind, buffers)
-        return (call(*positional, **named),)
+        made = (call(*positional, **named),)
+        if _arenite.is_forked():
+            _leave(None)
+        return made
     except BaseException as error:
         return dump_error(error)
     finally:
@@ -482,6 +513,8 @@ def _dump_error_of_call(error: BaseException) -> tuple[str, bytes]:
     except BaseException as raised:
         return dump_error(raised)
 
+    if _arenite.is_forked():
+        _leave(error)
 
 def dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, bytes]:
     """Returns the text of an exception, and a pickle of it."""
