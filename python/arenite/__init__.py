@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ._core.executor import cancelled as cancelled
     from ._core.future import Future as Future
     from ._core.identity import Worker as Worker
+    from ._core.identity import rng as rng
     from ._core.identity import worker as worker
     from ._core.isolated import Report as Report
     from ._core.isolated import isolated as isolated
@@ -67,7 +68,7 @@ _NAMES = {
     "_core.arrays": "array empty full install mut zeros",
     "_core.executor": "Executor cancelled",
     "_core.future": "Future",
-    "_core.identity": "Worker worker",
+    "_core.identity": "Worker rng worker",
     "_core.isolated": "Report isolated",
     "_core.limiter": "Limiter",
     "_core.pool": "Pool",
@@ -86,8 +87,8 @@ __all__ = [
     "Actor", "ArenaFull", "Cancelled", "Crash", "CrashFrame", "DeadlineExceeded", "Executor", "Future", "Limiter",
     "MemoryLimitExceeded", "Pool", "RemoteError", "Report", "Scan", "StartFailed", "Stats", "Table", "TableError",
     "Worker", "WorkerDied", "__version__", "apply", "array", "before_fork", "cancelled", "connect", "empty",
-    "freeze_support", "full", "install", "isolated", "mut", "read_csv", "read_json", "read_parquet", "scan_csv",
-    "scan_json", "scan_parquet", "service", "table", "worker", "zeros",
+    "freeze_support", "full", "install", "isolated", "mut", "read_csv", "read_json", "read_parquet", "rng",
+    "scan_csv", "scan_json", "scan_parquet", "service", "table", "worker", "zeros",
 ]  # fmt: skip
 
 

@@ -65,7 +65,7 @@ class Actor(Calls[Object]):
         #: The handle of the actor; with `max_workers=0`, a future of the object.
         self._actor: _arenite.Actor | Future[Any] | None
         if workers.is_inline:
-            self._actor = inline.call(cls, args, kwargs)
+            self._actor = inline.call(workers.inline, cls, args, kwargs)
             return
         engine, private = workers.engine, workers.private
         made = pickling.pickle_function(cls, workers.definitions, private)
@@ -110,7 +110,9 @@ class Actor(Calls[Object]):
             raise RuntimeError(f"cannot call {self._name}.{name}: the actor has ended")
         if isinstance(actor, Future):
             error = actor.exception()
-            return failed(error) if error is not None else inline.call(getattr(actor.result(), name), args, kwargs)
+            if error is not None:
+                return failed(error)
+            return inline.call(workers.inline, getattr(actor.result(), name), args, kwargs)
         engine, private = workers.engine, workers.private
         is_pickled = False
         try:

@@ -20,6 +20,7 @@ import struct
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from contextlib import contextmanager, nullcontext, suppress
@@ -58,6 +59,9 @@ _MOST_BUNDLES = 128
 _PAUSES = (0.01, 0.04, 0.16, 0.64, 2.56)
 
 _ABSENT = object()
+#: Types of generators of random numbers, and the modules for which a warning about them was given.
+_GENERATORS = {("numpy.random._generator", "Generator"), ("numpy.random.mtrand", "RandomState"), ("random", "Random")}
+_warned: set[str] = set()
 _IMPORTING = (
     "this process was started by multiprocessing and is importing the main file, which submits a task: put that below "
     'if __name__ == "__main__":'
@@ -932,6 +936,8 @@ class _Definer(_Pickler):
         before, owner = self.names.copy(), self.owner
         # Read once: another thread may set the global meanwhile.
         value = _space(home).get(name, _ABSENT)
+        if (type(value).__module__, type(value).__name__) in _GENERATORS:
+            _warn_of_generator(home, name)
         if type(value) is not str:
             # An alias of a type may refer to classes by text.
             self.may_refer(home, by_value.names_in(value))
@@ -1514,6 +1520,21 @@ class Definitions:
         definer.write((part.number, part.version, False, None, name, known[1]))
         definer.versions[part.number] = part.version
         definer.note_module(name)
+
+
+def _warn_of_generator(home: str, name: str) -> None:
+    """Warns once that a task uses a generator of random numbers that is a global."""
+    if home in _warned:
+        return
+    _warned.add(home)
+    frame, depth = sys._getframe(1), 2
+    while str(frame.f_globals.get("__name__")).startswith("arenite.") and frame.f_back is not None:
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(
+        f"each worker has a copy of the global {name!r} of {home!r}, a generator of random numbers, so tasks in "
+        f"different workers draw the same numbers: call arenite.rng() in the task instead",
+        stacklevel=depth,
+    )
 
 
 def _as_defined(keys: set[Key]) -> list[Key]:

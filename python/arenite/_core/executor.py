@@ -136,7 +136,11 @@ class Executor(BaseExecutor):
     :param python: The interpreter that workers run, by default `sys.executable`.
     :param trace: A file for events of all tasks, which https://ui.perfetto.dev shows.
     :param report: A file for a page about all tasks.
-    :param seed: The seed of random numbers that the engine draws.
+    :param threads: The number of threads that libraries start in each worker: BLAS, OpenMP, OpenCV, polars, numexpr and
+        numba. By default each worker has its share of the cores; 0 or "all" leaves the libraries as they are. Variables
+        such as `OMP_NUM_THREADS` that the program or `env` sets take precedence over the default, those of `env` also
+        over a number. Sandboxed workers always use one thread.
+    :param seed: The seed of `arenite.rng()`: tasks of equal programs draw equal numbers.
     :param start_timeout: The seconds that a worker may take to start.
     """
 
@@ -204,6 +208,7 @@ class Executor(BaseExecutor):
         if workers.is_inline:
             if template:
                 from .template import call_marked
+            workers.inline = _arenite.Inline(seed)
 
                 call_marked()
             if initializer is not None:

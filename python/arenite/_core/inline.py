@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .future import Future, failed, succeeded
@@ -12,13 +13,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from .._arenite import Inline
+
 T = TypeVar("T")
 
 
-def call(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[T]:
+def call(jobs: Inline, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[T]:
     """Calls the function now. Returns a future with the outcome."""
     try:
-        value = fn(*map(_unwrap, args), **{name: _unwrap(value) for name, value in kwargs.items()})
+        value = jobs.call(fn, tuple(map(_unwrap, args)), {name: _unwrap(value) for name, value in kwargs.items()})
     except KeyboardInterrupt:
         raise
     except StopIteration as error:
@@ -28,13 +31,15 @@ def call(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return succeeded(value)
 
 
-def map_calls(fn: Callable[..., T], iterables: tuple[Iterable[Any], ...]) -> Iterator[T]:
+def map_calls(jobs: Inline, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...]) -> Iterator[T]:
     """Calls the function with each item when its result is asked for."""
     from .inputs import present
 
+    series, index = jobs.series(), itertools.count()
+
     def call(*args: Any) -> T:
         try:
-            return fn(*args)
+            return jobs.call(fn, args, None, (series, next(index)))
         except StopIteration as error:
             # A StopIteration would end the iterator.
             raise stopped(error) from error

@@ -108,6 +108,10 @@ class Results(Generic[T]):
         #: The bytes that were copied for the tasks in flight.
         self._bytes = 0
         self._most_bytes = workers.capacity // _PART
+        #: Random numbers of calls depend on their index in this series: those of packets, in that of `packing`.
+        self._series = self._engine.series() if self.packing is None else None
+        #: The index of the next call.
+        self._index = 0
         #: The arguments of the next task, after they were taken from the input.
         self._held: Any = None
         #: The task with these arguments after it was submitted, and the bytes that were copied for it.
@@ -203,6 +207,7 @@ class Results(Generic[T]):
         # No function calls from here on: see `_send`.
         self._flying += (entry,)
         self._bytes += entry.copied
+        self._index += calls
         self._held = None
         self._sent = []
         return True
@@ -232,7 +237,7 @@ class Results(Generic[T]):
             self._copied = copied + len(data)
             engine.count_copied(copied)
         head, kind = self._workers.sent.before(head, kind)
-        call = (head,), (data,), (kind,), (buffers or None,), (self._options,)
+        call = (head,), (data,), (kind,), (buffers or None,), (self._options,), ((self._series, self._index),)
         self._sent.extend(map(engine.submit, *call))
 
     def _fill_packing(self, packing: Packing) -> None:
@@ -304,6 +309,7 @@ class Results(Generic[T]):
         entry = Entry(outcome, copied, 1)
         # The last call of a function: see `_send`.
         packing.line += (entry,)
+        packing.taken += 1
         self._bytes += entry.copied
         self._sent = []
         packing.stock.release()

@@ -205,8 +205,10 @@ class Packing:
         self.when_sent: Callable[[Entry], object] | None = None
         #: The time of the last call of `feed`.
         self._fed = 0.0
-        #: The number of calls that were taken from the stock.
-        self._taken = 0
+        #: The number of calls that were taken from the stock, or sent alone.
+        self.taken = 0
+        #: Their random numbers depend on their index in this series.
+        self._series = workers.engine.series()
         #: Whether entries to send were added.
         self._was_split = False
         #: The number of calls that may be in flight, and whether the input may have more calls than the stock.
@@ -241,12 +243,12 @@ class Packing:
         """Returns the arguments of `submit` for the call that was pickled last."""
         head, data, kind, buffers, _ = self.alone
         head, kind = self._workers.sent.before(head, kind)
-        return head, data, kind, buffers or None, self._options
+        return head, data, kind, buffers or None, self._options, (self._series, self.taken)
 
-    def _call(self, data: bytes, kind: int, buffers: Sequence[Any]) -> tuple[Any, ...]:
+    def _call(self, data: bytes, kind: int, buffers: Sequence[Any], first: int) -> tuple[Any, ...]:
         function = self._function
         head, kind = self._workers.sent.before(function.head, function.kind | kind)
-        return head, data, kind, [*function.buffers, *buffers] or None, self._options
+        return head, data, kind, [*function.buffers, *buffers] or None, self._options, (self._series, first)
 
     # ---- sending
 
@@ -277,11 +279,11 @@ class Packing:
                     if not all_of_it:
                         break
                     size = max(1, self.pace.size)
-                entry = Entry(self._taken)
+                entry = Entry(self.taken)
                 # No function call: an interrupt leaves an entry without calls.
                 self.line += (entry,)
                 entry.packets.extend(map(self.stock.take, (size,)))
-                self._taken += len(entry.packets[0])
+                self.taken += len(entry.packets[0])
                 self._send(entry)
                 if self.pace.size != 1 and not entry.is_spent:
                     self.open += (entry,)
@@ -332,7 +334,7 @@ class Packing:
                 return
             kind |= pickling.JOURNALED
         try:
-            call = [(part,) for part in self._call(packet.arguments, kind, own)]
+            call = [(part,) for part in self._call(packet.arguments, kind, own, entry.first)]
             entry.tasks.extend(map(self._engine.submit, *call))
         except Exception as error:
             entry.error = error

@@ -6,7 +6,6 @@ Imports little: a worker is ready when this module is loaded, and tasks import w
 from __future__ import annotations
 
 import gc
-import itertools
 import os
 import sys
 import time
@@ -181,8 +180,8 @@ def start(setup: bytes) -> str | None:
     context.begin(given["path"], given["filters"], _is_loaded)
     libraries.begin(given["libraries"])
     if not _is_sandboxed:
-        process.prepare_forks()
         process.name_process(given["key"])
+        process.prepare_forks()
     try:
         for name in given["preload"]:
             __import__(name)
@@ -193,9 +192,9 @@ def start(setup: bytes) -> str | None:
             mirror.apply(given["definitions"], [], _private)
         if given["initializer"] is not None:
             function, arguments = pickle.loads(given["initializer"])
+            function(*arguments)
             if _arenite.is_forked():
                 _leave(None)
-            function(*arguments)
         if given["imports"] is not None:
             imports.begin(*given["imports"])
         if given["log"] is not None:
@@ -207,9 +206,9 @@ def start(setup: bytes) -> str | None:
             sandbox.prepare()
             sandbox.close()
             _dump = _plain.dump
+    except BaseException as error:
         if _arenite.is_forked():
             _leave(error)
-    except BaseException as error:
         import traceback
 
         text = "".join(traceback.format_exception(error))
@@ -271,6 +270,7 @@ def end() -> None:
             sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
     flush()
 
+
 def _leave(error: BaseException | None) -> NoReturn:
     """Ends a process that a task has forked, when the task's function is left there, as `multiprocessing` ends its
     processes: the process has no memory of the engine, and the worker itself goes on with the task."""
@@ -290,7 +290,6 @@ def _leave(error: BaseException | None) -> NoReturn:
         flush()
     finally:
         os._exit(code & 0xFF)
-
 
 
 def _run_exit_handlers() -> None:
@@ -355,9 +354,9 @@ def run(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple
         flush()
 
 
+def _dump_value(value: Any) -> tuple[Any, ...]:
     if _arenite.is_forked():
         _leave(None)
-def _dump_value(value: Any) -> tuple[Any, ...]:
     plain = pickling.dump_plain(value)
     if plain is not None:
         return plain, None, 0
@@ -419,17 +418,14 @@ def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) ->
     context.renew()
     if kind & context.TIMED:
         _arenite.begin_timed()
-    count, left = len(items), iter(items)
+    left = iter(items)
     values: list[Any] = []
     is_whole = True
     while True:
         try:
             # The values of calls before an exception stay in the list.
-            values.extend(map(call, left) if kind & pickling.MANY else itertools.starmap(call, left))
-            if len(values) == count:
-                return is_whole, values
-            # `extend` takes a StopIteration of a call for the end of its input.
-            raise StopIteration
+            _arenite.call_each(call, left, not kind & pickling.MANY, values)
+            return is_whole, values
         except BaseException as error:
             is_whole = False
             values.append(Raised(*dump_error(error)))
@@ -513,12 +509,12 @@ def _dump_error_of_call(error: BaseException) -> tuple[str, bytes]:
     except BaseException as raised:
         return dump_error(raised)
 
-    if _arenite.is_forked():
-        _leave(error)
 
 def dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, bytes]:
     """Returns the text of an exception, and a pickle of it."""
     global _reserve
+    if _arenite.is_forked():
+        _leave(error)
     if isinstance(error, MemoryError):
         # Freed first: no other memory may be left.
         _reserve = None

@@ -75,6 +75,8 @@ class Workers:
 
     #: Missing with `max_workers=0`, and if the executor was made in a worker.
     engine: _arenite.Engine
+    #: Runs tasks in this process, with `max_workers=0`.
+    inline: _arenite.Inline
     #: The parts of the program's own modules that the workers get.
     definitions: Definitions
     #: The number of the dispatcher for the output of the workers.
@@ -165,7 +167,7 @@ class Workers:
         """Submits a call. Returns the exception if the arena has no room for its arguments."""
         self.check_open()
         if self.is_inline:
-            return inline.call(fn, args, kwargs)  # type: ignore[arg-type]
+            return inline.call(self.inline, fn, args, kwargs)  # type: ignore[arg-type]
         self._check_workers()
         engine = self.engine
         is_pickled = False
@@ -221,7 +223,7 @@ class Workers:
                 self.check_open()
             return iter(())
         if self.is_inline:
-            return inline.map_calls(fn, iterables)
+            return inline.map_calls(self.inline, fn, iterables)
         self._check_workers()
         from .map import Results
 
