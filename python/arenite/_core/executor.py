@@ -168,6 +168,7 @@ class Executor(BaseExecutor):
         logging: Literal["auto", "forward"] | None = "auto",
         label: str = "arenite",
         env: Mapping[str, str] | None = None,
+        threads: int | Literal["all"] | None = None,
         python: str | None = None,
         trace: str | os.PathLike[str] | None = None,
         report: str | os.PathLike[str] | None = None,
@@ -192,6 +193,7 @@ class Executor(BaseExecutor):
         #: Other libraries read it, as from the executors of the standard library.
         self._max_workers = max_workers
         mode = sandbox_mode(sandbox)
+        threads = start.thread_count(threads, mode is not None)
         if logging not in (None, "auto", "forward"):
             raise ValueError(f'logging must be None, "auto" or "forward", not {logging!r}')
         if logging == "forward" and sandbox:
@@ -206,9 +208,9 @@ class Executor(BaseExecutor):
         workers = self._workers = Workers(max_workers, lanes, writable, cancel_running)
         workers.packs = mode is None and recycle_after is None
         if workers.is_inline:
+            workers.inline = _arenite.Inline(seed)
             if template:
                 from .template import call_marked
-            workers.inline = _arenite.Inline(seed)
 
                 call_marked()
             if initializer is not None:
@@ -269,7 +271,7 @@ class Executor(BaseExecutor):
             workers.end_with(workers.definitions.close)
             setup = start.setup(
                 workers.definitions, initializer, initargs, preload, workers.private, limit,
-                mode is not None, env, log, plain, _bars(output, mode), imports, lookups, python, loaded,
+                mode is not None, threads, env, log, plain, _bars(output, mode), imports, lookups, python, loaded,
             )
             workers.output = dispatch.register(_printer(output, label))
             workers.engine = _arenite.Engine(
@@ -286,7 +288,7 @@ class Executor(BaseExecutor):
                 label=label,
                 program=start.interpreter(python),
                 arguments=start.arguments(python),
-                environment=start.environment(max_workers, env, mode is not None, python, template),
+                environment=start.environment(max_workers, env, mode is not None, python, template, threads),
                 identity=start.identity(),
                 setup=setup,
                 template=loaded,

@@ -6,6 +6,7 @@ changed before it makes the executor. A worker applies the settings of a library
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
 from . import process
@@ -170,7 +171,16 @@ def _get_config(module: Any) -> Any:
     return {name: value for name, value in module.get_config().items() if value != default[name]}
 
 
+def _get_threads(module: Any) -> int | None:
+    """Returns the number of threads of OpenCV if the program has changed it."""
+    default = os.environ.get("OPENCV_FOR_THREADS_NUM", "")
+    number: int = module.getNumThreads()
+    return None if number == (int(default) if default.isdecimal() else module.getNumberOfCPUs()) else number
+
+
+_THREADS = Setting("cv2", None, _get_threads, lambda module, value: module.setNumThreads(value))
 _ALL = [
+    _THREADS,
     _function("sys", "getrecursionlimit", "setrecursionlimit", 1000),
     _function("sys", "get_int_max_str_digits", "set_int_max_str_digits", 4300),
     _function("socket", "getdefaulttimeout", "setdefaulttimeout", None),
@@ -206,10 +216,13 @@ _ALL = [
 # ---- in the program
 
 
-def changed() -> list[tuple[int, Any]]:
-    """Returns the settings that differ from those of a new process, by their index."""
+def changed(has_threads: bool = True) -> list[tuple[int, Any]]:
+    """Returns the settings that differ from those of a new process, by their index. `has_threads`: whether numbers of
+    threads are among them."""
     found = []
     for index, setting in enumerate(_ALL):
+        if setting is _THREADS and not has_threads:
+            continue
         module = process.imported(setting.home)
         try:
             if module is not None and (value := setting.get(module)) != setting.default:

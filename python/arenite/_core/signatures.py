@@ -32,6 +32,7 @@ class PoolOptions(TypedDict, total=False):
     logging: Literal["auto", "forward"] | None
     label: str
     env: Mapping[str, str] | None
+    threads: int | Literal["all"] | None
     python: str | None
     trace: str | PathLike[str] | None
     report: str | PathLike[str] | None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _arenite
 from . import context, libraries
 from .process import imported
+from .sizes import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -52,7 +53,7 @@ _WORKER = "--arenite-worker"
 #: Whether this process has called `freeze_support`; then its workers will call it, too.
 _has_support = False
 
-#: Variables in which libraries of linear algebra read the number of threads to start in each process.
+#: Variables in which libraries read the number of threads to start in each process.
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -60,7 +61,11 @@ _THREADS = (
     "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
+    "NUMEXPR_MAX_THREADS",
     "NUMBA_NUM_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
+    "POLARS_MAX_THREADS",
+    "RAYON_NUM_THREADS",
 )
 
 #: The seed of text hashes in all workers of this process, which would otherwise have different seeds. The seed of this
@@ -143,19 +148,22 @@ def environment(
     sandboxed: bool,
     python: str | None = None,
     has_template: bool = False,
+    threads: int | None = None,
 ) -> list[tuple[str, str]]:
-    """Returns the environment of a worker: the environment of this process, a fair share of the cores for libraries
-    that start threads, and variables that the user sets.
+    """Returns the environment of a worker: the environment of this process, the number of threads of libraries, and
+    variables that the user sets. `threads`: see `thread_count`.
 
     A sandboxed worker gets only variables of the loader, the C library and Python, without secrets of the program; its
     libraries start no threads, because the sandbox could not confine them."""
+    share = max(1, len(os.sched_getaffinity(0)) // max(1, workers))
+    counts = {} if threads == 0 else dict.fromkeys(_THREADS, str(threads or share))
     if sandboxed:
         made = {name: value for name, value in os.environ.items() if name in _PLAIN or name.startswith(_PLAIN_BEGINNINGS)}
         made.update(dict.fromkeys(_THREADS, "1"))
+    elif threads is None:
+        made = {**counts, **os.environ}
     else:
-        cores = len(os.sched_getaffinity(0))
-        made = dict.fromkeys(_THREADS, str(max(1, cores // max(1, workers))))
-        made.update(os.environ)
+        made = {**os.environ, **counts}
     if sandboxed or has_template:
         # The allocators of pyarrow and polars start threads.
         for name in ("JE_ARROW_MALLOC_CONF", "_RJEM_MALLOC_CONF"):
@@ -171,6 +179,17 @@ def environment(
     return list(made.items())
 
 
+def thread_count(threads: Any, sandboxed: bool) -> int | None:
+    """Checks the argument `threads`. Returns the number of threads of libraries in a worker: None for its share of the
+    cores, 0 for the number that each library chooses."""
+    if threads is None:
+        return None
+    number = 0 if threads == "all" else count("threads", threads)
+    if sandboxed and number != 1:
+        raise ValueError(f"libraries start no threads in a sandbox: threads must be None or 1, not {threads!r}")
+    return number
+
+
 def setup(
     definitions: Definitions,
     initializer: Callable[..., object] | None,
@@ -179,6 +198,7 @@ def setup(
     private: bool,
     memory_limit: int,
     sandboxed: bool,
+    threads: int | None,
     env: Mapping[str, str] | None,
     log: tuple[Any, ...] | None,
     output: tuple[str, bytes] | None,
@@ -206,7 +226,7 @@ def setup(
         "argv": sys.argv[:1] if sandboxed else list(sys.argv),
         "main": None if sandboxed else _main(),
         "filters": context.filters(),
-        "libraries": libraries.changed(),
+        "libraries": libraries.changed(threads is None),
         "preload": modules(preload, sandboxed),
         "definitions": defined,
         "initializer": first,

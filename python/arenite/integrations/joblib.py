@@ -125,7 +125,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         self._returns_errors = errors == "return"
         max_nbytes, mode = options.pop("max_nbytes", _MAX_NBYTES), options.pop("mmap_mode", "r")
         idle_timeout = options.pop("idle_worker_timeout", _IDLE_TIMEOUT)
-        options["env"] = {**self._prepare_worker_env(n_jobs), **(options.get("env") or {})}
+        options.setdefault("threads", self.inner_max_num_threads)
         # Imported before the deadline or memory limit of a task applies.
         preload = options.get("preload", ())
         options["preload"] = [__name__, *([preload] if isinstance(preload, str) else preload)]
