@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Modules that functions of the standard library and of this package import when they are first called, and modules
 #: that tasks usually have.
 _MODULES = (
-    "arenite._errors arenite._core.plain base64 bisect collections copy csv dataclasses datetime decimal enum "
+    "arenite._errors arenite._core.plain arenite._core.retry base64 bisect collections copy csv dataclasses datetime decimal enum "
     "fractions functools hashlib heapq io itertools json linecache math operator queue random re resource secrets statistics "
     "string struct textwrap threading time traceback types typing uuid zlib _strptime"
 )
