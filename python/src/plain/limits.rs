@@ -1,6 +1,7 @@
 //! The resources that reading a pickle may take ([`Limits`]), and why a pickle is refused ([`Refusal`]).
 
 use std::convert::Infallible;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -27,6 +28,13 @@ const ELEMENTS_PER_BYTE: u64 = 100;
 const HASHED: u64 = 1_000_000;
 /// The number of elements in addition for each byte of the pickle.
 const HASHED_PER_BYTE: u64 = 64;
+/// The number of steps that reading may take: instructions, and items that are added to containers. An instruction may
+/// have no effect that another limit counts.
+const STEPS: u64 = 64 << 20;
+/// The number of steps after which the clock is read, and the time after which other threads run.
+const UNTIMED: u64 = 4096;
+const SLICE: Duration = Duration::from_millis(5);
+
 /// Why a pickle is refused.
 pub enum Refusal {
     /// What is wrong with the pickle, as the end of a sentence.
@@ -89,6 +97,9 @@ pub struct Limits {
     hashed: u64,
     /// The largest number of elements of a value.
     most_elements: u64,
+    steps: u64,
+    /// When other threads last ran.
+    paused: Instant,
 }
 
 impl Limits {
@@ -102,7 +113,26 @@ impl Limits {
             most_hashed: HASHED + HASHED_PER_BYTE * len,
             hashed: 0,
             most_elements: ELEMENTS + ELEMENTS_PER_BYTE * len,
+            steps: 0,
+            paused: Instant::now(),
         }
+    }
+
+    /// Counts a step. From time to time, lets other threads run and handles signals.
+    pub fn step(&mut self, py: Python<'_>) -> Step<()> {
+        self.steps += 1;
+        if !self.steps.is_multiple_of(UNTIMED) {
+            return Ok(());
+        }
+        if self.steps > STEPS {
+            return beyond(format!("takes more than {STEPS} steps to read"));
+        }
+        if self.paused.elapsed() >= SLICE {
+            py.detach(|| ());
+            py.check_signals()?;
+            self.paused = Instant::now();
+        }
+        Ok(())
     }
 
     pub fn memory(&mut self, bytes: u64) -> Step<()> {

@@ -251,17 +251,20 @@ impl<'py> Reader<'_, 'py> {
             Filled::List(list) => {
                 self.limits.memory(9 * items.len() as u64)?;
                 for item in items {
+                    self.limits.step(self.py)?;
                     list.append(item.object)?;
                 }
             }
             Filled::Appended => {
                 self.limits.memory(9 * items.len() as u64)?;
                 for item in items {
+                    self.limits.step(self.py)?;
                     target.object.call_method1("append", (item.object,))?;
                 }
             }
             Filled::Set(set) => {
                 for item in items {
+                    self.limits.step(self.py)?;
                     self.limits.memory(100)?;
                     let hash = self.limits.look(keys, &item.object, item.elements)?;
                     let before = set.len();
@@ -277,6 +280,7 @@ impl<'py> Reader<'_, 'py> {
                 }
                 let mut items = items.into_iter();
                 while let (Some(key), Some(value)) = (items.next(), items.next()) {
+                    self.limits.step(self.py)?;
                     self.limits.memory(if keys.is_empty() { 160 } else { 64 })?;
                     let hash = self.limits.look(keys, &key.object, key.elements)?;
                     let before = target.object.len()?;
@@ -485,7 +489,14 @@ impl<'py> Reader<'_, 'py> {
                 )
             }
             op::NEXT_BUFFER => match self.buffers.next() {
-                Some(buffer) => self.push(buffer, 0, 1),
+                Some(buffer) => {
+                    // The program may write to each private copy, also to copies of the same memory.
+                    let own = match buffer.is_instance_of::<PrivateBuffer>() {
+                        true => buffer.len()? as u64,
+                        false => 0,
+                    };
+                    self.push(buffer, own, 1)
+                }
                 None => damaged("refers to a buffer that is not there"),
             },
             op::READONLY_BUFFER => {
@@ -562,6 +573,7 @@ impl<'py> Reader<'_, 'py> {
     fn read(&mut self, pickle: &[u8]) -> Step<Bound<'py, PyAny>> {
         let (mut at, mut frame_end) = (0, 0);
         loop {
+            self.limits.step(self.py)?;
             let Some((&opcode, after)) = pickle.get(at..).and_then(<[u8]>::split_first) else {
                 return damaged("has no end");
             };
