@@ -140,10 +140,14 @@ class Beside:
         if array.nbytes == 0:
             # By numpy, a copy of a read-only array would be read-only.
             return restore_small, (bytearray(), dtype, array.shape, "C" if array.flags.c_contiguous else "F")
-        shape, strides = array.shape, array.strides
-        low, high = extent(array)
+        shape, order = array.shape, "C" if array.flags.c_contiguous or not array.flags.f_contiguous else "F"
         is_plain = dtype.char in _NUMERIC and dtype.num < _OWN_TYPES and dtype.names is None and not dtype.metadata
         kind = dtype.str if is_plain else dtype
+        owner = array if array.base is None else array.base
+        if array.nbytes < OUT_OF_BAND and type(owner) is type(array) and owner.base is None:
+            # Not in the arena, where no array owns its memory.
+            return restore_small, (bytearray(array.tobytes(order)), kind, shape, order)
+        strides, (low, high) = array.strides, extent(array)
         is_full = self.most is not None and self._is_full(array.nbytes)
         found = None if is_full else arena.find(low, high - low)
         is_shared = found is not None and not found.of_private
@@ -151,7 +155,6 @@ class Beside:
         # Other arrays are copied, as by every pool: without gaps, and with no overlapping elements.
         if found is None and array.nbytes >= _SMALL and array.flags.forc and array.flags.aligned and not is_full:
             found = self.snapshot(low, high - low)
-        order = "C" if array.flags.c_contiguous or not array.flags.f_contiguous else "F"
         if found is not None:
             start = array.__array_interface__["data"][0]
             if not array.flags.forc:
