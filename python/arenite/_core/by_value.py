@@ -370,6 +370,29 @@ def _own_of_ctypes(cls: type) -> tuple[str, ...]:
     return _OF_CTYPES if type(cls).__module__ == "_ctypes" else ()
 
 
+def reduce_jitclass(cls: Any) -> Any:
+    """Reduces a class of numba to the plain class that was compiled, and the types of its fields."""
+    return mirror.make_jitclass, (mirror.track(cls), cls.__bases__[0], dict(cls.class_type.struct))
+
+
+def _reduce_compiled(_: pickling.Pickler, made: Any) -> Any:
+    """Reduces a function of numba, which numba pickles with copies of its globals: not if its classes are among
+    them."""
+    try:
+        return copyreg.dispatch_table[type(made)](made)
+    except Exception:
+        return made._reduce()
+
+
+def _reduce_instance_type(_: pickling.Pickler, made: Any) -> Any:
+    """Reduces the type that numba has for objects of one of its classes, which has no attribute for the class."""
+    for known in list(sys.modules["numba.core.registry"].cpu_target.typing_context._globals):
+        cls: Any = known() if isinstance(known, weakref.ref) else known
+        if getattr(cls, "class_type", None) is made.class_type:
+            return operator.attrgetter("class_type.instance_type"), (cls,)
+    return NotImplemented
+
+
 def reduce_class(pickler: pickling.Pickler, cls: type) -> Any:
     name, made = mirror.track(cls), how_of_class(cls)
     return mirror.make_tracked, (name, *made), attributes_of_class(pickler, cls), None, None, mirror.fill_tracked
@@ -757,6 +780,8 @@ RARE: dict[str, Callable[[pickling.Pickler, Any], Any]] = {
     "ctypes.CDLL": _reduce_library,
     "ctypes.PyDLL": _reduce_library,
     "ctypes._FuncPtr": _reduce_library_function,
+    "numba.core.serialize._CustomPickled": _reduce_compiled,
+    "numba.core.types.misc.ClassInstanceType": _reduce_instance_type,
     "numpy.ufunc": _reduce_ufunc,
     "random.SystemRandom": lambda _, made: (type(made), ()),
 }

@@ -369,6 +369,8 @@ class Pickler(pickle.Pickler):
             if module == "builtins" and not hasattr(builtins, name):
                 return by_value().reduce_builtin(cls)
             return NotImplemented
+        if type(cls).__name__ == "JitClassType" and not is_importable(module):
+            return by_value().reduce_jitclass(cls)
         if is_reachable(cls, module, name):
             return self.by_name(cls, module, name)
         if "__ctype_be__" in vars(cls) and (swapped := by_value().reduce_swapped(cls)):
@@ -596,7 +598,7 @@ _BY_VALUE = frozenset(
     "WeakKeyDictionary WeakSet WeakValueDictionary _AsyncGeneratorContextManager _GeneratorContextManager "
     "cached_property cell classmethod code dict_items dict_keys dict_values mappingproxy memoryview method module "
     "odict_items odict_keys odict_values property staticmethod CDLL KeyWrapper PyDLL Scanner SystemRandom _FuncPtr "
-    "count ufunc".split()
+    "count ufunc ClassInstanceType _CustomPickled".split()
 )
 #: Names in `__module__` under which no module can be imported.
 _absent: set[str] = set()

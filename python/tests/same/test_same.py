@@ -23,9 +23,10 @@ sys.path.insert(0, str(HERE))
 import backends  # noqa: E402
 
 SCRIPTS = {
-    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "edits": ("numpy",), "identity": ()},
-    **{"inputs": (), "joins": (), "kinds": (), "linked": (), "lookups": (), "modules": (), "odd": (), "settings": ()},
-    **{"shared": (), "sharing": ("numpy",), "starts": (), "texts": (), "together": ("numpy",), "unused": ()},
+    **{"broken": (), "callables": (), "changes": ("numpy",), "classes": (), "compiled": ("numba",)},
+    **{"edits": ("numpy",), "identity": (), "inputs": (), "joins": (), "kinds": (), "linked": (), "lookups": ()},
+    **{"modules": (), "odd": (), "settings": (), "shared": (), "sharing": ("numpy",), "starts": (), "texts": ()},
+    **{"together": ("numpy",), "unused": ()},
     **{"values": ("numpy", "pandas"), "views": ("numpy",), "written": ("numpy",)},
 }
 if sys.version_info >= (3, 12):
