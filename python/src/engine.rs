@@ -423,7 +423,9 @@ impl Engine {
             function,
             arguments,
             kind,
-            element: element.as_ref().map(|(series, first)| (series.0.number(), *first)),
+            element: element
+                .as_ref()
+                .map(|(series, first)| (series.0.number(), *first)),
             buffers: buffers.unwrap_or_default(),
         };
         if options.is_some_and(|options| options.retries > 0)
@@ -776,7 +778,11 @@ impl Inline {
         let ran = job.submit().wait();
         CALL.take()
             .and_then(|call| call.outcome)
-            .unwrap_or_else(|| Err(PyRuntimeError::new_err(format!("the call did not run: {ran:?}"))))
+            .unwrap_or_else(|| {
+                Err(PyRuntimeError::new_err(format!(
+                    "the call did not run: {ran:?}"
+                )))
+            })
     }
 }
 

@@ -87,7 +87,9 @@ pub fn for_each_call<T>(f: impl FnOnce(&dyn Fn(u64)) -> T) -> T {
         return f(&|_| {});
     };
     let mut made = None;
-    arenite::for_each_element(series, |at| made = Some(f(&|number| at.set(first + number))));
+    arenite::for_each_element(series, |at| {
+        made = Some(f(&|number| at.set(first + number)))
+    });
     made.expect("`for_each_element` calls its argument")
 }
 
