@@ -20,6 +20,7 @@ FOREIGN = {
     "_value_",  # enum
     "_Unpickler",  # pickle
     "_get_running_loop",  # asyncio
+    "_exit",  # os
     "_getframe",  # sys
     "_at_fork_reinit", "_is_owned", "_register_atexit", "_set_native_id", "_shutdown",  # threading
     "_run_exitfuncs",  # atexit
@@ -29,6 +30,7 @@ FOREIGN = {
     "_backend", "_lock", "_mmap", "_n_jobs",  # joblib and numpy
     "_replace",  # namedtuple
     "_namespace_map",  # xml.etree.ElementTree
+    "_globals", "_reduce",  # numba
     "_config", "_deprecated_options", "_global_config", "_registered_options",  # pandas and scikit-learn
 }  # fmt: skip
 #: Private attributes of public classes which another module sets or reads.
