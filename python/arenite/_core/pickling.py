@@ -208,6 +208,8 @@ _PART = 1 << 16
 _WATCHED = {"numpy", "torch", "arenite", "multiprocessing"}
 #: Types without special handling. Their number is limited, because the table keeps them alive.
 _simple: dict[type, bool] = {}
+#: The types of arrays, which are looked for first.
+_arrays: set[type] = set()
 _MOST_SIMPLE = 1024
 #: The number of types for which `multiprocessing` had reducers at the last check.
 _reducers_of_others = 0
@@ -247,6 +249,8 @@ class Pickler(pickle.Pickler):
         kind = type(obj)
         if kind in _simple:
             return NotImplemented
+        if kind in _arrays and (reduced := self.beside.reduce_array(obj)) is not NotImplemented:
+            return reduced
         if kind is FunctionType:
             return self.reduce_function(obj)
         if issubclass(kind, type):
@@ -416,6 +420,7 @@ class Pickler(pickle.Pickler):
         module = kind.__module__
         if module == "numpy":
             if kind.__name__ in ("ndarray", "memmap"):
+                _arrays.add(kind)
                 return self.beside.reduce_array(obj)
         elif module == "torch":
             if kind.__name__ == "Tensor":
