@@ -6,7 +6,7 @@ from typing import Any, TypeVar, final
 
 from typing_extensions import Buffer as BufferProtocol
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 __all__ = [
     "Actor",
@@ -293,11 +293,11 @@ class Inline:
     def series(self) -> Series: ...
     def call(
         self,
-        function: Callable[..., T],
+        function: Callable[..., _T],
         arguments: tuple[Any, ...],
         named: dict[str, Any] | None = None,
         element: tuple[Series, int] | None = None,
-    ) -> T: ...
+    ) -> _T: ...
 
 @final
 class TaskArena:
