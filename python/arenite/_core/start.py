@@ -209,7 +209,8 @@ def setup(
     template: bytes | None,
 ) -> bytes:
     """Returns the pickled arguments of `worker.start`. `log`: how records are forwarded; `output`: where output goes,
-    None for the engine; `bars`: see `printing.show_bars`; `imports`: the file with the names of modules, and whether workers keep reading it;
+    None for the engine; `bars`: see `printing.show_bars`; `imports`: the file with the names of modules, and whether
+    workers keep reading it;
     `lookups`: where workers ask for names; `template`: the arguments of the template."""
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
