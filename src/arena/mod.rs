@@ -46,7 +46,7 @@ use unused::UnusedNote;
 
 use crate::sync::lock;
 use crate::sys::limits::{self, Memory};
-use crate::sys::pipe::open_closed_standard;
+use crate::sys::pipe::{open_closed_standard, open_null};
 use crate::sys::{self, Segment};
 
 /// How a block is aligned and padded.
@@ -146,7 +146,9 @@ impl Arena {
     /// Like [`create`](Arena::create), with limits of the system that the caller has read already.
     pub(crate) fn create_in(system: &SystemInfo, spec: &Spec) -> Result<Arc<Arena>, ArenaError> {
         let resolved = spec.resolve(system)?;
-        open_closed_standard().map_err(ArenaError::System)?;
+        open_null()
+            .and_then(|null| open_closed_standard(&null))
+            .map_err(ArenaError::System)?;
         // Killed programs leave names: those that were kept, and those of segments that were not unlinked yet.
         if spec.sweep {
             sweep();

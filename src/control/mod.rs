@@ -27,10 +27,13 @@
 
 mod folder;
 mod left_behind;
+mod start_failure;
 pub(crate) mod template;
 
+use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
@@ -43,11 +46,13 @@ use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::sys;
+use crate::sys::event::EventFd;
 #[cfg(feature = "sandbox")]
 use crate::sys::sandbox::SandboxFeatures;
 
 pub(crate) use folder::choose as choose_socket_folder;
 pub(crate) use left_behind::sweep_once;
+pub(crate) use start_failure::StartFailure;
 
 /// Messages of a worker.
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,7 +66,7 @@ enum FromWorker {
         /// map no other code; otherwise empty.
         code: Vec<u8>,
     },
-    Failed(String),
+    Failed(StartFailure),
 }
 
 /// The identity of a program, which must be equal in a worker and its supervisor.
@@ -143,13 +148,13 @@ pub(crate) struct LaneStart {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HandshakeError {
     /// The channel failed.
-    Channel(String),
+    Channel(StartFailure),
     /// The worker runs another build.
     OtherBuild { ours: String, theirs: String },
     /// The worker program has another identity.
     OtherIdentity { ours: String, theirs: String },
     /// The worker reported this reason.
-    Failed(String),
+    Failed(StartFailure),
     /// The worker ended before it was ready.
     Gone,
 }
@@ -167,8 +172,19 @@ impl std::fmt::Display for HandshakeError {
                 f,
                 "the worker program calls itself {theirs}, not {ours}: use the program that belongs to this one"
             ),
-            Self::Failed(why) => f.write_str(why),
+            Self::Failed(why) => why.fmt(f),
             Self::Gone => f.write_str("the worker ended before it was ready"),
+        }
+    }
+}
+
+impl From<HandshakeError> for StartFailure {
+    fn from(error: HandshakeError) -> Self {
+        use HandshakeError::{Channel, Failed};
+        let may_pass = matches!(&error, Channel(failure) | Failed(failure) if failure.may_pass);
+        Self {
+            why: error.to_string(),
+            may_pass,
         }
     }
 }
@@ -176,14 +192,23 @@ impl std::fmt::Display for HandshakeError {
 /// The supervisor's end of a handshake with one worker.
 pub(crate) struct Server {
     server: IpcOneShotServer<FromWorker>,
-    /// The file of the socket, whose name has been removed.
-    socket: Arc<OwnedFd>,
+    sockets: Arc<Sockets>,
+}
+
+/// Descriptors that are open until the handshake is over.
+#[derive(Debug)]
+struct Sockets {
+    /// The file of the server's socket, whose name has been removed.
+    file: OwnedFd,
+    /// The socket that connects in place of a worker that has ended. It is made in advance, because descriptors may be
+    /// short by then.
+    releasing: OwnedFd,
 }
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server")
-            .field("socket", &self.socket)
+            .field("sockets", &self.sockets)
             .finish_non_exhaustive()
     }
 }
@@ -234,16 +259,23 @@ impl Drop for SocketName {
 
 impl Server {
     pub(crate) fn new() -> Result<Self, HandshakeError> {
-        let folder = folder::choose().map_err(HandshakeError::Channel)?;
-        let wrong = |why: &str| HandshakeError::Channel(folder::fault(&folder, why));
+        let releasing = sys::socket::unconnected().map_err(channel)?;
+        let folder = folder::choose().map_err(channel)?;
+        let wrong = |why: &str| channel(folder::fault(&folder, why));
         let make = || -> Result<_, HandshakeError> {
-            sys::inject::allowed().map_err(channel)?;
-            // The channel panics if it cannot create its folder.
-            let (server, name) = catch_unwind(IpcOneShotServer::new)
-                .map_err(|_| wrong("none can be created there"))?
-                .map_err(channel)?;
+            // The channel leaks a descriptor if it cannot create its folder, so try that first.
+            let tried = sys::inject::allowed()
+                .map_err(std::io::Error::from)
+                .and_then(|()| tempfile::tempdir());
+            tried.map_err(|error| StartFailure {
+                why: folder::fault(&folder, &format!("none can be created there: {error}")),
+                ..error.into()
+            })
+            .map_err(HandshakeError::Channel)?;
+            let (server, name) = IpcOneShotServer::new().map_err(channel)?;
             let name = SocketName(name.into());
-            let socket = sys::socket::open(&name.0).map_err(channel)?;
+            let path = CString::new(name.0.as_os_str().as_bytes()).map_err(|_| wrong("its name has a zero byte"))?;
+            let socket = sys::socket::open_path(&path).map_err(channel)?;
             Ok((server, name, socket))
         };
         let is_private = |socket: &OwnedFd| sys::socket::is_private(socket.as_fd());
@@ -261,18 +293,21 @@ impl Server {
         drop(name);
         Ok(Self {
             server,
-            socket: Arc::new(socket),
+            sockets: Arc::new(Sockets {
+                file: socket,
+                releasing,
+            }),
         })
     }
 
     /// Returns the descriptor through which the worker connects.
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.sockets.file.as_fd()
     }
 
     /// Returns a handle that ends [`Server::answer`] if the worker dies.
     pub(crate) fn handshake_socket(&self) -> HandshakeSocket {
-        HandshakeSocket(Arc::downgrade(&self.socket))
+        HandshakeSocket(Arc::downgrade(&self.sockets))
     }
 
     /// Performs the handshake. Returns when the worker is ready or has failed. Blocks until the worker connects, or
@@ -282,13 +317,20 @@ impl Server {
         id: &ProgramId,
         welcome: Welcome,
     ) -> Result<HandshakeDone, HandshakeError> {
-        let Self { server, socket } = self;
+        let Self { server, sockets } = self;
         // The channel panics on a malformed packet.
         catch_unwind(AssertUnwindSafe(move || {
-            let _until_answered = socket;
+            let _until_answered = sockets;
             Self::converse(server, id, welcome)
         }))
-        .unwrap_or_else(|_| Err(HandshakeError::Channel("malformed message".into())))
+        .unwrap_or_else(|_| {
+            // Linux leaves descriptors out of a packet if this process has no numbers for them.
+            let short = EventFd::new().is_err();
+            Err(HandshakeError::Channel(StartFailure {
+                why: "malformed message".into(),
+                may_pass: short,
+            }))
+        })
     }
 
     fn converse(
@@ -315,7 +357,7 @@ impl Server {
             }
             FromWorker::Failed(why) => return Err(HandshakeError::Failed(why)),
             FromWorker::Ready { .. } => {
-                return Err(HandshakeError::Channel("ready before hello".into()));
+                return Err(channel("ready before hello"));
             }
         };
         crate::sync::point!("spawn.accepted");
@@ -328,9 +370,7 @@ impl Server {
                 _channel: receiver,
             }),
             FromWorker::Failed(why) => Err(HandshakeError::Failed(why)),
-            other => Err(HandshakeError::Channel(format!(
-                "{other:?} instead of ready"
-            ))),
+            other => Err(channel(format!("{other:?} instead of ready"))),
         }
     }
 }
@@ -344,30 +384,21 @@ pub(crate) struct HandshakeDone {
     _channel: IpcReceiver<FromWorker>,
 }
 
-/// Max number of attempts to release a waiting [`Server::answer`].
-const RELEASE_ATTEMPTS: usize = 8;
-
-/// The socket of a [`Server`] that waits for its worker.
+/// The sockets of a [`Server`] that waits for its worker.
 #[derive(Debug, Clone)]
-pub(crate) struct HandshakeSocket(Weak<OwnedFd>);
+pub(crate) struct HandshakeSocket(Weak<Sockets>);
 
 impl HandshakeSocket {
     /// Makes [`Server::answer`] return after its worker has ended without connecting.
     pub(crate) fn release(&self) {
-        use nix::errno::Errno::ECONNREFUSED;
-        let Some(socket) = self.0.upgrade() else {
+        let Some(sockets) = self.0.upgrade() else {
             return;
         };
-        // Does not use `connect` of the channel, which leaks a descriptor when it fails.
-        for _ in 0..RELEASE_ATTEMPTS {
-            match sys::socket::connect_and_close(&address(socket.as_fd())) {
-                // The call has connected, or `answer` has returned already.
-                Ok(()) => return,
-                Err(error) if error.errno() == ECONNREFUSED => return,
-                // Descriptors or memory are short; other workers that end will free some.
-                Err(_) => std::thread::yield_now(),
-            }
-        }
+        // Does not use `connect` of the channel, which needs a descriptor. Fails if `answer` has returned already.
+        let _ = sys::socket::connect_and_hang_up(
+            sockets.releasing.as_fd(),
+            &address(sockets.file.as_fd()),
+        );
     }
 }
 
@@ -394,7 +425,7 @@ impl Client {
         let (reply, welcome) = ipc::channel().map_err(channel)?;
         sender
             .send(FromWorker::Hello { id, reply })
-            .map_err(channel)?;
+            .map_err(send_error)?;
         crate::sync::point!("attach.called");
         let welcome = welcome.recv().map_err(receive_error)?;
         Ok((Self { sender }, welcome))
@@ -404,18 +435,25 @@ impl Client {
     pub(crate) fn ready(self, code: Vec<u8>) -> Result<(), HandshakeError> {
         self.sender
             .send(FromWorker::Ready { code })
-            .map_err(channel)
+            .map_err(send_error)
     }
 
     /// Reports why the worker cannot start.
-    pub(crate) fn failed(self, why: String) {
+    pub(crate) fn failed(self, why: StartFailure) {
         // If this fails, the supervisor notices the exit.
         let _ = self.sender.send(FromWorker::Failed(why));
     }
 }
 
-fn channel(error: impl std::fmt::Display) -> HandshakeError {
-    HandshakeError::Channel(error.to_string())
+fn channel(error: impl Into<StartFailure>) -> HandshakeError {
+    HandshakeError::Channel(error.into())
+}
+
+fn send_error(error: IpcError) -> HandshakeError {
+    match error {
+        IpcError::Io(error) => channel(error),
+        error => channel(error.to_string()),
+    }
 }
 
 /// Returns the reason for a failed receive: the other side has ended, or this process has no descriptors or memory
@@ -496,9 +534,9 @@ mod tests {
     #[test]
     fn a_worker_of_the_same_build_is_welcomed() {
         let server = Server::new().unwrap();
-        let socket = Arc::clone(&server.socket);
+        let socket = Arc::clone(&server.sockets);
         let worker = std::thread::spawn(move || {
-            let (client, welcome) = Client::hello(socket.as_fd(), id("abc", "a")).unwrap();
+            let (client, welcome) = Client::hello(socket.file.as_fd(), id("abc", "a")).unwrap();
             client.ready(b"code".to_vec()).unwrap();
             welcome
         });
@@ -509,8 +547,8 @@ mod tests {
 
     fn refused(ours: &ProgramId, theirs: ProgramId) -> HandshakeError {
         let server = Server::new().unwrap();
-        let socket = Arc::clone(&server.socket);
-        let worker = std::thread::spawn(move || Client::hello(socket.as_fd(), theirs).map(drop));
+        let socket = Arc::clone(&server.sockets);
+        let worker = std::thread::spawn(move || Client::hello(socket.file.as_fd(), theirs).map(drop));
         let error = server.answer(ours, welcome()).unwrap_err();
         assert_eq!(worker.join().unwrap(), Err(HandshakeError::Gone));
         error
@@ -602,15 +640,16 @@ mod tests {
     #[test]
     fn a_failed_worker_reports_its_reason() {
         let server = Server::new().unwrap();
-        let socket = Arc::clone(&server.socket);
+        let socket = Arc::clone(&server.sockets);
         let worker = std::thread::spawn(move || {
-            Client::hello(socket.as_fd(), id("x", ""))
+            Client::hello(socket.file.as_fd(), id("x", ""))
                 .unwrap()
                 .0
                 .failed("no room".into());
         });
         let error = server.answer(&id("x", ""), welcome()).unwrap_err();
         assert_eq!(error, HandshakeError::Failed("no room".into()));
+        assert!(!StartFailure::from(error).may_pass);
         worker.join().unwrap();
     }
 }

@@ -1,8 +1,8 @@
 //! The messages between a supervisor and the template of its workers, over a pair of packet sockets.
 //!
 //! The supervisor sends the setup, and then a request for each worker: its [`Mark`](crate::worker) and the descriptors
-//! that a process started directly would inherit. The template reports once that it is ready, or why it cannot be
-//! copied. For each copy, the copy itself and then the template report the copy's process id, so that the supervisor
+//! that a process started directly would inherit. The template reports that it loads, and then that it is ready,
+//! or why it cannot be copied. For each copy, the copy itself and then the template report the copy's process id, so that the supervisor
 //! knows every copy even if one of these two processes ends.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,6 +22,8 @@ const LONGEST: usize = 16 << 10;
 /// A message of a template or its copy.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message {
+    /// The template has started, and loads what workers need.
+    Loading,
     /// The template has loaded what workers need.
     Ready,
     /// The template cannot be copied, for this reason.
@@ -35,6 +37,7 @@ pub(crate) enum Message {
 impl Message {
     fn to_text(&self) -> String {
         match self {
+            Self::Loading => "loading".into(),
             Self::Ready => "ready".into(),
             Self::Unfit(why) => format!("unfit {why}"),
             Self::Copied { request, pid } => format!("copied {request} {pid}"),
@@ -45,6 +48,7 @@ impl Message {
     fn of_text(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once(' ').unwrap_or((text, ""));
         Some(match kind {
+            "loading" => Self::Loading,
             "ready" => Self::Ready,
             "unfit" => Self::Unfit(rest.into()),
             "copied" => {

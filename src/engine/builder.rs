@@ -77,7 +77,7 @@ pub struct Builder {
     retain: Option<KernelInfo>,
     log: Sink,
     in_background: bool,
-    start_timeout: Duration,
+    start_timeout: Option<Duration>,
     memory: MemorySettings,
     grace: Duration,
     quarantine_after: u32,
@@ -108,7 +108,7 @@ impl Builder {
             retain: None,
             log: Sink::Stderr,
             in_background: false,
-            start_timeout: Duration::from_secs(60),
+            start_timeout: None,
             memory: MemorySettings::default(),
             grace: Duration::from_secs(5),
             quarantine_after: QUARANTINE_AFTER,
@@ -556,9 +556,12 @@ impl Builder {
     }
 
     /// Limits the time from a worker's start until it is ready, including
-    /// [`on_worker_start`](Builder::on_worker_start). The default is 60 seconds. A worker that takes longer is killed
-    /// and has failed to start: `build` returns an error that names the step that the worker had reached; after
-    /// `build`, the engine starts another worker, as after any failed start.
+    /// [`on_worker_start`](Builder::on_worker_start) and [`Template::load`](crate::Template::load). A worker that takes
+    /// longer is killed and has failed to start: `build` returns an error that names the step that the worker had
+    /// reached; after `build`, the engine starts another worker, as after any failed start.
+    ///
+    /// By default, code of the program may take any time: it may load a model. Only steps of the engine are limited, to
+    /// 60 seconds each; such a step includes what the program does before [`init`](crate::init).
     ///
     /// ```standalone_crate
     /// use std::time::Duration;
@@ -573,7 +576,7 @@ impl Builder {
     /// assert!(error.to_string().contains("on_worker_start has not returned"), "{error}");
     /// ```
     pub fn start_timeout(mut self, limit: Duration) -> Self {
-        self.start_timeout = limit;
+        self.start_timeout = Some(limit);
         self
     }
 
@@ -866,7 +869,7 @@ impl Builder {
         let (shared, monitor) =
             supervisor::start(arena, settings, tracer).map_err(|error| match error {
                 StartError::System(error) => BuildError::System(error),
-                StartError::Worker(HandshakeError::Failed(why)) => BuildError::Worker(why),
+                StartError::Worker(HandshakeError::Failed(why)) => BuildError::Worker(why.why),
                 StartError::Worker(why) => BuildError::Worker(why.to_string()),
             })?;
         let monitor = Mutex::new(Some(monitor));

@@ -315,9 +315,43 @@ impl Engine {
     }
 
     /// Returns the reason why no worker can be started any more, or `None` if there is none. If there is a reason,
-    /// every job fails with [`NoWorkers`](JobErrorKind::NoWorkers).
+    /// every job fails with [`NoWorkers`](JobErrorKind::NoWorkers). See [`revive`](Engine::revive).
+    ///
+    /// A start that fails because something is short (open files, processes, memory) is no such reason:
+    /// [`Stats::start_failure`] names it, and the engine tries again.
     pub fn broken(&self) -> Option<String> {
         self.supervisor()?.broken()
+    }
+
+    /// Starts workers again after the engine has given up, for example when a drive that
+    /// [`on_worker_start`](Builder::on_worker_start) needs is back. Jobs that have failed stay so, and actors are lost;
+    /// new jobs run, or fail with [`NoWorkers`](JobErrorKind::NoWorkers) once the engine gives up again.
+    ///
+    /// Returns true if the engine was [`broken`](Engine::broken) and tries again. Returns false if it was not, and where
+    /// another attempt is useless: the shared memory was damaged, workers cannot be killed, or the engine was shut down.
+    ///
+    /// ```standalone_crate
+    /// use arenite::Engine;
+    ///
+    /// fn start(path: String) -> Result<(), String> {
+    ///     std::fs::read(&path).map(drop).map_err(|error| format!("{path}: {error}"))
+    /// }
+    ///
+    /// arenite::init();
+    /// let folder = std::env::temp_dir().join(format!("revive-{}", std::process::id()));
+    /// let builder = Engine::builder().workers(1).start_in_background();
+    /// let path = folder.to_string_lossy().into_owned();
+    /// let engine = builder.on_worker_start_with(start, (path.as_str(),)).build()?;
+    /// assert!(engine.submit(|| 1, ()).wait().is_err());
+    /// std::fs::write(&folder, "here it is")?;
+    /// assert!(engine.revive());
+    /// assert_eq!(engine.submit(|| 1, ()).wait()?, 1);
+    /// assert!(!engine.revive());
+    /// std::fs::remove_file(&folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn revive(&self) -> bool {
+        self.supervisor().is_some_and(|shared| shared.revive())
     }
 
     /// Gives unused committed memory of the arena back to Linux at once, not only after some seconds. Returns the

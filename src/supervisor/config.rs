@@ -26,6 +26,8 @@ pub(super) struct Config {
     pub(super) retains: bool,
     /// The maximum number of bytes of the arena that a worker may occupy. `None`: limited by the shares of the others.
     pub(super) max_arena_per_worker: Option<u64>,
+    /// Whether the engine can be used before its workers are ready.
+    pub(super) starts_in_background: bool,
     pub(super) cores: usize,
     /// Whether a worker may spin while it waits for its next job.
     pub(super) may_spin: bool,
@@ -43,6 +45,7 @@ impl Config {
             recycles_by_size: settings.memory.recycling.above != u64::MAX,
             retains: settings.retain.is_some(),
             max_arena_per_worker: settings.max_arena_per_worker,
+            starts_in_background: settings.in_background,
             cores: 1,
             may_spin: false,
         }

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::error::{Crash, JobErrorKind, JobLimit, WorkerExit};
+use super::output::last_words::LastWords;
 use super::settings::WorkerEntry;
 use crate::link::{Phase, steps};
 use crate::sys::abort::Aborted;
 use crate::sys::oom::OomCounter;
 use crate::sys::process::Exit;
-use crate::worker::EXIT_CANNOT_START;
+use crate::worker::{EXIT_CANNOT_START, EXIT_CANNOT_START_NOW};
 
 /// Memory that an allocator takes in addition to a request. So an allocation may fail because of the ceiling although
 /// it is smaller than the free memory, if the difference is less than this.
@@ -147,10 +148,32 @@ pub(super) fn before_ready(
     text
 }
 
+/// Returns true if another start may succeed after a worker has ended in this way before it was ready: it lacked
+/// something that is short now. What the program's own code does at the start is never excused.
+pub(super) fn may_pass(phase: Phase, cause: &JobErrorKind, words: &LastWords, limit: u64) -> bool {
+    if phase == Phase::Starting(steps::ON_START) {
+        return false;
+    }
+    match cause {
+        JobErrorKind::Lost(WorkerExit::OutOfMemoryKill) => true,
+        JobErrorKind::Lost(WorkerExit::Signal(libc::SIGABRT)) => {
+            limit == 0 && words.failed_allocation.is_some()
+        }
+        JobErrorKind::Lost(WorkerExit::Code(Some(EXIT_CANNOT_START_NOW))) => true,
+        JobErrorKind::Lost(WorkerExit::Code(Some(CANNOT_LOAD))) => words.all().iter().any(|line| {
+            LOADER_IS_SHORT.iter().any(|reason| line.contains(reason))
+        }),
+        _ => false,
+    }
+}
+
+/// The exit code of a dynamic loader that cannot load a program.
+const CANNOT_LOAD: i32 = 127;
+/// What glibc's loader prints, which knows few names of errors, if descriptors or memory are short.
+const LOADER_IS_SHORT: [&str; 3] = [": Error 23", ": Error 24", "annot allocate memory"];
+
 /// Returns the probable reason of a worker's death before it was ready.
 fn hint(entry: WorkerEntry, phase: Phase, cause: &JobErrorKind) -> Option<&'static str> {
-    /// The exit code of a dynamic loader that cannot load a program.
-    const CANNOT_LOAD: i32 = 127;
     if *cause == JobErrorKind::Lost(WorkerExit::Signal(libc::SIGSYS)) {
         return Some(
             "a seccomp filter, the container's or the program's own, denies a system call that workers need",
@@ -168,9 +191,10 @@ fn hint(entry: WorkerEntry, phase: Phase, cause: &JobErrorKind) -> Option<&'stat
             "a shared library of the program that workers run is missing or does not fit: `ldd` names it, and workers \
              search with the environment that this program had when it built the engine",
         ),
-        (Phase::Unknown, JobErrorKind::Lost(WorkerExit::Code(Some(EXIT_CANNOT_START)))) => {
-            Some("it said why on stderr")
-        }
+        (
+            Phase::Unknown,
+            JobErrorKind::Lost(WorkerExit::Code(Some(EXIT_CANNOT_START | EXIT_CANNOT_START_NOW))),
+        ) => Some("it said why on stderr"),
         (Phase::Unknown, JobErrorKind::Lost(WorkerExit::Code(_))) => Some(match entry {
             WorkerEntry::Init => {
                 "the program ended without having become a worker: arenite::init() must be the first thing in main, \

@@ -59,7 +59,7 @@ pub(super) fn settings(workers: u16, lanes: u16) -> Settings {
         log: Sink::Stderr,
         memory: MemorySettings::default(),
         in_background: false,
-        start_timeout: Duration::from_secs(60),
+        start_timeout: None,
         grace: Duration::from_secs(5),
         quarantine_after: QUARANTINE_AFTER,
         sweep: false,

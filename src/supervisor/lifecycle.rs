@@ -29,6 +29,8 @@ pub(super) struct Lifecycle {
     is_stopping: bool,
     /// Why no job can run any more.
     broken: Option<String>,
+    /// Whether `broken` is about failed starts of workers alone, which may be tried again.
+    may_revive: bool,
 }
 
 impl Lifecycle {
@@ -81,9 +83,16 @@ impl Lifecycle {
         self.is_stopping = true;
     }
 
-    /// Records that no job can run any more. The first reason stays.
-    pub(super) fn set_broken(&mut self, why: &str) {
+    /// Records that no job can run any more. The first reason stays. `may_revive`: see [`revive`](Self::revive).
+    pub(super) fn set_broken(&mut self, why: &str, may_revive: bool) {
+        self.may_revive = may_revive && (self.may_revive || self.broken.is_none());
         self.broken.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// Lets jobs run again, if the engine is broken only because starts of workers failed. Returns whether it was.
+    pub(super) fn revive(&mut self) -> bool {
+        let may = self.may_revive && self.closing == Closing::No;
+        may && self.broken.take().is_some()
     }
 
     /// Returns the time when draining ends at the latest.

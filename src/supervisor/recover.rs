@@ -6,18 +6,21 @@ use std::time::{Duration, Instant};
 use super::crash::crash_in_start;
 use super::drain::lent;
 use super::error::{JobErrorKind, WorkerExit};
-use super::exit_causes::before_ready;
+use super::exit_causes::{self, before_ready};
 use super::lane::NO_RECORD;
 use super::options::Backoff;
 use super::output::last_words::LastWords;
+use super::output::{LogLevel, LogLine, LogSource};
 use super::queue::Constraint;
 use super::shared::Supervisor;
 use super::state::EngineState;
 use super::suspicion::{EXPLAINED, UNEXPLAINED};
 use super::worker::{Status, WHOLE, Worker};
+use crate::control::StartFailure;
 use crate::link::{CANCEL, Phase};
 
-/// The number of consecutive failed starts of each worker after which the engine is broken.
+/// The number of consecutive failed starts of each worker, for reasons that cannot pass, after which the engine is
+/// broken.
 const FAILED_STARTS: usize = 4;
 /// Number of consecutive processes of a worker that may die without a finished job before the next one is delayed.
 const DEATHS_AT_ONCE: u32 = 3;
@@ -35,7 +38,7 @@ impl Supervisor {
         &self,
         index: usize,
         cause: JobErrorKind,
-        refused: Option<String>,
+        refused: Option<StartFailure>,
         words: LastWords,
     ) {
         // The link of the first lane contains the notes of the whole process.
@@ -83,21 +86,20 @@ impl Supervisor {
         let worker = &mut state.workers[index];
         worker.take_process();
         let words = std::mem::take(worker.last_words_mut());
+        let mut notice = None;
         // The worker is absent now. Decide when its next process may start.
         if was_starting {
-            let why = refused.unwrap_or_else(|| {
-                format!(
-                    "worker {index} {}",
-                    before_ready(
-                        self.settings.program.entry,
-                        phase,
-                        &cause,
-                        crash.as_ref(),
-                        &words.all()
-                    )
-                )
+            let failure = refused.unwrap_or_else(|| {
+                let entry = self.settings.program.entry;
+                let lines = words.all();
+                let why = before_ready(entry, phase, &cause, crash.as_ref(), &lines);
+                let limit = self.settings.memory_limit;
+                StartFailure {
+                    why: format!("worker {index} {why}"),
+                    may_pass: exit_causes::may_pass(phase, &cause, &words, limit),
+                }
             });
-            state.start_failed(index, &why);
+            notice = state.start_failed(index, failure);
         } else if worker.is_retiring() && cause == JobErrorKind::Lost(WorkerExit::Code(Some(0))) {
             worker.has_retired();
             state.set_status(index, Status::Absent { not_before: None });
@@ -109,15 +111,18 @@ impl Supervisor {
             state.set_status(index, Status::Absent { not_before });
             if !state.lifecycle.has_started() && deaths >= DEATHS_AT_ONCE {
                 // The thread that builds the engine waits until all workers are ready at the same time.
-                state.give_up(&format!(
+                let why = format!(
                     "worker {index} was ready and died without a job, {times} times in a row: {cause}"
-                ));
+                );
+                state.give_up_starts(&why);
             }
         }
         // If a worker died because the memory of its links was taken away, others will follow: no shared memory can be
         // trusted any more. If the engine was broken already, no worker will run the jobs that were queued again.
-        if let Some(why) = damage.or_else(|| state.lifecycle.broken().cloned()) {
+        if let Some(why) = damage {
             state.give_up(&why);
+        } else if let Some(why) = state.lifecycle.broken().cloned() {
+            state.fail_queued(&JobErrorKind::NoWorkers(why));
         }
         let EngineState {
             lanes,
@@ -132,17 +137,57 @@ impl Supervisor {
         state.refill();
         state.waiters.notify_start();
         self.unlock(state);
+        self.report_start(index, notice);
         crate::sync::point!("recover.done");
     }
 }
 
 impl Supervisor {
     /// Records that the process of a worker could not be started.
-    pub(super) fn cannot_start(&self, index: usize, why: &str) {
+    pub(super) fn cannot_start(&self, index: usize, failure: StartFailure) {
         let mut state = self.lock();
-        state.start_failed(index, why);
+        let notice = state.start_failed(index, failure);
         state.waiters.notify_start();
         self.unlock(state);
+        self.report_start(index, notice);
+    }
+
+    fn report_start(&self, index: usize, notice: Option<String>) {
+        if let Some(why) = notice {
+            self.notify_log(index as u32, why);
+        }
+    }
+
+    /// Passes a notice of the engine itself to the log.
+    pub(super) fn notify_log(&self, worker: u32, text: String) {
+        self.log.push([LogLine {
+            label: self.settings.label.as_str().into(),
+            worker,
+            job: None,
+            source: LogSource::Notice,
+            level: Some(LogLevel::Warn),
+            target: None,
+            text,
+        }]);
+    }
+
+    /// Starts workers again, if the engine is broken only because starts failed. Returns whether it was.
+    pub(crate) fn revive(&self) -> bool {
+        let mut state = self.lock();
+        let revived = state.lifecycle.revive();
+        if revived {
+            for index in 0..state.workers.len() {
+                state.workers[index].forget_failed_starts();
+                if let Status::Absent { .. } = state.workers[index].status() {
+                    state.set_status(index, Status::Absent { not_before: None });
+                }
+            }
+        }
+        self.unlock(state);
+        if revived {
+            self.ring();
+        }
+        revived
     }
 }
 
@@ -165,17 +210,30 @@ impl Supervisor {
 
 impl EngineState {
     /// Records that a worker did not become ready. Another process is tried after a pause. The engine becomes broken if
-    /// it is still being built, or if each worker has failed to start several times in a row.
-    fn start_failed(&mut self, index: usize, why: &str) {
-        let worker = &mut self.workers[index];
-        let pause = START_PAUSES.pause(worker.start_failed(why), 0);
+    /// a thread waits for its start, or if the cause cannot pass and this is the first start, or each worker has failed
+    /// to start several times in a row. Returns the text of a notice if the failure is news.
+    #[must_use]
+    fn start_failed(&mut self, index: usize, failure: StartFailure) -> Option<String> {
+        let StartFailure { why, may_pass } = &failure;
+        let notice = match may_pass {
+            true => (!self.workers.iter().any(Worker::waits_for_resources))
+                .then(|| format!("no worker can be started now, which is tried again: {why}")),
+            false => (!self.workers[index].failed_starts().contains(&failure))
+                .then(|| format!("a worker has not become ready: {why}")),
+        };
+        let may_pass = *may_pass;
+        let pause = START_PAUSES.pause(self.workers[index].start_failed(failure), 0);
         let not_before = Some(Instant::now() + pause);
         self.set_status(index, Status::Absent { not_before });
-        let hopeless = |worker: &Worker| worker.failed_starts().len() >= FAILED_STARTS;
-        if !self.lifecycle.has_started() || self.workers.iter().all(hopeless) {
+        let is_first = !self.lifecycle.has_started();
+        let is_awaited = is_first && !self.config.starts_in_background;
+        let hopeless = |worker: &Worker| worker.is_hopeless(FAILED_STARTS);
+        if is_awaited || !may_pass && (is_first || self.workers.iter().all(hopeless)) {
             let why = one_after_the_other(self.workers[index].failed_starts());
-            self.give_up(&why);
+            self.give_up_starts(&why);
         }
+        // An awaited start returns the reason.
+        notice.filter(|_| !is_awaited && !self.lifecycle.closes_now())
     }
 
     /// Answers or requeues the jobs that the worker still had. Returns how many parts of a death, out of [`WHOLE`],
@@ -355,15 +413,22 @@ impl EngineState {
         self.attempt_failed(record, why, Some(worker as u32), rows);
     }
 
-    /// Makes the engine broken: no job can run any more, and every job is answered.
+    /// Makes the engine broken permanently: no job can run any more, and every job is answered.
     pub(super) fn give_up(&mut self, why: &str) {
-        self.lifecycle.set_broken(why);
+        self.lifecycle.set_broken(why, false);
+        self.fail_queued(&JobErrorKind::NoWorkers(why.to_owned()));
+    }
+
+    /// Makes the engine broken until [`Supervisor::revive`], because workers cannot be started.
+    fn give_up_starts(&mut self, why: &str) {
+        self.lifecycle.set_broken(why, true);
         self.fail_queued(&JobErrorKind::NoWorkers(why.to_owned()));
     }
 
     /// Answers every unanswered job: no worker is left, and none will be started.
     pub(super) fn end(&mut self) {
-        self.lifecycle.set_broken("the engine has been shut down");
+        self.lifecycle
+            .set_broken("the engine has been shut down", false);
         self.fail_queued(&JobErrorKind::ShutDown);
         self.process_all_ends();
         self.waiters.notify_start();
@@ -389,11 +454,11 @@ impl EngineState {
 }
 
 /// Returns the reasons of failed starts, oldest first. Equal consecutive reasons are counted.
-fn one_after_the_other(failures: &[String]) -> String {
+fn one_after_the_other(failures: &[StartFailure]) -> String {
     let reasons = failures
         .chunk_by(|one, next| one == next)
         .map(|same| match same.len() {
-            1 => same[0].clone(),
+            1 => same[0].why.clone(),
             times => format!("{times} times in a row: {}", same[0]),
         });
     reasons.collect::<Vec<_>>().join("\nthen ")

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::output::Sink;
-use crate::control::{HandshakeError, OnStart, ProgramId};
+use crate::control::{HandshakeError, OnStart, ProgramId, StartFailure};
 use crate::sys::process::Program;
 #[cfg(feature = "sandbox")]
 use crate::sys::sandbox::SandboxFeatures;
@@ -46,8 +46,9 @@ pub(crate) struct Settings {
     pub(crate) log: Sink,
     /// Whether the engine can be used before its workers are ready.
     pub(crate) in_background: bool,
-    /// The time that a worker gets to become ready.
-    pub(crate) start_timeout: Duration,
+    /// The time that a worker gets to become ready. `None`: only its own steps are limited, not what the program's code
+    /// does at the start.
+    pub(crate) start_timeout: Option<Duration>,
     pub(crate) memory: MemorySettings,
     /// The time that running jobs get when the engine shuts down or their scope is cancelled.
     pub(crate) grace: Duration,
@@ -147,12 +148,21 @@ pub(crate) enum StartError {
     Worker(HandshakeError),
 }
 
+impl From<StartError> for StartFailure {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::System(error) => error.into(),
+            StartError::Worker(error) => error.into(),
+        }
+    }
+}
+
 /// Returns the number of descriptors that must be free for an engine: its own, and for each worker a pidfd, an eventfd,
-/// two pipes, and five more while it starts; for a template, six. A worker receives the descriptors of the arena, one
+/// two pipes, and five more while it starts; for a template, five. A worker receives the descriptors of the arena, one
 /// region for each worker, under higher numbers than all of these.
 pub(crate) const fn descriptors_for(workers: u64, has_template: bool) -> u64 {
-    let template = if has_template { 6 } else { 0 };
-    let own = workers.saturating_mul(9).saturating_add(7 + template);
+    let template = if has_template { 5 } else { 0 };
+    let own = workers.saturating_mul(9).saturating_add(9 + template);
     let arena = workers.saturating_add(2);
     own.saturating_add(arena).saturating_add(4)
 }

@@ -59,6 +59,11 @@ impl Supervisor {
             open: state.lanes.open(),
             // A graph has a record that belongs to no job.
             untaken: state.records.live() - state.runs.graph_count(),
+            start_failure: state
+                .workers
+                .iter()
+                .find_map(|worker| worker.failed_starts().last())
+                .map(|failure| failure.why.clone()),
             memory_short: state.scheduler.is_low_on_memory(),
             admitted: state
                 .admission

@@ -80,6 +80,9 @@ pub struct Stats {
     pub open: usize,
     /// Number of jobs whose answer was not taken, whether they have ended or not.
     pub untaken: usize,
+    /// Why the last start of a worker failed, while the engine lacks that worker and tries again: a limit on open files
+    /// or processes, for example. `None` if no start has failed since the last success.
+    pub start_failure: Option<String>,
     /// Whether so little memory is left on the machine or in the container that jobs run one at a time.
     pub memory_short: bool,
     /// Bytes of the jobs in flight, as [`Builder::max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes)

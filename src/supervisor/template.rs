@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::settings::ProgramSpec;
+use super::settings::{ProgramSpec, Settings};
 use crate::control::template::{MAX_FDS, Message, STANDARD, TemplateSocket};
 use crate::sys::pipe;
-use crate::sys::process::{self, Exit, PidFd, WatchPipe};
+use crate::sys::process::{self, Exit, PidFd, Program, WatchPipe};
 use crate::worker::{MARK, Mark};
 
 /// How long the monitor waits for a fork of the template. Linux makes one in milliseconds.
@@ -29,6 +29,8 @@ pub(super) struct Templates {
     ends: u32,
     /// Whether there was a template. If so, workers are started separately while another one loads.
     had_one: bool,
+    /// Whether the time for loading is limited, not only the time until it begins.
+    limits_loading: bool,
 }
 
 #[derive(Debug)]
@@ -46,8 +48,8 @@ enum Now {
 pub(super) type WhyDisabled = Option<String>;
 
 impl Templates {
-    pub(super) fn new(program: &ProgramSpec) -> Self {
-        let setup = program.template.clone();
+    pub(super) fn new(settings: &Settings) -> Self {
+        let setup = settings.program.template.clone();
         Self {
             now: match setup {
                 Some(_) => Now::Absent,
@@ -56,6 +58,7 @@ impl Templates {
             setup,
             ends: 0,
             had_one: false,
+            limits_loading: settings.start_timeout.is_some(),
         }
     }
 
@@ -98,11 +101,13 @@ impl Templates {
         let Some(setup) = &self.setup else {
             return None;
         };
-        match Template::start(program, watch, setup) {
+        match Template::start(&program.program, watch, setup) {
             Ok(template) => {
                 self.now = Now::Loading(template, until);
                 None
             }
+            // It is tried again before the next worker.
+            Err(error) if error.may_pass() => None,
             Err(error) => self.give_up(format!("it cannot be started: {error}")),
         }
     }
@@ -115,6 +120,11 @@ impl Templates {
                 Ok(Some(Message::Ready)) => {
                     self.had_one = true;
                     self.now = Now::Ready(template);
+                    None
+                }
+                Ok(Some(Message::Loading)) => {
+                    let until = until.filter(|_| self.limits_loading);
+                    self.now = Now::Loading(template, until);
                     None
                 }
                 Ok(Some(Message::Unfit(why))) => {
@@ -167,19 +177,19 @@ impl Templates {
     }
 
     /// Forks the template into the worker with this mark; the fork is a child of this process. Returns `None` if the
-    /// worker has to be started separately.
+    /// worker has to be started separately, and an error if no worker can be watched now.
     pub(super) fn copy(
         &mut self,
         mark: &Mark,
         standard: [BorrowedFd<'_>; STANDARD],
         fds: &[BorrowedFd<'_>],
-    ) -> Option<PidFd> {
+    ) -> crate::sys::Result<Option<PidFd>> {
         let Now::Ready(template) = &mut self.now else {
-            return None;
+            return Ok(None);
         };
         // More descriptors would need two packets, which is not supported.
         if fds.len() + STANDARD > MAX_FDS {
-            return None;
+            return Ok(None);
         }
         let all: Vec<_> = standard.iter().chain(fds).copied().collect();
         template.copy(&mark.to_string(), &all)
@@ -247,18 +257,17 @@ struct Template {
 }
 
 impl Template {
-    fn start(program: &ProgramSpec, watch: &WatchPipe, setup: &[u8]) -> crate::sys::Result<Self> {
-        pipe::open_closed_standard()?;
+    fn start(program: &Program, watch: &WatchPipe, setup: &[u8]) -> crate::sys::Result<Self> {
+        pipe::open_closed_standard(program.null())?;
         let (socket, theirs) = TemplateSocket::pair(PATIENCE)?;
         // The setup fits the buffer of the socket, or is in a file, so this thread does not wait.
         socket.send_setup(setup)?;
-        let nothing = pipe::open_null()?;
         // Code that is loaded may print. Only results go to stdout.
         let stderr = pipe::duplicate_standard(2)?;
-        let standard = [nothing.as_fd(), stderr.as_fd(), stderr.as_fd()];
+        let standard = [program.null().as_fd(), stderr.as_fd(), stderr.as_fd()];
         let fds = [watch.read.as_fd(), theirs.as_fd()];
         let all: Vec<_> = fds.iter().chain(&standard).copied().collect();
-        let first_fd = process::first_target_fd(&all);
+        let first_fd = process::first_target_fd(program, &all);
         let mark = Mark {
             parent: std::process::id() as i32,
             first_fd,
@@ -266,8 +275,8 @@ impl Template {
             is_template: true,
         };
         let variables = [(MARK, mark.to_string())];
-        let pid = process::spawn(&program.program, &variables, &fds, first_fd, Some(standard))?;
-        drop((nothing, stderr, theirs));
+        let pid = process::spawn(program, &variables, &fds, first_fd, Some(standard))?;
+        drop((stderr, theirs));
         match PidFd::open(pid) {
             Ok(process) => Ok(Self {
                 process,
@@ -276,37 +285,45 @@ impl Template {
                 failure: None,
             }),
             Err(error) => {
-                // The template ends when its socket has no peer.
-                drop(socket);
-                process::reap(pid);
+                process::end_unwatched(pid);
                 Err(error)
             }
         }
     }
 
-    fn copy(&mut self, mark: &str, fds: &[BorrowedFd<'_>]) -> Option<PidFd> {
+    fn copy(
+        &mut self,
+        mark: &str,
+        fds: &[BorrowedFd<'_>],
+    ) -> crate::sys::Result<Option<PidFd>> {
         let Ok(asked) = self.socket.ask(mark, fds) else {
             self.failure = Some("it takes no request");
-            return None;
+            return Ok(None);
         };
         loop {
             match self.socket.receive() {
                 Ok(Some(Message::Copied { request, pid })) if request == asked => {
-                    let copy = PidFd::open(Pid::from_raw(pid)).ok();
-                    // If the number belongs to another process, that process must not be killed.
-                    let copy = copy.filter(PidFd::is_unreaped);
+                    let pid = Pid::from_raw(pid);
+                    let copy = match PidFd::open(pid) {
+                        Err(error) if error.may_pass() => {
+                            process::end_unwatched(pid);
+                            return Err(error);
+                        }
+                        // If the number belongs to another process, that process must not be killed.
+                        copy => copy.ok().filter(PidFd::is_unreaped),
+                    };
                     if copy.is_none() {
                         self.failure = Some("it has named a process that is not its copy");
                     }
-                    return copy;
+                    return Ok(copy);
                 }
-                Ok(Some(Message::Failed { request, .. })) if request == asked => return None,
+                Ok(Some(Message::Failed { request, .. })) if request == asked => return Ok(None),
                 // The answer to an earlier request.
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => {
                     self.unanswered.push(asked);
                     self.failure = Some("it did not answer in time");
-                    return None;
+                    return Ok(None);
                 }
             }
         }

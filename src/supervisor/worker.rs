@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::error::JobErrorKind;
 use super::output::last_words::LastWords;
-use crate::control::{HandshakeError, HandshakeSocket};
+use crate::control::{HandshakeError, HandshakeSocket, StartFailure};
 use crate::sync::FIRST_COUNT;
 use crate::sys::clock;
 use crate::sys::code_maps::CodeMap;
@@ -70,7 +70,7 @@ pub(super) struct Worker {
     /// not ready.
     code: Option<Arc<[CodeMap]>>,
     /// Why the last consecutive starts failed.
-    failed_starts: Vec<String>,
+    failed_starts: Vec<StartFailure>,
     /// Why this worker is being killed, the first reason first.
     kill_reasons: Vec<KillReason>,
     /// The last lines that the worker's process printed. Set only while its end is handled.
@@ -184,8 +184,8 @@ impl Worker {
     // ---- starts -----------------------------------------------------------------------------
 
     /// Records a failed start. Returns the number of consecutive failed starts.
-    pub(super) fn start_failed(&mut self, why: &str) -> u32 {
-        self.failed_starts.push(why.to_owned());
+    pub(super) fn start_failed(&mut self, failure: StartFailure) -> u32 {
+        self.failed_starts.push(failure);
         let failed = self.failed_starts.len();
         if failed > MAX_REMEMBERED {
             self.failed_starts.remove(0);
@@ -193,14 +193,25 @@ impl Worker {
         failed as u32
     }
 
-    /// Records a successful start.
-    pub(super) fn has_started(&mut self) {
+    /// Forgets failed starts: a start has succeeded, or the engine is to try again.
+    pub(super) fn forget_failed_starts(&mut self) {
         self.failed_starts.clear();
     }
 
     /// Returns why the last consecutive starts failed.
-    pub(super) fn failed_starts(&self) -> &[String] {
+    pub(super) fn failed_starts(&self) -> &[StartFailure] {
         &self.failed_starts
+    }
+
+    /// Returns true if the last start failed for a reason that may pass, and no later one has succeeded.
+    pub(super) fn waits_for_resources(&self) -> bool {
+        self.failed_starts.last().is_some_and(|last| last.may_pass)
+    }
+
+    /// Returns true if the last `most` starts failed, each for a reason that cannot pass.
+    pub(super) fn is_hopeless(&self, most: usize) -> bool {
+        let last = self.failed_starts.iter().rev();
+        last.take_while(|failure| !failure.may_pass).count() >= most
     }
 
     // ---- its end ----------------------------------------------------------------------------

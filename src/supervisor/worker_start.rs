@@ -75,7 +75,9 @@ impl Supervisor {
     ) -> Result<(Started, [OwnedFd; 2]), StartError> {
         let system = StartError::System;
         // The program may have closed its standard streams since the engine was built.
-        pipe::open_closed_standard().map_err(system)?;
+        let program = &self.settings.program.program;
+        let null = program.null();
+        pipe::open_closed_standard(null).map_err(system)?;
         let server = Server::new().map_err(StartError::Worker)?;
         crate::sync::point!("spawn.served");
         let event = EventFd::new().map_err(system)?;
@@ -113,20 +115,18 @@ impl Supervisor {
             OutputPipe::new().map_err(system)?,
             OutputPipe::new().map_err(system)?,
         );
-        let nothing = pipe::open_null().map_err(system)?;
-        let standard = [nothing.as_fd(), stdout.write.as_fd(), stderr.write.as_fd()];
+        let standard = [null.as_fd(), stdout.write.as_fd(), stderr.write.as_fd()];
         let mut fds = vec![watch.read.as_fd(), event.as_fd(), server.socket()];
         fds.extend(self.arena.descriptors());
         let all: Vec<_> = fds.iter().chain(&standard).copied().collect();
-        let first_fd = process::first_target_fd(&all);
+        let first_fd = process::first_target_fd(program, &all);
         let mark = Mark {
             parent: std::process::id() as i32,
             first_fd,
             fds: fds.len(),
             is_template: false,
         };
-        let program = &self.settings.program.program;
-        let copy = template.copy(&mark, standard, &fds);
+        let copy = template.copy(&mark, standard, &fds).map_err(system)?;
         let pid = match &copy {
             Some(copy) => copy.pid(),
             None => {
@@ -138,14 +138,12 @@ impl Supervisor {
         // Closes descriptors that only the worker needs before its pidfd is opened, so that a number is free for the
         // pidfd.
         let (stdout, stderr) = (stdout.into_read(), stderr.into_read());
-        drop(nothing);
-        // Without a pidfd the worker cannot be watched. The worker ends when its handshake socket has no peer.
+        // Without a pidfd the worker cannot be watched.
         crate::sync::point!("spawn.started");
         let pidfd = match copy.map_or_else(|| PidFd::open(pid), Ok) {
             Ok(pidfd) => pidfd,
             Err(error) => {
-                drop(server);
-                process::reap(pid);
+                process::end_unwatched(pid);
                 return Err(system(error));
             }
         };
@@ -212,7 +210,7 @@ impl Supervisor {
         if let Err(error) = process::start_thread(thread, answer) {
             let errno = nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN));
             let error = crate::sys::Error::new("clone", errno, "a thread for a worker's start");
-            let why = HandshakeError::Channel(error.to_string());
+            let why = HandshakeError::Channel(error.into());
             self.refused(Refusal {
                 worker,
                 generation,
@@ -242,7 +240,7 @@ impl Supervisor {
         if worker.generation() != generation || worker.status() != Status::Starting {
             return;
         }
-        worker.has_started();
+        worker.forget_failed_starts();
         worker.set_code(code.map(Arc::from));
         state.set_status(index, Status::Spare);
         let pid = state.workers[index].pid();

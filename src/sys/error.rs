@@ -54,6 +54,19 @@ impl Error {
         self.errno
     }
 
+    /// Returns true if the same call may succeed later without a change of the program: something is short or busy at
+    /// this moment. Starting a process is also refused with `EPERM` while its control group is busy.
+    pub(crate) fn may_pass(&self) -> bool {
+        use Errno::{
+            EAGAIN, EBUSY, EDQUOT, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC, EPERM, ETXTBSY,
+        };
+        match self.errno {
+            EAGAIN | EBUSY | EDQUOT | EMFILE | ENFILE | ENOBUFS | ENOMEM | ENOSPC | ETXTBSY => true,
+            EPERM => starts_process(self.call),
+            _ => false,
+        }
+    }
+
     /// Returns the reason as a number (`EMFILE`, `ENOMEM`, …), like [`std::io::Error::raw_os_error`].
     pub fn raw_os_error(&self) -> i32 {
         self.errno as i32
@@ -74,9 +87,13 @@ impl fmt::Display for Error {
     }
 }
 
+fn starts_process(call: &str) -> bool {
+    matches!(call, "posix_spawn" | "clone")
+}
+
 /// Returns what the user can do if a limit was reached.
 fn advice(call: &str, what: &str, errno: Errno) -> &'static str {
-    let process = matches!(call, "posix_spawn" | "clone");
+    let process = starts_process(call);
     match errno {
         Errno::ENOENT if what.starts_with("/proc/") && !Path::new("/proc/self").exists() => {
             "; /proc is not mounted: mount it (`mount -t proc proc /proc`)"

@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -68,25 +68,31 @@ pub fn open_to_write(path: &Path) -> Result<File> {
     Ok(file.into())
 }
 
-/// Opens `/dev/null` for a child's stdin.
+/// Opens `/dev/null`, for [`open_closed_standard`] and for the stdin of children.
 pub fn open_null() -> Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
     let fd = retry(|| nix::fcntl::open("/dev/null", flags, Mode::empty()))
         .map_err(|errno| Error::new("open", errno, "/dev/null"))?;
     above_standard(fd)
 }
 
-/// Opens `/dev/null` in place of each descriptor from 0 to 2 that is closed. Otherwise the next descriptors opened
-/// would get these numbers, and printing would write into shared memory, or into the pipe whose closing kills workers.
-pub fn open_closed_standard() -> Result<()> {
+/// Duplicates `null`, from [`open_null`], in place of each descriptor from 0 to 2 that is closed. Otherwise the next
+/// descriptors opened would get these numbers, and printing would write into shared memory, or into the pipe whose
+/// closing kills workers.
+pub fn open_closed_standard(null: &OwnedFd) -> Result<()> {
     loop {
-        let fd = retry(|| nix::fcntl::open("/dev/null", OFlag::O_RDWR, Mode::empty()))
-            .map_err(|errno| Error::new("open", errno, "/dev/null"))?;
-        // `open` returns the lowest free number.
-        if fd.as_raw_fd() > 2 {
-            return Ok(());
+        // Returns the lowest free number.
+        match allowed().and_then(|()| fcntl(null, FcntlArg::F_DUPFD(0))) {
+            Ok(0..=2) => {}
+            Ok(number) => {
+                // SAFETY: Linux has just made this descriptor for this process, and no other code knows its number.
+                drop(unsafe { OwnedFd::from_raw_fd(number) });
+                return Ok(());
+            }
+            // No number is free.
+            Err(Errno::EMFILE) => return Ok(()),
+            Err(errno) => return Err(Error::new("fcntl(F_DUPFD)", errno, "/dev/null")),
         }
-        let _: RawFd = fd.into_raw_fd();
     }
 }
 

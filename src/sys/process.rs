@@ -1,7 +1,7 @@
 //! Functions for processes: starting a program, watching it, and ending together with the parent.
 
 use std::cell::Cell;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -195,11 +195,23 @@ impl AsFd for PidFd {
     }
 }
 
-/// Sleeps until `pid`, a child without a `PidFd`, has ended on its own, and reaps it. Does not kill the child: without
-/// a `PidFd`, the id might be that of another process.
+/// Kills `pid`, a child for which no `PidFd` can be opened, and reaps it. Does nothing if it was reaped already, so that
+/// another process may have its number.
+pub fn end_unwatched(pid: Pid) {
+    let unreaped = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    if retry(|| waitid(Id::Pid(pid), unreaped)).is_err() {
+        return;
+    }
+    #[allow(clippy::disallowed_methods, reason = "the process is a child and not reaped")]
+    // Fails only for processes of other users.
+    let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+    reap(pid);
+}
+
+/// Sleeps until `pid`, a child, has ended, and reaps it.
 pub fn reap(pid: Pid) {
-    // An error means that the process has ended and was reaped already.
-    let _ = retry(|| nix::sys::wait::waitid(Id::Pid(pid), WaitPidFlag::WEXITED));
+    // An error means that other code has reaped the process.
+    let _ = retry(|| waitid(Id::Pid(pid), WaitPidFlag::WEXITED));
 }
 
 fn poll_one(fd: BorrowedFd<'_>, timeout: PollTimeout) -> Result<PollFlags> {
@@ -210,10 +222,11 @@ fn poll_one(fd: BorrowedFd<'_>, timeout: PollTimeout) -> Result<PollFlags> {
 }
 
 /// [`spawn`] gives `fds` consecutive descriptor numbers in the child. Returns the first of these numbers, which is
-/// above the numbers of all `fds` in this process.
-pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
+/// above the numbers of all `fds`, and of the descriptors of `program`, in this process.
+pub fn first_target_fd(program: &Program, fds: &[BorrowedFd<'_>]) -> RawFd {
     fds.iter()
         .map(AsRawFd::as_raw_fd)
+        .chain(program.held.as_ref().map(|held| held.as_raw_fd()))
         .max()
         .unwrap_or(2)
         .max(2)
@@ -224,6 +237,10 @@ pub fn first_target_fd(fds: &[BorrowedFd<'_>]) -> RawFd {
 #[derive(Clone, Debug)]
 pub struct Program {
     file: CString,
+    /// The file, open, in case it is deleted. `None` if it could not be opened.
+    held: Option<Arc<OwnedFd>>,
+    /// `/dev/null`, open, since a process that has changed its root directory may not have it.
+    null: Arc<OwnedFd>,
     /// The working directory of this process when the value was made. `None` if this user may not open it: then the
     /// program starts in the working directory that this process has at the time of the start.
     folder: Option<Arc<OwnedFd>>,
@@ -247,11 +264,18 @@ impl Program {
         environment: Vec<CString>,
     ) -> Result<Program> {
         Ok(Program {
+            held: super::socket::open_path(&file).ok().map(Arc::new),
             file,
+            null: Arc::new(super::pipe::open_null()?),
             folder: working_folder()?.map(Arc::new),
             arguments,
             environment,
         })
+    }
+
+    /// Returns `/dev/null`, open for reading and writing.
+    pub fn null(&self) -> &OwnedFd {
+        &self.null
     }
 }
 
@@ -357,6 +381,11 @@ pub fn spawn(
     if let Some(folder) = &program.folder {
         add_fchdir(&mut actions, folder).map_err(error)?;
     }
+    // All descriptors are open, so `EBADF` means that a number of the child is above the limit on open files.
+    let error = |errno| match errno {
+        Errno::EBADF => error(Errno::EMFILE),
+        errno => error(errno),
+    };
     let mut target = first_target;
     for fd in fds {
         actions.add_dup2(fd.as_raw_fd(), target).map_err(error)?;
@@ -400,16 +429,37 @@ pub fn spawn(
         let pair = CString::new(format!("{name}={value}")).map_err(|_| error(Errno::EINVAL))?;
         environment.push(pair);
     }
-    retry(|| {
-        posix_spawn(
-            program.file.as_c_str(),
-            &actions,
-            &attributes,
-            &program.arguments,
-            &environment,
-        )
-    })
+    let start = |file: &CStr| {
+        retry(|| {
+            posix_spawn(
+                file,
+                &actions,
+                &attributes,
+                &program.arguments,
+                &environment,
+            )
+        })
+    };
+    match (start(&program.file), &program.held) {
+        (Err(Errno::ENOENT), Some(held)) => start(&by_number(held.as_raw_fd())),
+        (started, _) => started,
+    }
     .map_err(error)
+}
+
+/// Returns the name of an open file by the number of its descriptor.
+fn by_number(fd: RawFd) -> CString {
+    CString::new(format!("{OWN_DESCRIPTORS}/{fd}")).expect("the text has no zero byte")
+}
+
+/// Gives this thread a root directory, a working directory and a umask of its own: those of the process at this moment.
+/// Threads that it starts share them. Returns false if that is refused, for example by a container.
+pub fn keep_own_folders() -> bool {
+    allowed()
+        // SAFETY: takes a number. Afterwards this thread shares its directories and umask with no other thread.
+        .map(|()| unsafe { libc::unshare(libc::CLONE_FS) })
+        .and_then(Errno::result)
+        .is_ok()
 }
 
 /// Starts a thread.

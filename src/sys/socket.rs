@@ -1,25 +1,34 @@
 //! Functions for Unix sockets that the start-up handshake needs and `ipc-channel` lacks.
 
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::{OFlag, open as open_file};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, connect, shutdown, socket,
+};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::error::{Error, Result, retry};
 use super::inject::allowed;
 
-/// Connects to the packet socket `path` and closes the connection at once. This ends an `accept` in which a thread is
-/// blocked.
-pub fn connect_and_close(path: &str) -> Result<()> {
-    let error = |errno| Error::new("connect", errno, path);
+/// Makes a packet socket that is not connected, for [`connect_and_hang_up`].
+pub fn unconnected() -> Result<OwnedFd> {
     let kind = SockType::SeqPacket;
-    let socket_fd = allowed()
+    allowed()
         .and_then(|()| socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None))
-        .map_err(error)?;
+        .map_err(|errno| Error::new("socket", errno, "for the end of a handshake"))
+}
+
+/// Connects `own` to the packet socket `path` and ends the connection at once, which ends an `accept` in which a thread
+/// is blocked. Needs no descriptor.
+pub fn connect_and_hang_up(own: BorrowedFd<'_>, path: &str) -> Result<()> {
+    let error = |errno| Error::new("connect", errno, path);
     let address = UnixAddr::new(path).map_err(error)?;
-    retry(|| connect(socket_fd.as_raw_fd(), &address)).map_err(error)
+    retry(|| connect(own.as_raw_fd(), &address)).map_err(error)?;
+    shutdown(own.as_raw_fd(), Shutdown::Both)
+        .map_err(|errno| Error::new("shutdown", errno, path))
 }
 
 /// Returns whether `file` is a socket file to which no other user except root can connect.
@@ -42,10 +51,11 @@ pub fn open_folder(path: &Path) -> Result<OwnedFd> {
     super::pipe::above_standard(folder)
 }
 
-/// Opens the file of a socket with `O_PATH`, so that a process can connect to the socket as `/proc/self/fd/N`, without
-/// its name.
-pub fn open(path: &Path) -> Result<OwnedFd> {
+/// Opens a file with `O_PATH`, to be used as `/proc/self/fd/N`: the socket there can be connected to without its name,
+/// and the program there can be started after its file was deleted.
+pub fn open_path(path: &CStr) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    retry(|| open_file(path, flags, Mode::empty()))
-        .map_err(|errno| Error::new("open", errno, path.display().to_string()))
+    let file = retry(|| open_file(path, flags, Mode::empty()))
+        .map_err(|errno| Error::new("open", errno, path.to_string_lossy()))?;
+    super::pipe::above_standard(file)
 }

@@ -147,9 +147,9 @@ fn a_number_is_used_again() -> i32 {
 }
 
 fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>]) -> PidFd {
-    let first = first_target_fd(fds);
-    let env = [(ROLE, role.to_owned()), (FIRST, first.to_string())];
     let program = process::Program::this(process::environment(|_| true)).unwrap();
+    let first = first_target_fd(&program, fds);
+    let env = [(ROLE, role.to_owned()), (FIRST, first.to_string())];
     PidFd::open(spawn(&program, &env, fds, first, None).unwrap()).unwrap()
 }
 

@@ -16,12 +16,7 @@ pub fn with_private_umask<T: Send>(make: impl FnOnce() -> T + Send) -> Result<T>
     let own = Mode::S_IRWXG | Mode::S_IRWXO;
     thread::scope(|threads| {
         let thread = move || {
-            let is_own = allowed()
-                // SAFETY: takes a number. Afterwards this thread shares its umask and working directory with no other
-                // thread.
-                .map(|()| unsafe { libc::unshare(libc::CLONE_FS) })
-                .and_then(Errno::result)
-                .is_ok();
+            let is_own = super::process::keep_own_folders();
             let before = umask(own);
             let made = make();
             if !is_own {

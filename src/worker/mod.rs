@@ -43,6 +43,9 @@ use crate::sync::catch_panic;
 pub(crate) const MARK: &str = "ARENITE_WORKER";
 /// Exit code of a worker that could not start (BSD's `EX_SOFTWARE`).
 pub(crate) const EXIT_CANNOT_START: i32 = 70;
+/// Exit code of a worker that could not start because something was short (BSD's `EX_TEMPFAIL`): another attempt may
+/// succeed.
+pub(crate) const EXIT_CANNOT_START_NOW: i32 = 75;
 /// Exit code of a worker in which array handles outlived their job.
 pub(crate) const EXIT_ESCAPED: i32 = 71;
 /// Exit code of a worker in which a lane panicked outside a kernel.

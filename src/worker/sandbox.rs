@@ -10,6 +10,7 @@ use std::thread;
 use super::start::OwnFds;
 use super::{output, panics, stacks};
 use crate::arena::View;
+use crate::control::StartFailure;
 use crate::link::LinkCells;
 use crate::sys::sandbox::{self, Keep, SandboxFeatures};
 use crate::sys::{code_maps, process};
@@ -31,9 +32,9 @@ impl PreSandbox {
         own: OwnFds,
         cells: &Arc<LinkCells>,
         has_memory_limit: bool,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, StartFailure> {
         Ok(Self {
-            descriptors: sandbox::descriptors().map_err(|error| error.to_string())?,
+            descriptors: sandbox::descriptors()?,
             own,
             cells: Box::leak(Box::new(Arc::clone(cells))),
             has_memory_limit,
@@ -45,23 +46,27 @@ impl PreSandbox {
     /// afterwards.
     ///
     /// Fails unless every feature in `kernel` works, because the supervisor reports these features as enforced.
-    pub(super) fn enter(&self, view: &View, kernel: SandboxFeatures) -> Result<Vec<u8>, String> {
-        let text = |error: crate::sys::Error| error.to_string();
+    pub(super) fn enter(
+        &self,
+        view: &View,
+        kernel: SandboxFeatures,
+    ) -> Result<Vec<u8>, StartFailure> {
         panics::send_addresses();
         let code = code_maps::of_this_process();
         if kernel.mseal {
-            view.seal().map_err(text)?;
+            view.seal()?;
         }
-        let threads = sandbox::threads().map_err(text)?;
+        let threads = sandbox::threads()?;
         if threads != 1 {
             return Err(format!(
                 "on_worker_start left {} threads running, which a strict sandbox cannot bind. Libraries of linear \
                  algebra start none if OPENBLAS_NUM_THREADS, OMP_NUM_THREADS and MKL_NUM_THREADS are 1 in the \
                  environment of the worker",
                 threads - 1
-            ));
+            )
+            .into());
         }
-        sandbox::close_others(&self.descriptors).map_err(text)?;
+        sandbox::close_others(&self.descriptors)?;
         let OwnFds {
             monitor_event,
             watch,
@@ -79,27 +84,29 @@ impl PreSandbox {
             unclosable: vec![watch],
             writable_memory: self.has_memory_limit,
         };
-        sandbox::lock_down(kernel, &keep, &self.cells.reply().denied).map_err(text)?;
-        self_test(kernel).map_err(|why| format!("the sandbox does not fit this program: {why}"))?;
+        sandbox::lock_down(kernel, &keep, &self.cells.reply().denied)?;
+        self_test(kernel)
+            .map_err(|why| why.context("the sandbox does not fit this program"))?;
         Ok(code)
     }
 }
 
 /// Tests, on two threads, that kernels can use memory and panic, and that they cannot open a file.
-fn self_test(kernel: SandboxFeatures) -> Result<(), String> {
+fn self_test(kernel: SandboxFeatures) -> Result<(), StartFailure> {
     test_thread(kernel)?;
     let second = process::start_thread(thread::Builder::new(), move || test_thread(kernel))
-        .map_err(|error| format!("no thread can be started: {error}"))?;
+        .map_err(|error| StartFailure::from(error).context("no thread can be started"))?;
     second
         .join()
-        .map_err(|_| "the second thread panicked".to_owned())??;
+        .map_err(|_| "the second thread panicked")??;
     if kernel.seccomp || kernel.landlock > 0 {
         match File::open("/proc/self/exe") {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
             Err(error) => {
                 return Err(format!(
                     "opening a file failed with an unexpected error: {error}"
-                ));
+                )
+                .into());
             }
             Ok(_) => return Err("a file can be opened".into()),
         }

@@ -13,9 +13,9 @@ use super::pages::Pages;
 #[cfg(feature = "sandbox")]
 use super::sandbox;
 use super::template::{self, Template};
-use super::{EXIT_CANNOT_START, EXIT_LANE_PANICKED, output, panics};
+use super::{EXIT_CANNOT_START, EXIT_CANNOT_START_NOW, EXIT_LANE_PANICKED, output, panics};
 use crate::arena::{AttachSpec, View};
-use crate::control::{Client, LaneStart, OnStart, ProgramId, Welcome};
+use crate::control::{Client, LaneStart, OnStart, ProgramId, StartFailure, Welcome};
 use crate::kernel::Failure;
 use crate::kernel::wire::{ReplyWriter, WordReader};
 use crate::link::{LinkCells, Phase, steps};
@@ -85,13 +85,17 @@ pub(super) fn main(mark: &str, identity: Option<&[u8]>, template: Option<&dyn Te
              arenite::run_worker_from_template"
             .into()),
     };
-    let code = match mark.parse::<Mark>().and_then(run) {
+    let parsed = mark.parse::<Mark>().map_err(StartFailure::from);
+    let code = match parsed.and_then(run) {
         Ok(()) => 0,
-        Err(why) => {
+        Err(StartFailure { why, may_pass }) => {
             if !why.is_empty() {
                 report(&why);
             }
-            EXIT_CANNOT_START
+            match may_pass {
+                true => EXIT_CANNOT_START_NOW,
+                false => EXIT_CANNOT_START,
+            }
         }
     };
     process::exit_now(code)
@@ -115,8 +119,7 @@ fn start_and_run(
     mark: &Mark,
     identity: Option<&[u8]>,
     adopted: Option<Vec<OwnedFd>>,
-) -> Result<(), String> {
-    let text = |error: crate::sys::Error| error.to_string();
+) -> Result<(), StartFailure> {
     inject::arm_worker();
     crate::sync::point!("attach.marked");
     // 2. Bind the lifetime of this process to that of the supervisor.
@@ -130,13 +133,13 @@ fn start_and_run(
     };
     let inherited = match adopted {
         Some(fds) => fds,
-        None => process::adopt_inherited(mark.first_fd, mark.fds, threads == 0).map_err(text)?,
+        None => process::adopt_inherited(mark.first_fd, mark.fds, threads == 0)?,
     };
     crate::sync::point!("attach.adopted");
     // 4. Signals and output.
-    process::ignore_group_signals().map_err(text)?;
-    process::reset_fault_handlers().map_err(text)?;
-    output::install().map_err(text)?;
+    process::ignore_group_signals()?;
+    process::reset_fault_handlers()?;
+    output::install()?;
     // 5. The watch pipe.
     let mut inherited = inherited.into_iter();
     let mut next = || inherited.next().ok_or("descriptors are missing");
@@ -146,7 +149,7 @@ fn start_and_run(
         watch: -1,
     };
     if bound {
-        let watched = process::kill_me_on_hangup(watch.as_fd()).map_err(text)?;
+        let watched = process::kill_me_on_hangup(watch.as_fd())?;
         own.watch = watched.as_raw_fd();
         // Never closed: closing would end the watch.
         std::mem::forget(watched);
@@ -155,15 +158,16 @@ fn start_and_run(
     crate::sync::point!("attach.watched");
     // 6. Hello.
     let id = ProgramId::of(identity.unwrap_or_default().to_vec());
-    let (client, welcome) = Client::hello(server.as_fd(), id).map_err(|error| error.to_string())?;
+    let (client, welcome) = Client::hello(server.as_fd(), id)?;
     drop(server);
     if threads > 0 {
-        client.failed(format!(
+        let why = format!(
             "the program had started {threads} threads before it called arenite::init(), and workers, which are copies of \
              it, do so too: call arenite::init() before the runtime, first in main (with #[tokio::main], write out main; \
              the documentation of init shows how)"
-        ));
-        return Err(String::new());
+        );
+        client.failed(why.into());
+        return Err("".into());
     }
     crate::sync::point!("attach.greeted");
     // 7. to 11.
@@ -177,7 +181,7 @@ fn start_and_run(
             crate::sync::point!("attach.prepared");
             inject::disarm_worker();
             // 12. Ready.
-            client.ready(code).map_err(|error| error.to_string())?;
+            client.ready(code)?;
             crate::sync::point!("attach.ready");
             first.run();
             stopped.wait();
@@ -188,23 +192,23 @@ fn start_and_run(
         }
         Err(why) => {
             client.failed(why);
-            Err(String::new())
+            Err("".into())
         }
     }
 }
 
 /// Makes this process end with its supervisor. Returns false in tests that let orphans live.
-pub(super) fn bind(parent: i32) -> Result<bool, String> {
-    let text = |error: crate::sys::Error| error.to_string();
+pub(super) fn bind(parent: i32) -> Result<bool, StartFailure> {
     let bound = !crate::sync::orphans_live();
     if bound {
-        process::set_pdeathsig(Signal::SIGKILL).map_err(text)?;
+        process::set_pdeathsig(Signal::SIGKILL)?;
         if process::getppid().as_raw() != parent {
             return Err(format!(
                 "process {parent}, which has started it, is not its parent: either that process has ended, or the \
                  worker program starts another process, instead of running the worker in its own (a script must use \
                  `exec`)"
-            ));
+            )
+            .into());
         }
     }
     Ok(bound)
@@ -249,7 +253,7 @@ fn attach(
     monitor_event: EventFd,
     welcome: &Welcome,
     own: OwnFds,
-) -> Result<Prepared, String> {
+) -> Result<Prepared, StartFailure> {
     // 7. Map.
     let mapped = map(fds, welcome)?;
     let (view, others) = (mapped.view, mapped.others);
@@ -290,7 +294,7 @@ fn attach(
     if let Some(call) = &welcome.on_start {
         run_on_start(call, lane)?;
     }
-    crash::note_crashes_first().map_err(|error| error.to_string())?;
+    crash::note_crashes_first()?;
     // Installed after the program's code has run, so that a subscriber of the program is not replaced.
     #[cfg(feature = "tracing")]
     super::events::install(welcome.events, Arc::clone(&cells), has_one_lane);
@@ -306,7 +310,7 @@ fn attach(
         if welcome.memory_limit > 0 {
             let reserved = RESERVED_ADDRESSES + RESERVED_PER_CORE * u64::from(welcome.cores);
             let more = welcome.memory_limit.saturating_add(reserved);
-            crate::sys::limits::set_address_limit(more).map_err(|error| error.to_string())?;
+            crate::sys::limits::set_address_limit(more)?;
         }
         code = pre_sandbox.enter(view, welcome.kernel)?;
         crate::sync::point!("attach.locked");
@@ -317,7 +321,8 @@ fn attach(
     let stopped = Arc::new(Barrier::new(lanes));
     for (number, link) in (2..).zip(others) {
         start_lane(number, link, worker, Arc::clone(&stopped)).map_err(|error| {
-            format!("a thread for each of {lanes} lanes cannot be started: {error}")
+            let what = format!("a thread for each of {lanes} lanes cannot be started");
+            StartFailure::from(error).context(&what)
         })?;
     }
     cells.set_phase(Phase::Starting(steps::READY));
@@ -329,23 +334,21 @@ fn attach(
 }
 
 /// Maps the regions and finds the links. Closes descriptors that are no longer needed.
-fn map(fds: Vec<OwnedFd>, welcome: &Welcome) -> Result<Mapped, String> {
+fn map(fds: Vec<OwnedFd>, welcome: &Welcome) -> Result<Mapped, StartFailure> {
     let spec = AttachSpec {
         fds,
         own: welcome.region,
         reservation: welcome.reservation,
         lend: !welcome.sandboxed,
     };
-    let view: &'static View = Box::leak(Box::new(
-        View::attach(spec).map_err(|error| error.to_string())?,
-    ));
+    let view: &'static View = Box::leak(Box::new(View::attach(spec)?));
     crate::sync::point!("attach.mapped");
     let links = welcome.lanes.iter().map(|lane| {
         let cells = LinkCells::in_view(view, lane.link as usize);
         cells.map(|cells| (*lane, Arc::new(cells)))
     });
     let links: Result<Vec<_>, _> = links.collect();
-    let mut links = links.map_err(|error| error.to_string())?.into_iter();
+    let mut links = links?.into_iter();
     let first = links.next().ok_or("a worker without lanes")?;
     first.1.set_phase(Phase::Starting(steps::MAP));
     view.close_control();
@@ -378,28 +381,27 @@ fn limit(
     cells: &Arc<LinkCells>,
     view: &'static View,
     has_one_lane: bool,
-) -> Result<(), String> {
-    let text = |error: crate::sys::Error| error.to_string();
+) -> Result<(), StartFailure> {
     let cells: &'static Arc<LinkCells> = Box::leak(Box::new(Arc::clone(cells)));
     let _ = VIEW.set(view);
-    crash::note_crashes(&cells.reply().crash, locate).map_err(text)?;
-    crash::prepare_thread().map_err(text)?;
+    crash::note_crashes(&cells.reply().crash, locate)?;
+    crash::prepare_thread()?;
     if has_one_lane {
         heap::keep_freed(welcome.keep_freed);
     } else {
-        fault::note_ends(&cells.reply().culprit_lane).map_err(text)?;
+        fault::note_ends(&cells.reply().culprit_lane)?;
     }
     fault::know_thread(u32::from(!has_one_lane));
     if welcome.memory_limit > 0 {
-        crate::sys::limits::set_data_limit(welcome.memory_limit).map_err(text)?;
-        crate::sys::limits::set_stack_limit(welcome.memory_limit).map_err(text)?;
+        crate::sys::limits::set_data_limit(welcome.memory_limit)?;
+        crate::sys::limits::set_stack_limit(welcome.memory_limit)?;
         abort::note_aborts(&cells.reply().abort);
     }
     if welcome.sandboxed {
-        return process::set_dumpable(false).map_err(text);
+        return Ok(process::set_dumpable(false)?);
     }
     // A core file would contain the whole arena, and writing it would delay the report of this worker's end.
-    crate::sys::limits::forbid_core_dumps().map_err(text)
+    Ok(crate::sys::limits::forbid_core_dumps()?)
 }
 
 /// The view of the arena in this process.

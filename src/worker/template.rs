@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::start::{self, Mark};
+use crate::control::StartFailure;
 use crate::control::template::{Message, Request, STANDARD, SupervisorSocket};
 use crate::sync::catch_panic;
 use crate::sys::{copy, process};
@@ -38,16 +39,15 @@ pub trait Template {
 pub(super) fn serve(
     mark: &Mark,
     template: &dyn Template,
-) -> Result<(Mark, Vec<std::os::fd::OwnedFd>), String> {
-    let text = |error: crate::sys::Error| error.to_string();
+) -> Result<(Mark, Vec<std::os::fd::OwnedFd>), StartFailure> {
     let bound = start::bind(mark.parent)?;
-    let inherited = process::adopt_inherited(mark.first_fd, mark.fds, true).map_err(text)?;
-    process::ignore_group_signals().map_err(text)?;
+    let inherited = process::adopt_inherited(mark.first_fd, mark.fds, true)?;
+    process::ignore_group_signals()?;
     let mut inherited = inherited.into_iter();
     let mut next = || inherited.next().ok_or("descriptors are missing");
     let (watch, socket) = (next()?, next()?);
     let watched = match bound {
-        true => Some(process::kill_me_on_hangup(watch.as_fd()).map_err(text)?),
+        true => Some(process::kill_me_on_hangup(watch.as_fd())?),
         false => None,
     };
     drop(watch);
@@ -55,6 +55,7 @@ pub(super) fn serve(
     let supervisor = SupervisorSocket::of(socket);
     crate::sync::point!("template.started");
     let setup = supervisor.setup()?;
+    supervisor.send(&Message::Loading)?;
     let loaded = catch_unwind(AssertUnwindSafe(|| template.load(&setup)))
         .unwrap_or_else(|_| Err("loading has panicked".into()));
     drop(setup);
@@ -68,13 +69,13 @@ pub(super) fn serve(
     let shared = match fit {
         Ok(shared) => shared,
         Err(why) => {
-            supervisor.send(&Message::Unfit(why)).map_err(text)?;
+            supervisor.send(&Message::Unfit(why))?;
             process::exit_now(0);
         }
     };
-    supervisor.send(&Message::Ready).map_err(text)?;
+    supervisor.send(&Message::Ready)?;
     loop {
-        let Some(request) = supervisor.request().map_err(text)? else {
+        let Some(request) = supervisor.request()? else {
             // A panic does not matter: the process ends.
             catch_panic(|| template.at_end());
             process::exit_now(0);
@@ -101,7 +102,7 @@ pub(super) fn serve(
             },
         };
         template.after_copy();
-        supervisor.send(&message).map_err(text)?;
+        supervisor.send(&message)?;
     }
 }
 
@@ -143,22 +144,21 @@ fn begin_copy(
     request: Request,
     shared: &[RawFd],
     template: &dyn Template,
-) -> Result<(Mark, Vec<std::os::fd::OwnedFd>), String> {
-    let text = |error: crate::sys::Error| error.to_string();
+) -> Result<(Mark, Vec<std::os::fd::OwnedFd>), StartFailure> {
     // Called before the supervisor knows this process, so that a signal to the template's group does not reach the
     // copy.
-    process::lead_group().map_err(text)?;
+    process::lead_group()?;
     let message = Message::Copied {
         request: request.number,
         pid: std::process::id() as i32,
     };
-    supervisor.send(&message).map_err(text)?;
+    supervisor.send(&message)?;
     crate::sync::point!("copied.sent");
     let mut standard = request.fds;
     let fds = standard.split_off(STANDARD);
     // `adopt_in_copy` closes the descriptor of this value by number.
     std::mem::forget(supervisor);
-    copy::adopt_in_copy(&standard, &fds, shared).map_err(text)?;
+    copy::adopt_in_copy(&standard, &fds, shared)?;
     std::mem::forget(standard);
     let mark = request.mark.parse()?;
     template.in_copy();

@@ -35,15 +35,15 @@ extern "C" fn child() {
 }
 
 fn start(role: &str, fds: &[std::os::fd::BorrowedFd<'_>], given: &str) -> PidFd {
+    let program = sys::process::Program::this(sys::process::environment(|_| true)).unwrap();
     // The inherited numbers are above all numbers that the child's own descriptors get, because the child checks which
     // inherited descriptors are open.
-    let first = sys::first_target_fd(fds) + 64;
+    let first = sys::first_target_fd(&program, fds) + 64;
     let env = [
         (ROLE, role.to_owned()),
         (FIRST, first.to_string()),
         (GIVEN, given.to_owned()),
     ];
-    let program = sys::process::Program::this(sys::process::environment(|_| true)).unwrap();
     PidFd::open(sys::spawn(&program, &env, fds, first, None).unwrap()).unwrap()
 }
 

@@ -9,12 +9,13 @@ mod memory_requests;
 mod starts;
 mod template;
 
+use starts::Starting;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use nix::sys::signal::Signal;
 
 #[cfg(feature = "sandbox")]
 use crate::supervisor::error::JobErrorKind;
+use crate::control::StartFailure;
 use crate::supervisor::exit_causes::{self, OomKills};
 use crate::supervisor::memory::MemoryWatch;
 use crate::supervisor::output::last_words::LastWords;
@@ -82,8 +84,13 @@ pub(in crate::supervisor) fn spawn(shared: Arc<Supervisor>) -> crate::sys::Resul
     let poller = Poller::new()?;
     poller.add(shared.monitor_event().as_fd(), MONITOR_EVENT)?;
     let pipe = WatchPipe::new()?;
+    let (keeps, kept) = channel();
     let run = move || {
         MONITORED.set(Arc::as_ptr(&shared));
+        // Later workers start where the program was when it built the engine, even if it changes its root directory.
+        // Where this is refused, only the working directory is kept.
+        crate::sys::process::keep_own_folders();
+        drop(keeps);
         let mut monitor = Monitor::new(shared, poller, pipe);
         // A panic here is a bug of this crate. No thread may wait endlessly because of it.
         match catch_unwind(AssertUnwindSafe(|| monitor.run())) {
@@ -100,10 +107,12 @@ pub(in crate::supervisor) fn spawn(shared: Arc<Supervisor>) -> crate::sys::Resul
         }
     };
     let builder = thread::Builder::new().name("arenite-monitor".into());
-    crate::sys::process::start_thread(builder, run).map_err(|error| {
+    let monitor = crate::sys::process::start_thread(builder, run).map_err(|error| {
         let errno = nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EAGAIN));
         crate::sys::Error::new("clone", errno, "the monitor thread")
-    })
+    })?;
+    let _: Result<(), _> = kept.recv();
+    Ok(monitor)
 }
 
 pub(in crate::supervisor) struct Monitor {
@@ -127,13 +136,13 @@ pub(in crate::supervisor) struct Monitor {
     /// When the monitor last checked calls that maps have not submitted.
     looked_at_unsent: Instant,
     /// Reports of workers that could not start.
-    refusals: HashMap<usize, String>,
+    refusals: HashMap<usize, StartFailure>,
     /// The streams that workers print to.
     outputs: OutputStreams,
     /// For each worker, a channel that is disconnected when the handshake with its present process is over.
     handshakes: HashMap<usize, Receiver<()>>,
-    /// Workers that are starting, and the time at which each must be ready.
-    starting: HashMap<usize, Instant>,
+    /// Workers that are starting.
+    starting: HashMap<usize, Starting>,
     /// The memory of the machine and of each worker.
     memory: MemoryWatch,
     /// The time of the next check for unused memory of the arena. `None`: there is none.
@@ -149,7 +158,7 @@ impl Monitor {
             kills: OomKills::new(&shared.settings.memory.root, workers),
             memory: MemoryWatch::new(shared.settings.memory.root.clone(), workers),
             unused_look: None,
-            template: Templates::new(&shared.settings.program),
+            template: Templates::new(&shared.settings),
             shared,
             poller,
             pipe,
@@ -315,7 +324,8 @@ impl Monitor {
     /// Postpones all deadlines after the program was stopped by Ctrl-Z or a debugger, or got no time on the machine.
     /// Workers may have continued meanwhile: jobs that have ended by then keep their values.
     fn postpone(&mut self, by: Duration) {
-        let ends = self.starting.values_mut().chain(&mut self.stopping);
+        let starting = self.starting.values_mut().map(|start| &mut start.until);
+        let ends = starting.chain(&mut self.stopping);
         ends.for_each(|at| *at = clock::postponed(*at, by));
         self.template.postpone(by);
         self.shared.lock().postpone(by);
@@ -335,7 +345,7 @@ impl Monitor {
         let tick = state.monitor.ticks().then(|| now + TICK);
         let unsent =
             (!state.pending_batches.is_empty()).then_some(self.looked_at_unsent + BETWEEN_LOOKS);
-        let starting = self.starting.values().copied();
+        let starting = self.starting.values().map(|start| start.until);
         let times = starts
             .into_iter()
             .chain(starting)

@@ -5,12 +5,25 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::{Monitor, WORKER_EVENT};
-use crate::control::HandshakeError;
+use crate::control::{HandshakeError, StartFailure};
+use crate::link::{Phase, steps};
 use crate::supervisor::exit_causes;
 use crate::supervisor::settings::StartError;
 use crate::supervisor::worker::Status;
 use crate::sys::short_slice::ShortSlice;
 use crate::trace::escape;
+
+/// How long a worker may take for one of its own steps before it is ready: the load of its program, and the handshake.
+const OWN_STEPS: Duration = Duration::from_secs(60);
+
+/// A worker that is starting.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Starting {
+    /// When it must be ready, or be checked again.
+    pub(super) until: Instant,
+    /// Its step at the last check.
+    phase: Phase,
+}
 
 impl Monitor {
     /// Starts the missing workers.
@@ -57,13 +70,24 @@ impl Monitor {
         // This is done after the spawns, which need not wait for it: no worker has requested memory yet.
         self.kills.started(&absent);
         // A limit beyond the range of the clock counts as no limit.
-        if let Some(at) = now.checked_add(self.shared.settings.start_timeout) {
+        if let Some(until) = now.checked_add(self.start_limit()) {
+            let start = Starting {
+                until,
+                phase: Phase::Unknown,
+            };
             self.starting
-                .extend(absent.into_iter().map(|index| (index, at)));
+                .extend(absent.into_iter().map(|index| (index, start)));
         }
     }
 
-    /// Kills workers that have not become ready in time.
+    /// Returns how long a worker may take to become ready; without a limit for the program's code, how long it may take
+    /// for its own steps.
+    pub(super) fn start_limit(&self) -> Duration {
+        self.shared.settings.start_timeout.unwrap_or(OWN_STEPS)
+    }
+
+    /// Kills workers that have not become ready in time. Without a limit for the program's code, these are workers that
+    /// are at the same step of their own as at the last check.
     pub(super) fn end_overdue(&mut self) {
         if self.starting.is_empty() {
             return;
@@ -72,19 +96,27 @@ impl Monitor {
         let mut state = self.shared.lock();
         self.starting
             .retain(|&index, _| state.workers[index].status() == Status::Starting);
-        let limit = self.shared.settings.start_timeout;
-        for (&index, at) in self.starting.iter_mut().filter(|(_, at)| **at <= now) {
+        let limit = self.start_limit();
+        let is_total = self.shared.settings.start_timeout.is_some();
+        let due = self.starting.iter_mut();
+        for (&index, start) in due.filter(|(_, start)| start.until <= now) {
             let phase = self.shared.cells[index].phase();
+            let is_own_step = phase != Phase::Starting(steps::ON_START);
+            if !is_total && !(is_own_step && phase == start.phase) {
+                start.until = now + limit;
+                start.phase = phase;
+                continue;
+            }
             let why = format!(
                 "worker {index} was {}",
                 exit_causes::not_ready(self.shared.settings.program.entry, phase, limit)
             );
-            self.refusals.entry(index).or_insert(why);
+            self.refusals.entry(index).or_insert(why.into());
             // If the handshake ends at this moment, it is too late: its report belongs to an earlier generation.
             state.next_generation(index);
             state.workers[index].kill();
             // The time limit for its exit to be confirmed.
-            *at = now + Duration::from_secs(1);
+            start.until = now + Duration::from_secs(1);
         }
     }
 
@@ -101,11 +133,7 @@ impl Monitor {
 
     fn cannot_start(&self, index: usize, error: StartError) {
         self.discard(index);
-        let why = match error {
-            StartError::System(error) => error.to_string(),
-            StartError::Worker(error) => error.to_string(),
-        };
-        self.shared.cannot_start(index, &why);
+        self.shared.cannot_start(index, error.into());
     }
 
     /// Kills a process that cannot be watched, before its worker gets another one.
@@ -132,8 +160,10 @@ impl Monitor {
                 continue;
             }
             if !matches!(refusal.why, HandshakeError::Gone) {
-                let why = escape::escape_text(&refusal.why.to_string()).to_string();
-                self.refusals.insert(refusal.worker, why);
+                let failure = StartFailure::from(refusal.why);
+                let why = escape::escape_text(&failure.why).to_string();
+                let failure = StartFailure { why, ..failure };
+                self.refusals.insert(refusal.worker, failure);
             }
             worker.kill();
         }

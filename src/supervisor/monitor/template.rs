@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::{Monitor, TEMPLATE};
-use crate::supervisor::output::{LogLevel, LogLine, LogSource};
 use crate::supervisor::template::WhyDisabled;
 use crate::trace::escape;
 
@@ -11,7 +10,7 @@ impl Monitor {
     /// Returns true if workers can be started now. Starts the template if the engine has one and it is not running.
     pub(super) fn may_start(&mut self, now: Instant) -> bool {
         if self.template.is_absent() {
-            let until = now.checked_add(self.shared.settings.start_timeout);
+            let until = now.checked_add(self.start_limit());
             let disabled = self
                 .template
                 .begin(&self.shared.settings.program, &self.pipe, until);
@@ -53,7 +52,7 @@ impl Monitor {
         if self.template.until().is_none() {
             return;
         }
-        let limit = self.shared.settings.start_timeout;
+        let limit = self.start_limit();
         let disabled = self.template.look(Instant::now(), limit);
         self.report_disabled(disabled);
     }
@@ -69,17 +68,8 @@ impl Monitor {
         let Some(why) = why else {
             return;
         };
-        self.shared.log.push([LogLine {
-            label: self.shared.settings.label.as_str().into(),
-            worker: 0,
-            job: None,
-            source: LogSource::Notice,
-            level: Some(LogLevel::Warn),
-            target: None,
-            text: format!(
-                "workers are started one by one, without a template: {}",
-                escape::escape_text(&why)
-            ),
-        }]);
+        let why = escape::escape_text(&why);
+        let text = format!("workers are started one by one, without a template: {why}");
+        self.shared.notify_log(0, text);
     }
 }

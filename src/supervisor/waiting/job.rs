@@ -237,7 +237,7 @@ impl Supervisor {
         loop {
             let state = self.lock();
             if let Some(why) = state.lifecycle.broken() {
-                return Err(HandshakeError::Failed(why.clone()));
+                return Err(HandshakeError::Failed(why.as_str().into()));
             }
             if state.lifecycle.has_started() {
                 return Ok(());
