@@ -21,6 +21,7 @@ use nix::unistd::{AccessFlags, Pid, access};
 
 use super::error::{Error, Result, retry};
 use super::inject::allowed;
+use super::loader::{StartedBy, started_by};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,7 +203,10 @@ pub fn end_unwatched(pid: Pid) {
     if retry(|| waitid(Id::Pid(pid), unreaped)).is_err() {
         return;
     }
-    #[allow(clippy::disallowed_methods, reason = "the process is a child and not reaped")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the process is a child and not reaped"
+    )]
     // Fails only for processes of other users.
     let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
     reap(pid);
@@ -251,9 +255,13 @@ pub struct Program {
 }
 
 impl Program {
-    /// Returns the program that this process runs, named `arenite-worker`, without arguments.
+    /// Returns the program that this process runs, named `arenite-worker`, without arguments. If the dynamic loader has
+    /// started the program, it starts the new process too, which then has the name of the program's file.
     pub fn this(environment: Vec<CString>) -> Result<Program> {
-        let arguments = vec![c"arenite-worker".into()];
+        let arguments = match started_by() {
+            StartedBy::Loader(arguments) => arguments,
+            StartedBy::Linux | StartedBy::Valgrind => vec![c"arenite-worker".into()],
+        };
         Self::in_file(c"/proc/self/exe".into(), arguments, environment)
     }
 
