@@ -45,6 +45,8 @@ impl ArenaFull {
     pub(crate) const FILE_SYSTEM: u64 = 2;
     /// The `source` if the arena's capacity was reached; `shm_free` is memory of the machine.
     pub(crate) const ARENA: u64 = 3;
+    /// The `source` if the limit on file sizes was lowered below the capacity; `shm_free` is memory of the machine.
+    pub(crate) const FILE_SIZE: u64 = 6;
     /// The `source` if the request was for private memory, without an arena; `shm_free` is memory of the machine.
     pub(crate) const PROCESS: u64 = 4;
 
@@ -100,6 +102,7 @@ impl ArenaFull {
             Self::PROCESS if fits => Some(SystemLimit::AddressSpace),
             Self::PROCESS => Some(SystemLimit::Machine),
             Self::ARENA => None,
+            Self::FILE_SIZE => Some(SystemLimit::FileSize),
             _ if self.worker_share().is_some() => None,
             _ if !fits => None,
             Self::CONTAINER => Some(SystemLimit::Container),
@@ -144,7 +147,10 @@ impl fmt::Display for ArenaFull {
             "the arena is full: requested {requested}, free {free}, capacity {capacity}, largest free run \
              {largest_free}, left in shared memory {shm_free} bytes; "
         )?;
-        let todo = if requested > capacity {
+        let todo = if source == Self::FILE_SIZE {
+            "the limit on file sizes of this process is lower than the capacity, which counts for shared memory too: it \
+             was lowered after the engine was built, so raise it again (RLIMIT_FSIZE, `ulimit -f`)"
+        } else if requested > capacity {
             "raise the capacity"
         } else if requested > free {
             "drop arrays that are no longer needed, or raise the capacity"

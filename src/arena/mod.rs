@@ -540,14 +540,17 @@ impl Arena {
         }
         let capacity = self.capacity();
         let free = capacity.saturating_sub(self.in_use.load(Ordering::Relaxed));
+        let largest = lock(&self.region(region).accounting).free.largest();
+        let largest_free = largest.min(free);
+        let lowered = limits::file_size_limit().is_some_and(|limit| limit < capacity);
+        if lowered && requested <= largest_free {
+            source = ArenaFull::FILE_SIZE;
+        }
         ArenaFull {
             requested,
             free,
             capacity,
-            largest_free: lock(&self.region(region).accounting)
-                .free
-                .largest()
-                .min(free),
+            largest_free,
             shm_free: system_free,
             retained: self.retained.load(Ordering::Relaxed),
             source,

@@ -20,6 +20,7 @@ use crate::supervisor::{
     self, LogLine, MemorySettings, ProgramSpec, QUARANTINE_AFTER, Settings, Sink, StartError,
     WorkerEntry,
 };
+use crate::sys::loader::{StartedBy, started_by};
 use crate::sys::process::Program;
 #[cfg(feature = "sandbox")]
 use crate::sys::sandbox;
@@ -582,7 +583,8 @@ impl Builder {
 
     /// Lets [`build`](Builder::build) return while the workers start. Jobs wait until the first worker is ready. If the
     /// first start that finishes has failed, no further start is tried, and each job fails with
-    /// [`JobErrorKind::NoWorkers`](crate::JobErrorKind::NoWorkers), which contains the error of `build`.
+    /// [`JobErrorKind::NoWorkers`](crate::JobErrorKind::NoWorkers), which contains the error of `build`. A start that
+    /// failed because descriptors, processes or memory are short is tried again.
     ///
     /// ```standalone_crate
     /// use arenite::{Engine, JobErrorKind};
@@ -735,7 +737,9 @@ impl Builder {
     }
 
     /// Creates the arena and starts the workers. Returns when all of them are ready. These and later workers have the
-    /// environment and the working directory that this process has during this call.
+    /// environment, the working directory, the root directory and the umask that this process has during this call. So
+    /// the program may call `chroot` afterwards, unless a container forbids threads with a root of their own
+    /// (`unshare`).
     ///
     /// # Errors
     /// [`BuildError`]: `init()` was not called, this process is a worker itself, there are no or too many workers or
@@ -765,6 +769,9 @@ impl Builder {
         let program = match self.program {
             Some(program) => program.resolve(sandboxed)?,
             None => {
+                if started_by() == StartedBy::Valgrind {
+                    return Err(BuildError::Worker(UNDER_VALGRIND.into()));
+                }
                 let program = Program::this(supervisor::environment(sandboxed));
                 let program = program.map_err(BuildError::System)?;
                 ProgramSpec::new(program, Vec::new(), WorkerEntry::Init)
@@ -774,6 +781,16 @@ impl Builder {
         let active = self.workers.unwrap_or_else(crate::sys::limits::cores);
         check_least("workers", active as u64, 1, "")?;
         check_least("lanes", self.lanes as u64, 1, "")?;
+        if let Some(bytes) = self.capacity {
+            check_least("capacity", bytes, 1, "")?;
+        }
+        if self.label.contains('\0') {
+            return Err(BuildError::BadLimit {
+                limit: "label",
+                given: format!("{:?}", self.label),
+                allowed: "a text without zero bytes".into(),
+            });
+        }
         if self.memory_limit > 0 {
             let no_limit = ", or to 0 for no limit";
             check_least("memory_limit", self.memory_limit, MIN_MEMORY, no_limit)?;
@@ -898,6 +915,9 @@ impl Builder {
         false
     }
 }
+
+const UNDER_VALGRIND: &str = "this program runs under valgrind, which cannot run a second process of it: use \
+    Engine::inline(), which runs kernels in this process";
 
 /// The default capacity is reduced to what the process's limits allow, but not below this size: then `build` fails.
 const MIN_DEFAULT: u64 = 16 << 20;

@@ -14,6 +14,9 @@ use crate::array::npy::{self, NpyError};
 use crate::array::{AllocError, Array, ArrayMut, BadRank, Element, Shape, check_count};
 use crate::sys::debug_as_text;
 
+/// How many bytes of a file without a length are read at a time.
+const PART: u64 = 16 << 20;
+
 /// Why a file or an array could not be read into the arena.
 #[non_exhaustive]
 pub enum InputError {
@@ -316,14 +319,27 @@ impl Engine {
             let arena = self.supervisor().map(|shared| &shared.arena);
             let most = arena.map_or_else(default_capacity, |arena| arena.capacity());
             let mut bytes = Vec::new();
-            let limited = &mut file.take(most.saturating_add(1));
-            limited.read_to_end(&mut bytes).map_err(failed)?;
-            if bytes.len() as u64 <= most {
-                return Ok(self.from_slice(&bytes)?);
+            let mut read = 0;
+            // The bytes are in private memory first, so look again and again how much there is room for.
+            while read <= most {
+                let part = PART.min(most.saturating_add(1) - read);
+                let count = Read::by_ref(&mut file).take(part).read_to_end(&mut bytes);
+                let count = count.map_err(failed)? as u64;
+                read += count;
+                if count < part {
+                    return Ok(self.from_slice(&bytes)?);
+                }
+                if arena.is_some_and(|arena| arena.full_in_region_0(read).largest_free < read) {
+                    break;
+                }
             }
             return Err(match arena {
-                None => failed(io::ErrorKind::OutOfMemory.into()),
-                Some(arena) => arena.full_in_region_0(bytes.len() as u64).into(),
+                None => {
+                    let why =
+                        format!("it has more than {most} bytes, half of the available memory");
+                    failed(io::Error::new(io::ErrorKind::OutOfMemory, why))
+                }
+                Some(arena) => arena.full_in_region_0(read.saturating_add(1)).into(),
             });
         }
         let len = usize::try_from(meta.len())

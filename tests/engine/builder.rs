@@ -298,7 +298,15 @@ fn the_arena_is_left_out_of_core_dumps() {
 
 fn limits_that_are_too_low_are_named() {
     type Change = fn(Builder) -> Builder;
-    let changes: [(Change, &str); 5] = [
+    let changes: [(Change, &str); 7] = [
+        (
+            |builder| builder.capacity(0),
+            "capacity cannot be 0: set it to 1 or more",
+        ),
+        (
+            |builder| builder.label("a\0b"),
+            "label cannot be \"a\\0b\": set it to a text without zero bytes",
+        ),
         (
             |builder| builder.workers(0),
             "workers cannot be 0: set it to 1 or more",

@@ -1,11 +1,15 @@
 //! Limits that are too low: an engine works, or an error names the limit. Never a death or a hang, and nothing is left.
 
+use std::time::Duration;
+
+use arenite::engine::SystemLimit;
+use arenite::raw::CowHeap;
 use arenite::stream::Stream;
 use arenite::{Array, Engine, JobErrorKind, JobLimit, OnFailure};
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::harness::programs::{Ended, Program, Scenario, say};
-use crate::harness::{Invariant, assert_kind, builder, tests};
+use crate::harness::{Calls, Invariant, assert_kind, builder, tests};
 use crate::users::{BACKING, asked_backing, become_unprivileged};
 
 tests![
@@ -13,6 +17,7 @@ tests![
     processes,
     no_thread_for_a_source,
     locked_memory,
+    memory_that_is_locked_later,
     addresses,
     data,
     file_sizes,
@@ -22,6 +27,7 @@ tests![
 pub const SCENARIOS: &[Scenario] = &[
     ("limits-build", build),
     ("limits-later", later),
+    ("limits-locked", locked),
     ("limits-source", source),
 ];
 
@@ -145,6 +151,56 @@ fn locked_memory() {
     check(Resource::RLIMIT_MEMLOCK, &[], &[], &[0]);
 }
 
+/// Locks all its memory, as programs that must not be delayed do. Only what arrays take may become memory.
+fn locked() {
+    let engine = builder(1, 1 << 30).build().unwrap();
+    let heap: &'static CowHeap = Box::leak(Box::new(CowHeap::new("locked").unwrap()));
+    let block = heap.alloc(4 << 20, true).unwrap();
+    // A failure must not take the memory of the machine.
+    std::thread::spawn(|| {
+        loop {
+            assert_few(600);
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    });
+    // SAFETY: takes a number.
+    assert_eq!(
+        unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) },
+        0
+    );
+    work(&engine);
+    engine.error_of(|| -> u8 { std::process::abort() }, ());
+    work(&engine);
+    let other = heap.alloc(4 << 20, false).unwrap();
+    assert_few(600);
+    // SAFETY: both were allocated above and are not used.
+    unsafe {
+        heap.free(block);
+        heap.free(other);
+    }
+    engine.shutdown();
+}
+
+/// Ends this process if it has more resident memory than this, in MiB.
+fn assert_few(mib: u64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_ascii_whitespace().next());
+    let kib: u64 = kib.unwrap().parse().unwrap();
+    if kib > mib << 10 {
+        eprintln!("{kib} KiB are resident");
+        std::process::exit(1);
+    }
+}
+
+fn memory_that_is_locked_later() {
+    if crate::users::is_root() {
+        Program::start("limits-locked", || Ok(()))
+            .end()
+            .assert_done();
+    }
+}
+
 fn addresses() {
     check(
         Resource::RLIMIT_AS,
@@ -170,6 +226,8 @@ fn later() {
     setrlimit(Resource::RLIMIT_FSIZE, 4 << 20, 4 << 20).unwrap();
     let full = engine.zeros::<u8>(32 << 20).unwrap_err();
     assert!(full.capacity == 64 << 20, "{full}");
+    assert_eq!(full.limit(), Some(SystemLimit::FileSize), "{full}");
+    assert!(full.to_string().contains("RLIMIT_FSIZE"), "{full}");
     let made = engine.submit(|n: usize| Array::<u8>::zeros(n), (32 << 20,));
     let error = made.wait().unwrap_err();
     assert_kind!(error, JobErrorKind::Limit(JobLimit::Arena(_)));

@@ -18,6 +18,9 @@ pub(super) struct Region {
     pub(super) write: Arc<Map>,
     /// The map for reading, which snapshots use.
     pub(super) read: Arc<Map>,
+    /// Number of chunks that the file has. It grows with the blocks: if the program locks its memory (`mlockall`), Linux
+    /// provides memory for the whole file.
+    len: usize,
     pub(super) is_retired: bool,
     /// Whether it is unknown which processes have the file: the process inherited the region by `fork`, or the
     /// descriptor of the file was closed. A lost region stays retired.
@@ -36,7 +39,6 @@ impl Region {
     /// Creates a region of `len` bytes, which has no memory yet.
     pub(super) fn new(number: u64, label: &str, len: usize) -> sys::Result<Self> {
         let segment = Segment::create_memfd(label, true)?;
-        segment.set_len(len as u64)?;
         let write = Map::new(&segment, 0, len, Prot::ReadWrite, true)?;
         let read = Map::new(&segment, 0, len, Prot::Read, true)?;
         // Core dumps contain no memory of arrays.
@@ -48,6 +50,7 @@ impl Region {
             segment: Arc::new(segment),
             write: Arc::new(write),
             read: Arc::new(read),
+            len: 0,
             is_retired: false,
             is_lost: false,
             freed_while_retired: Vec::new(),
@@ -61,8 +64,18 @@ impl Region {
     pub(super) fn take(&mut self, chunks: usize) -> Option<usize> {
         let mut runs = self.unused.iter();
         let (&first, _) = runs.find(|(_, (run, ()))| *run >= chunks)?;
+        self.grow(first + chunks)?;
         take_front(&mut self.unused, first, chunks);
         Some(first)
+    }
+
+    /// Makes the file at least this number of chunks long.
+    fn grow(&mut self, chunks: usize) -> Option<()> {
+        if chunks > self.len {
+            self.segment.set_len(bytes(0, chunks).end as u64).ok()?;
+            self.len = chunks;
+        }
+        Some(())
     }
 
     /// Takes the `chunks` chunks from `first` on, which follow a block, to extend the block. Returns the number of
@@ -82,7 +95,10 @@ impl Region {
             };
         }
         let all = bytes(first, chunks);
-        if self.is_retired || is_private && self.make_private(all.clone(), false).is_err() {
+        if self.is_retired
+            || self.grow(end).is_none()
+            || is_private && self.make_private(all.clone(), false).is_err()
+        {
             return None;
         }
         // Only advice.
