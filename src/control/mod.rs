@@ -267,14 +267,16 @@ impl Server {
             let tried = sys::inject::allowed()
                 .map_err(std::io::Error::from)
                 .and_then(|()| tempfile::tempdir());
-            tried.map_err(|error| StartFailure {
-                why: folder::fault(&folder, &format!("none can be created there: {error}")),
-                ..error.into()
-            })
-            .map_err(HandshakeError::Channel)?;
+            tried
+                .map_err(|error| StartFailure {
+                    why: folder::fault(&folder, &format!("none can be created there: {error}")),
+                    ..error.into()
+                })
+                .map_err(HandshakeError::Channel)?;
             let (server, name) = IpcOneShotServer::new().map_err(channel)?;
             let name = SocketName(name.into());
-            let path = CString::new(name.0.as_os_str().as_bytes()).map_err(|_| wrong("its name has a zero byte"))?;
+            let path = CString::new(name.0.as_os_str().as_bytes())
+                .map_err(|_| wrong("its name has a zero byte"))?;
             let socket = sys::socket::open_path(&path).map_err(channel)?;
             Ok((server, name, socket))
         };
@@ -548,7 +550,8 @@ mod tests {
     fn refused(ours: &ProgramId, theirs: ProgramId) -> HandshakeError {
         let server = Server::new().unwrap();
         let socket = Arc::clone(&server.sockets);
-        let worker = std::thread::spawn(move || Client::hello(socket.file.as_fd(), theirs).map(drop));
+        let worker =
+            std::thread::spawn(move || Client::hello(socket.file.as_fd(), theirs).map(drop));
         let error = server.answer(ours, welcome()).unwrap_err();
         assert_eq!(worker.join().unwrap(), Err(HandshakeError::Gone));
         error

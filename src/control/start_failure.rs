@@ -15,14 +15,6 @@ pub(crate) struct StartFailure {
 }
 
 impl StartFailure {
-    /// Returns a failure whose cause is something that is short or busy at this moment.
-    pub(crate) fn passing(why: impl Into<String>) -> Self {
-        Self {
-            why: why.into(),
-            may_pass: true,
-        }
-    }
-
     /// Returns this failure with a text for its place.
     pub(crate) fn context(self, text: &str) -> Self {
         Self {

@@ -160,9 +160,10 @@ pub(super) fn may_pass(phase: Phase, cause: &JobErrorKind, words: &LastWords, li
             limit == 0 && words.failed_allocation.is_some()
         }
         JobErrorKind::Lost(WorkerExit::Code(Some(EXIT_CANNOT_START_NOW))) => true,
-        JobErrorKind::Lost(WorkerExit::Code(Some(CANNOT_LOAD))) => words.all().iter().any(|line| {
-            LOADER_IS_SHORT.iter().any(|reason| line.contains(reason))
-        }),
+        JobErrorKind::Lost(WorkerExit::Code(Some(CANNOT_LOAD))) => words
+            .all()
+            .iter()
+            .any(|line| LOADER_IS_SHORT.iter().any(|reason| line.contains(reason))),
         _ => false,
     }
 }

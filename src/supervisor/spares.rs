@@ -153,7 +153,7 @@ mod tests {
             let next = to_start(&state, later)[0];
             order.push(next);
             state.set_status(next, Status::Starting);
-            state.workers[next].start_failed("it is broken");
+            state.workers[next].start_failed("it is broken".into());
             state.set_status(
                 next,
                 Status::Absent {

@@ -291,11 +291,7 @@ impl Template {
         }
     }
 
-    fn copy(
-        &mut self,
-        mark: &str,
-        fds: &[BorrowedFd<'_>],
-    ) -> crate::sys::Result<Option<PidFd>> {
+    fn copy(&mut self, mark: &str, fds: &[BorrowedFd<'_>]) -> crate::sys::Result<Option<PidFd>> {
         let Ok(asked) = self.socket.ask(mark, fds) else {
             self.failure = Some("it takes no request");
             return Ok(None);

@@ -330,14 +330,39 @@ fn an_engine_gives_up_when_no_worker_can_be_started() {
     let (shared, consumers) = fixture(2, 0);
     let id = submit(&shared);
     for worker in [0, 0, 0, 0, 0, 1, 1, 1] {
-        shared.cannot_start(worker, "no room");
+        shared.cannot_start(worker, "no room".into());
         // The other worker may be about to become ready.
         assert!(answer(&shared, id).is_none());
     }
-    shared.cannot_start(1, "no room");
+    shared.cannot_start(1, "no room".into());
     let why = answer(&shared, id).unwrap();
     assert!(why.contains("4 times in a row: no room"), "{why}");
+    assert!(shared.revive() && !shared.revive());
+    let id = submit(&shared);
+    shared.cannot_start(0, "no room".into());
+    assert!(answer(&shared, id).is_none());
     drop(consumers);
+}
+
+#[test]
+fn an_engine_does_not_give_up_for_what_may_pass() {
+    let (shared, _consumers) = fixture(2, 0);
+    let id = submit(&shared);
+    let short = crate::sys::Error::new("pipe2", nix::errno::Errno::EMFILE, "a worker");
+    for round in 0..40 {
+        for worker in 0..2 {
+            // Three other reasons are not four in a row.
+            let failure = match round % 4 {
+                0 => short.clone().into(),
+                _ => "no room".into(),
+            };
+            shared.cannot_start(worker, failure);
+            assert!(answer(&shared, id).is_none());
+        }
+    }
+    assert_eq!(shared.broken(), None);
+    assert!(!shared.revive());
+    assert!(shared.stats().start_failure.is_some());
 }
 
 #[test]

@@ -27,8 +27,7 @@ pub fn connect_and_hang_up(own: BorrowedFd<'_>, path: &str) -> Result<()> {
     let error = |errno| Error::new("connect", errno, path);
     let address = UnixAddr::new(path).map_err(error)?;
     retry(|| connect(own.as_raw_fd(), &address)).map_err(error)?;
-    shutdown(own.as_raw_fd(), Shutdown::Both)
-        .map_err(|errno| Error::new("shutdown", errno, path))
+    shutdown(own.as_raw_fd(), Shutdown::Both).map_err(|errno| Error::new("shutdown", errno, path))
 }
 
 /// Returns whether `file` is a socket file to which no other user except root can connect.

@@ -85,8 +85,7 @@ impl PreSandbox {
             writable_memory: self.has_memory_limit,
         };
         sandbox::lock_down(kernel, &keep, &self.cells.reply().denied)?;
-        self_test(kernel)
-            .map_err(|why| why.context("the sandbox does not fit this program"))?;
+        self_test(kernel).map_err(|why| why.context("the sandbox does not fit this program"))?;
         Ok(code)
     }
 }
@@ -96,17 +95,14 @@ fn self_test(kernel: SandboxFeatures) -> Result<(), StartFailure> {
     test_thread(kernel)?;
     let second = process::start_thread(thread::Builder::new(), move || test_thread(kernel))
         .map_err(|error| StartFailure::from(error).context("no thread can be started"))?;
-    second
-        .join()
-        .map_err(|_| "the second thread panicked")??;
+    second.join().map_err(|_| "the second thread panicked")??;
     if kernel.seccomp || kernel.landlock > 0 {
         match File::open("/proc/self/exe") {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
             Err(error) => {
-                return Err(format!(
-                    "opening a file failed with an unexpected error: {error}"
-                )
-                .into());
+                return Err(
+                    format!("opening a file failed with an unexpected error: {error}").into(),
+                );
             }
             Ok(_) => return Err("a file can be opened".into()),
         }

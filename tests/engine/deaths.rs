@@ -134,6 +134,14 @@ fn a_crash_loop_is_given_up() {
     errors.for_each(is_the_reason);
     let error = lab.error_of(|| 1u8, ());
     assert_kind!(error, JobErrorKind::NoWorkers(_));
+    // Another attempt fails like the first, until the cause is gone.
+    assert!(lab.revive());
+    let tried = lab.submit(one, ());
+    is_the_reason(lab.failure_of(tried));
+    std::fs::remove_file(&path).unwrap();
+    assert!(lab.revive() && !lab.revive());
+    assert_eq!(lab.value_of(one, ()), 1);
+    assert_eq!(lab.broken(), None);
 }
 
 fn a_crash_loop_without_jobs_slows_down() {

@@ -37,6 +37,7 @@ mod recycling;
 mod retained;
 mod scope;
 mod sharing;
+mod shortages;
 mod spares;
 mod starts;
 mod storms;
@@ -58,6 +59,7 @@ fn main() {
         lifecycle::SCENARIOS,
         logs::SCENARIOS,
         limits::SCENARIOS,
+        shortages::SCENARIOS,
     ];
     harness::programs::play(&scenarios.concat());
     harness::share_out();
@@ -93,6 +95,7 @@ fn main() {
         raw::tests(),
         scope::tests(),
         sharing::tests(),
+        shortages::tests(),
         spares::tests(),
         storms::tests(),
         starts::tests(),

@@ -85,7 +85,7 @@ fn own_number() -> u32 {
     std::process::id()
 }
 
-fn builder(setup: &str) -> Builder {
+pub fn builder(setup: &str) -> Builder {
     let program = WorkerProgram::new(std::env::current_exe().unwrap())
         .args([RUN])
         .template(setup);

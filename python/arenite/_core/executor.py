@@ -141,7 +141,8 @@ class Executor(BaseExecutor):
         such as `OMP_NUM_THREADS` that the program or `env` sets take precedence over the default, those of `env` also
         over a number. Sandboxed workers always use one thread.
     :param seed: The seed of `arenite.rng()`: tasks of equal programs draw equal numbers.
-    :param start_timeout: The seconds that a worker may take to start.
+    :param start_timeout: The seconds that a worker may take to start, with `preload` and `initializer`. By default
+        these may take any time.
     """
 
     def __init__(

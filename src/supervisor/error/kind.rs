@@ -60,7 +60,12 @@ pub enum JobErrorKind {
     Cancelled,
     /// The engine was shut down before the job ended.
     ShutDown,
-    /// No more workers can be started. The text says why the last one could not.
+    /// No more workers can be started, for a reason that does not pass by waiting: the program's own start code fails,
+    /// its file was replaced, the shared memory was damaged. The text says why the last one could not.
+    ///
+    /// While descriptors, processes or memory are short, jobs wait instead, and the engine tries again:
+    /// [`Stats::start_failure`](crate::engine::Stats::start_failure). [`Engine::revive`](crate::Engine::revive) tries
+    /// again after this error.
     NoWorkers(String),
 }
 

@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::control::StartFailure;
 #[cfg(feature = "sandbox")]
 use crate::supervisor::error::JobErrorKind;
-use crate::control::StartFailure;
 use crate::supervisor::exit_causes::{self, OomKills};
 use crate::supervisor::memory::MemoryWatch;
 use crate::supervisor::output::last_words::LastWords;

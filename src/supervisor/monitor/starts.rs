@@ -170,3 +170,55 @@ impl Monitor {
         any
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::fixture::fixture;
+
+    /// Ends a time limit, and returns whether the worker is killed.
+    fn is_killed(monitor: &mut Monitor) -> bool {
+        let start = monitor.starting.get_mut(&0).expect("it is starting");
+        start.until = Instant::now();
+        monitor.end_overdue();
+        monitor.refusals.contains_key(&0)
+    }
+
+    #[test]
+    fn only_steps_of_the_engine_are_limited() {
+        let (shared, _consumers) = fixture(1, 0);
+        shared.lock().set_status(0, Status::Starting);
+        let mut monitor = Monitor::idle(shared);
+        let start = Starting {
+            until: Instant::now(),
+            phase: Phase::Unknown,
+        };
+        monitor.starting.insert(0, start);
+        for step in [
+            Phase::Starting(steps::MAP),
+            Phase::Starting(steps::ON_START),
+        ] {
+            monitor.shared.cells[0].set_phase(step);
+            assert!(!is_killed(&mut monitor), "{step}: it has advanced");
+        }
+        for _ in 0..10 {
+            assert!(!is_killed(&mut monitor), "the program may take its time");
+        }
+        monitor.shared.cells[0].set_phase(Phase::Starting(steps::LANES));
+        assert!(!is_killed(&mut monitor), "it has advanced");
+        assert!(is_killed(&mut monitor));
+    }
+
+    #[test]
+    fn a_worker_that_is_never_heard_from_is_killed() {
+        let (shared, _consumers) = fixture(1, 0);
+        shared.lock().set_status(0, Status::Starting);
+        let mut monitor = Monitor::idle(shared);
+        let start = Starting {
+            until: Instant::now(),
+            phase: Phase::Unknown,
+        };
+        monitor.starting.insert(0, start);
+        assert!(is_killed(&mut monitor));
+    }
+}
