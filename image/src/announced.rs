@@ -3,7 +3,7 @@
 use std::panic::catch_unwind;
 
 use super::format::Format;
-use super::{animation, bmp, format_of, gif, jpeg, png, raw, tiff, webp};
+use super::{animation, avif, bmp, format_of, gif, jpeg, jxl, png, pnm, qoi, raw, tiff, webp};
 
 /// The pixels that a file announces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub struct Announced {
 }
 
 /// Returns the pixels that a file announces in its headers, to estimate the effort of a picture. Decodes nothing: the
-/// file may contain something else. In a raw file, the largest preview counts. `None` if the headers are invalid, or
-/// are not those of JPEG, PNG, WebP, GIF, TIFF, BMP or a raw file.
+/// file may contain something else. In a raw file, the largest preview counts, and in AVIF and HEIC the largest picture.
+/// `None` if the headers are invalid, or have no signature (TGA).
 ///
 /// ```
 /// use arenite_image::announced;
@@ -38,6 +38,12 @@ pub fn announced(input: &[u8]) -> Option<Announced> {
             Format::Gif => gif::announced(input),
             Format::Tiff => tiff::announced(input),
             Format::Bmp => bmp::announced(input),
+            Format::Avif | Format::Heic => avif::announced(input),
+            Format::JpegXl => jxl::sides(input),
+            Format::Pnm => pnm::announced(input),
+            Format::Qoi => qoi::announced(input),
+            // An entry has a byte for each side.
+            Format::Ico => Some((256, 256)),
             Format::CameraRaw => raw::announced(input),
             _ => None,
         }?;

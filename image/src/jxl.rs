@@ -24,8 +24,47 @@ pub(super) fn sides(file: &[u8]) -> Option<(u32, u32)> {
     if probe(file) != Some(Format::JpegXl) {
         return None;
     }
-    let opened = Opened::new(file, &ResizeSpec::full_size()).ok()?;
-    Some((opened.width, opened.height))
+    let codestream = match is_bare(file) {
+        true => file,
+        false => boxes(file).find_map(|found| match &found.kind {
+            b"jxlc" => Some(found.content.rest()),
+            // The number of the part comes first.
+            b"jxlp" => found.content.rest().get(4..),
+            _ => None,
+        })?,
+    };
+    size_of_header(codestream.get(2..)?)
+}
+
+/// Returns width and height in the first bytes after the signature of a codestream, as ISO/IEC 18181-1 describes them:
+/// bits from the lowest of each byte.
+fn size_of_header(bytes: &[u8]) -> Option<(u32, u32)> {
+    const HEADER: usize = 9;
+    let bits = bytes.iter().take(HEADER).rev();
+    let mut bits = bits.fold(0_u128, |bits, &byte| bits << 8 | u128::from(byte));
+    let mut take = |count: u32| {
+        let taken = bits & ((1 << count) - 1);
+        bits >>= count;
+        taken as u64
+    };
+    let is_small = take(1) == 1;
+    let side = |take: &mut dyn FnMut(u32) -> u64| match is_small {
+        true => 8 * (take(5) + 1),
+        false => {
+            let count = [9, 13, 18, 30][take(2) as usize];
+            take(count) + 1
+        }
+    };
+    let height = side(&mut take);
+    let width = match take(3) {
+        0 => side(&mut take),
+        ratio => {
+            let (across, down) =
+                [(1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1)][ratio as usize - 1];
+            height * across / down
+        }
+    };
+    Some((width.try_into().ok()?, height.try_into().ok()?))
 }
 
 /// Decodes a picture, or the first frame of an animation. A viewer turns the result by `orientation`, which is that of

@@ -175,6 +175,12 @@ impl Header {
     }
 }
 
+/// Returns width and height in the header.
+pub(super) fn announced(file: &[u8]) -> Option<(u32, u32)> {
+    let header = Header::read(file).ok()?;
+    Some((header.width, header.height))
+}
+
 /// Decodes a picture.
 pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let spec = request.spec;

@@ -14,17 +14,20 @@ const HEADER: usize = 14;
 /// The bytes that end a file.
 const END: &[u8] = b"\0\0\0\0\0\0\0\x01";
 
+/// Returns width and height in the header.
+pub(super) fn announced(file: &[u8]) -> Option<(u32, u32)> {
+    let side = |at: usize| Some(u32::from_be_bytes(*file.get(at..)?.first_chunk()?));
+    Some((side(4)?, side(8)?))
+}
+
 /// Decodes a picture.
 pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, ImageError> {
     let spec = request.spec;
     let (header, data) = input
         .split_first_chunk::<HEADER>()
         .ok_or(ImageError::Truncated { format: FORMAT })?;
-    let &[_, _, _, _, a, b, c, d, e, f, g, h, channels, _] = header;
-    let full = (
-        u32::from_be_bytes([a, b, c, d]),
-        u32::from_be_bytes([e, f, g, h]),
-    );
+    let channels = header[12];
+    let full = announced(header).ok_or(ImageError::Truncated { format: FORMAT })?;
     let color = match channels {
         3 => Color::Rgb,
         4 => Color::Rgba,

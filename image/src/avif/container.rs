@@ -488,6 +488,16 @@ impl<'a> Container<'a> {
         }))
     }
 
+    /// Returns width and height of the largest picture.
+    pub(super) fn largest(&self) -> Option<(u32, u32)> {
+        let sizes = self.properties.iter().filter(|(kind, _)| kind == b"ispe");
+        let sides = sizes.filter_map(|&(_, mut content)| {
+            content.version().ok()?;
+            Some((content.u32().ok()?, content.u32().ok()?))
+        });
+        sides.max_by_key(|&(width, height)| u64::from(width) * u64::from(height))
+    }
+
     /// Reads all properties of an item.
     ///
     /// # Errors

@@ -36,6 +36,11 @@ use item::Item;
 pub(super) use hevc::version as hevc_version;
 pub(super) use write::encode;
 
+/// Returns width and height of the largest picture, as the metadata says.
+pub(super) fn announced(file: &[u8]) -> Option<(u32, u32)> {
+    Container::read(file).ok()?.largest()
+}
+
 /// Decodes the still picture of a file. In an animation this is usually the first frame.
 pub(super) fn decode(
     input: &[u8],
