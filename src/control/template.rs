@@ -1,9 +1,9 @@
 //! The messages between a supervisor and the template of its workers, over a pair of packet sockets.
 //!
 //! The supervisor sends the setup, and then a request for each worker: its [`Mark`](crate::worker) and the descriptors
-//! that a process started directly would inherit. The template reports that it loads, and then that it is ready,
-//! or why it cannot be copied. For each copy, the copy itself and then the template report the copy's process id, so that the supervisor
-//! knows every copy even if one of these two processes ends.
+//! that a process started directly would inherit. The template reports that it loads, and then that it is ready, or why
+//! it cannot be copied. For each copy, the copy itself and then the template report the copy's process id, so that the
+//! supervisor knows every copy even if one of these two processes ends.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::inlined::Inlined;
-use super::limits::{ArenaShare, MAX_LANES, MAX_WORKERS, MIN_MEMORY, check_least};
+use super::limits::{
+    ArenaShare, MAX_LANES, MAX_WORKERS, MIN_DEFAULT, MIN_MEMORY, check_label, check_least,
+};
 use super::seeds::Seeds;
 use super::{Backend, BuildError, Engine, TraceError, WorkerProgram, Workers};
 #[cfg(feature = "sandbox")]
@@ -17,11 +19,8 @@ use crate::kernel::{
 };
 use crate::link::control_bytes;
 use crate::supervisor::{
-    self, LogLine, MemorySettings, ProgramSpec, QUARANTINE_AFTER, Settings, Sink, StartError,
-    WorkerEntry,
+    self, LogLine, MemorySettings, QUARANTINE_AFTER, Settings, Sink, StartError,
 };
-use crate::sys::loader::{StartedBy, started_by};
-use crate::sys::process::Program;
 #[cfg(feature = "sandbox")]
 use crate::sys::sandbox;
 use crate::trace::{TraceConfig, Tracer};
@@ -737,9 +736,8 @@ impl Builder {
     }
 
     /// Creates the arena and starts the workers. Returns when all of them are ready. These and later workers have the
-    /// environment, the working directory, the root directory and the umask that this process has during this call. So
-    /// the program may call `chroot` afterwards, unless a container forbids threads with a root of their own
-    /// (`unshare`).
+    /// environment, the root and working directories and the umask that this process has during this call. So the program
+    /// may call `chroot` afterwards, unless a container forbids threads with a root of their own (`unshare`).
     ///
     /// # Errors
     /// [`BuildError`]: `init()` was not called, this process is a worker itself, there are no or too many workers or
@@ -768,29 +766,14 @@ impl Builder {
         let sandboxed = self.is_sandboxed();
         let program = match self.program {
             Some(program) => program.resolve(sandboxed)?,
-            None => {
-                if started_by() == StartedBy::Valgrind {
-                    return Err(BuildError::Worker(UNDER_VALGRIND.into()));
-                }
-                let program = Program::this(supervisor::environment(sandboxed));
-                let program = program.map_err(BuildError::System)?;
-                ProgramSpec::new(program, Vec::new(), WorkerEntry::Init)
-            }
+            None => super::worker_program::this(sandboxed)?,
         };
         crate::control::pin_socket_folder();
         let active = self.workers.unwrap_or_else(crate::sys::limits::cores);
         check_least("workers", active as u64, 1, "")?;
         check_least("lanes", self.lanes as u64, 1, "")?;
-        if let Some(bytes) = self.capacity {
-            check_least("capacity", bytes, 1, "")?;
-        }
-        if self.label.contains('\0') {
-            return Err(BuildError::BadLimit {
-                limit: "label",
-                given: format!("{:?}", self.label),
-                allowed: "a text without zero bytes".into(),
-            });
-        }
+        check_least("capacity", self.capacity.unwrap_or(1), 1, "")?;
+        check_label(&self.label)?;
         if self.memory_limit > 0 {
             let no_limit = ", or to 0 for no limit";
             check_least("memory_limit", self.memory_limit, MIN_MEMORY, no_limit)?;
@@ -915,9 +898,3 @@ impl Builder {
         false
     }
 }
-
-const UNDER_VALGRIND: &str = "this program runs under valgrind, which cannot run a second process of it: use \
-    Engine::inline(), which runs kernels in this process";
-
-/// The default capacity is reduced to what the process's limits allow, but not below this size: then `build` fails.
-const MIN_DEFAULT: u64 = 16 << 20;

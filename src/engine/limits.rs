@@ -6,6 +6,8 @@ use super::BuildError;
 pub(super) const MAX_WORKERS: u16 = 1024;
 /// The maximum number of lanes of all workers of an engine.
 pub(super) const MAX_LANES: usize = 4096;
+/// The default capacity is reduced to what the process's limits allow, but not below this size: then `build` fails.
+pub(super) const MIN_DEFAULT: u64 = 16 << 20;
 /// The minimum limit of private memory in bytes: few workers start with less.
 pub(super) const MIN_MEMORY: u64 = 8 << 20;
 /// The minimum number of bytes of the arena that a worker must be allowed to occupy: its first grant.
@@ -24,6 +26,18 @@ pub(super) fn check_least(
             limit,
             given: given.to_string(),
             allowed: format!("{least} or more{more}"),
+        }),
+    }
+}
+
+/// Checks the name of an engine, which becomes a name of processes.
+pub(super) fn check_label(label: &str) -> Result<(), BuildError> {
+    match label.contains('\0') {
+        false => Ok(()),
+        true => Err(BuildError::BadLimit {
+            limit: "label",
+            given: format!("{label:?}"),
+            allowed: "a text without zero bytes".into(),
         }),
     }
 }

@@ -327,8 +327,9 @@ impl Engine {
     /// [`on_worker_start`](Builder::on_worker_start) needs is back. Jobs that have failed stay so, and actors are lost;
     /// new jobs run, or fail with [`NoWorkers`](JobErrorKind::NoWorkers) once the engine gives up again.
     ///
-    /// Returns true if the engine was [`broken`](Engine::broken) and tries again. Returns false if it was not, and where
-    /// another attempt is useless: the shared memory was damaged, workers cannot be killed, or the engine was shut down.
+    /// Returns true if the engine was [`broken`](Engine::broken) and tries again. Returns false if it was not, and
+    /// where another attempt is useless: the shared memory was damaged, workers cannot be killed, or the engine was
+    /// shut down.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;

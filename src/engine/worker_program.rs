@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::BuildError;
 use crate::supervisor::{self, ProgramSpec, WorkerEntry};
+use crate::sys::loader::{StartedBy, started_by};
 use crate::sys::process::Program;
 
 /// A program that workers run instead of a copy of this program; see [`Builder::worker_program`].
@@ -135,6 +136,19 @@ impl WorkerProgram {
         program.template = self.template.map(Into::into);
         Ok(program)
     }
+}
+
+/// Returns this program, with the environment and the working directory that this process has at this moment.
+pub(super) fn this(sandboxed: bool) -> Result<ProgramSpec, BuildError> {
+    if started_by() == StartedBy::Valgrind {
+        return Err(BuildError::Worker(
+            "this program runs under valgrind, which cannot run a second process of it: use Engine::inline(), which \
+             runs kernels in this process"
+                .into(),
+        ));
+    }
+    let program = Program::this(supervisor::environment(sandboxed)).map_err(BuildError::System)?;
+    Ok(ProgramSpec::new(program, Vec::new(), WorkerEntry::Init))
 }
 
 fn c_string(text: &OsStr, what: &str) -> Result<CString, BuildError> {

@@ -232,8 +232,9 @@ impl EngineState {
             let why = one_after_the_other(self.workers[index].failed_starts());
             self.give_up_starts(&why);
         }
-        // An awaited start returns the reason.
-        notice.filter(|_| !is_awaited && !self.lifecycle.closes_now())
+        // An awaited start returns the reason, and an engine that ends kills workers that are starting.
+        let ends = self.lifecycle.is_stopping() || self.lifecycle.closes_now();
+        notice.filter(|_| !is_awaited && !ends)
     }
 
     /// Answers or requeues the jobs that the worker still had. Returns how many parts of a death, out of [`WHOLE`],

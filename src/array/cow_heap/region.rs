@@ -18,8 +18,8 @@ pub(super) struct Region {
     pub(super) write: Arc<Map>,
     /// The map for reading, which snapshots use.
     pub(super) read: Arc<Map>,
-    /// Number of chunks that the file has. It grows with the blocks: if the program locks its memory (`mlockall`), Linux
-    /// provides memory for the whole file.
+    /// Number of chunks that the file has. It grows with the blocks: if the program locks its memory (`mlockall`),
+    /// Linux provides memory for the whole file.
     len: usize,
     pub(super) is_retired: bool,
     /// Whether it is unknown which processes have the file: the process inherited the region by `fork`, or the

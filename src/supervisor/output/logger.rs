@@ -144,22 +144,29 @@ impl Logger {
             return;
         }
         lines.for_each(|line| queue.push(line));
-        if queue.thread.is_none() {
-            let shared = Arc::clone(&self.shared);
-            let builder = thread::Builder::new().name("arenite-log".into());
-            // Without a thread, the lines wait for the next attempt. Lines beyond the limit are dropped.
-            if let Ok(handle) = start_thread(builder, move || shared.run()) {
-                queue.thread = Some(handle.thread().id());
-            }
-        }
+        self.start_thread(&mut queue);
         drop(queue);
         self.shared.changed.notify_all();
+    }
+
+    /// Starts the thread if lines wait for it. If that fails, they wait for the next attempt; lines beyond the limit
+    /// are dropped.
+    fn start_thread(&self, queue: &mut Queue) {
+        if queue.thread.is_some() || queue.lines.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let builder = thread::Builder::new().name("arenite-log".into());
+        if let Ok(handle) = start_thread(builder, move || shared.run()) {
+            queue.thread = Some(handle.thread().id());
+        }
     }
 
     /// Closes the queue, and waits for the sink as [`flush`](Logger::flush) does.
     pub(crate) fn close(&self) {
         let mut queue = self.shared.lock();
         queue.closing = true;
+        self.start_thread(&mut queue);
         self.shared.changed.notify_all();
         self.wait_until(queue, |queue| queue.ended);
     }
@@ -167,7 +174,8 @@ impl Logger {
     /// Waits until the sink has taken the lines that wait now, however long all calls take together. Stops waiting if a
     /// single call takes too long. Returns at once on the sink's own thread, which takes the lines afterwards.
     pub(crate) fn flush(&self) {
-        let queue = self.shared.lock();
+        let mut queue = self.shared.lock();
+        self.start_thread(&mut queue);
         let last = queue.taken + u64::from(!queue.lines.is_empty());
         self.wait_until(queue, |queue| queue.handed >= last);
     }
