@@ -58,5 +58,6 @@ def rng() -> Generator:
     except ImportError as error:
         if error.name != "numpy":
             raise
-        raise ImportError("arenite.rng() needs numpy, which is not installed: pip install numpy", name="numpy") from error
+        text = "arenite.rng() needs numpy, which is not installed: pip install numpy"
+        raise ImportError(text, name="numpy") from error
     return numpy.random.default_rng(_arenite.random_bits())
