@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 #: Modules that functions of the standard library and of this package import when they are first called, and modules
 #: that tasks usually have.
 _MODULES = (
-    "arenite._errors arenite._core.plain arenite._core.retry base64 bisect collections copy csv dataclasses datetime decimal enum "
-    "fractions functools hashlib heapq io itertools json linecache math operator queue random re resource secrets statistics "
-    "string struct textwrap threading time traceback types typing uuid zlib _strptime"
+    "arenite._errors arenite._core.plain arenite._core.retry base64 bisect collections copy csv dataclasses "
+    "datetime decimal enum fractions functools hashlib heapq io itertools json linecache math operator queue random "
+    "re resource secrets statistics string struct textwrap threading time traceback types typing uuid zlib "
+    "_strptime"
 )
 _ENCODINGS = "ascii cp1252 idna latin_1 raw_unicode_escape unicode_escape utf_8_sig utf_16 utf_16_be utf_16_le utf_32"
 #: For each module: parts that it imports when they are first used. They are imported in advance if it is loaded.
