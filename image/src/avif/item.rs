@@ -192,7 +192,7 @@ impl<'a> Item<'a> {
         let [first, ..] = numbers else {
             return Err(corrupt("an overlay without layers"));
         };
-        let mut signed = || {
+        let mut signed = || -> Result<i32, ImageError> {
             Ok(match is_long {
                 true => reader.u32()?.cast_signed(),
                 false => reader.u16()?.cast_signed().into(),

@@ -339,8 +339,8 @@ impl<'a> Bits<'a> {
         self.ended_with_data() && (self.rest.is_empty() || self.rest.starts_with(&[0xff, 0xd9]))
     }
 
-    /// Returns whether the data before the next marker was read to its end, except for padding, and not beyond it. Bytes
-    /// that are left over show that codes before them were misread.
+    /// Returns whether the data before the next marker was read to its end, except for padding, and not beyond it.
+    /// Bytes that are left over show that codes before them were misread.
     fn ended_with_data(&mut self) -> bool {
         // More data may follow, or the marker.
         self.begin_mcu();

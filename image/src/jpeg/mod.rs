@@ -406,8 +406,8 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
     })
 }
 
-/// Returns why pixels of the scans that were decoded may be wrong although all codes were valid: damage shifts the codes
-/// after it, and bytes are left over at the next marker.
+/// Returns why pixels of the scans that were decoded may be wrong although all codes were valid: damage shifts the
+/// codes after it, and bytes are left over at the next marker.
 fn misread(input: &[u8]) -> Option<ImageError> {
     let left_over = faults::left_over();
     // libjpeg counts some bytes of an interval at the end of a later one, and some at the end of a scan not at all.
