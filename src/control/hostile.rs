@@ -75,7 +75,7 @@ fn arbitrary_packets_end_the_handshake() {
             sender.send(seed).unwrap();
             let server = Server::new().unwrap();
             let address = super::address(server.socket());
-            let open = std::sync::Arc::clone(&server.socket);
+            let open = std::sync::Arc::clone(&server.sockets);
             let answering = std::thread::spawn(move || server.answer(&id("id", ""), welcome()));
             let kind = SockType::SeqPacket;
             let peer = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();

@@ -736,8 +736,8 @@ impl Builder {
     }
 
     /// Creates the arena and starts the workers. Returns when all of them are ready. These and later workers have the
-    /// environment, the root and working directories and the umask that this process has during this call. So the program
-    /// may call `chroot` afterwards, unless a container forbids threads with a root of their own (`unshare`).
+    /// environment, the root and working directories and the umask that this process has during this call. So the
+    /// program may call `chroot` afterwards, unless a container forbids threads with a root of their own (`unshare`).
     ///
     /// # Errors
     /// [`BuildError`]: `init()` was not called, this process is a worker itself, there are no or too many workers or

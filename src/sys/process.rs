@@ -213,7 +213,7 @@ pub fn end_unwatched(pid: Pid) {
 }
 
 /// Sleeps until `pid`, a child, has ended, and reaps it.
-pub fn reap(pid: Pid) {
+pub(super) fn reap(pid: Pid) {
     // An error means that other code has reaped the process.
     let _ = retry(|| waitid(Id::Pid(pid), WaitPidFlag::WEXITED));
 }
