@@ -102,7 +102,7 @@ impl Monitor {
         for (&index, start) in due.filter(|(_, start)| start.until <= now) {
             let phase = self.shared.cells[index].phase();
             let is_own_step = phase != Phase::Starting(steps::ON_START);
-            if !is_total && !(is_own_step && phase == start.phase) {
+            if !(is_total || is_own_step && phase == start.phase) {
                 start.until = now + limit;
                 start.phase = phase;
                 continue;
