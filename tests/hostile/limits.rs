@@ -165,6 +165,7 @@ fn locked() {
     });
     // SAFETY: takes a number.
     assert_eq!(
+        // SAFETY: the call changes no memory of this program.
         unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) },
         0
     );
