@@ -81,11 +81,18 @@ impl Poller {
 
     /// Watches `fd` for input and hang-up until `fd` is removed or closed. [`Poller::wait`] reports `fd` by `token`.
     pub fn add(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
+        self.add_with(fd, EpollFlags::EPOLLIN, token)
+    }
+
+    /// Like [`add`](Poller::add), but reports `fd` once for each arrival of input, whether it was read or not. What has
+    /// arrived before counts too.
+    pub fn add_edge(&self, fd: BorrowedFd<'_>, token: u64) -> Result<()> {
+        self.add_with(fd, EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token)
+    }
+
+    fn add_with(&self, fd: BorrowedFd<'_>, flags: EpollFlags, token: u64) -> Result<()> {
         allowed()
-            .and_then(|()| {
-                self.epoll
-                    .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
-            })
+            .and_then(|()| self.epoll.add(fd, EpollEvent::new(flags, token)))
             .map_err(|errno| Error::new("epoll_ctl(ADD)", errno, format!("token {token}")))
     }
 

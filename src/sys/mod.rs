@@ -22,6 +22,7 @@ pub mod heap;
 pub mod image;
 pub mod inject;
 pub mod limits;
+pub mod listener;
 pub mod loader;
 mod map;
 pub mod oom;

@@ -416,7 +416,7 @@ fn put_tail(text: &mut String, dropped: u64) {
 }
 
 /// The text as a JSON string.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {
@@ -435,7 +435,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// The name of a kernel without its modules: `a::b::shrink<c::Pixel>` becomes `shrink<Pixel>`.
-pub(super) fn short(name: &str) -> String {
+pub(crate) fn short(name: &str) -> String {
     let mut out = String::new();
     let mut word = String::new();
     let mut rest = name.chars().peekable();

@@ -20,6 +20,7 @@ use std::thread::{self, JoinHandle};
 
 use crate::sys::clock::monotonic_ns;
 use crate::sys::fork::OwnerProcess;
+pub(crate) use chrome::{quoted, short};
 use writer::Writer;
 
 /// Max number of events that wait for the writer's thread.
