@@ -3,6 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Duration;
 
 #[cfg(feature = "points")]
 use super::hold_time::HoldTime;
@@ -200,6 +201,11 @@ impl Supervisor {
     /// Fills in the engine's age and rate.
     pub(super) fn rate(&self, progress: &mut Progress) {
         lock(&self.looks).look(progress);
+    }
+
+    /// Returns the time since the engine was built.
+    pub(super) fn age(&self) -> Duration {
+        lock(&self.looks).age()
     }
 
     /// Returns true if this is the second call, so the caller has to finish the engine: see `one_has_ended`.

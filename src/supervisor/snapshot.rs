@@ -76,6 +76,13 @@ impl Supervisor {
 
     /// See [`Progress`].
     pub(crate) fn progress(&self) -> Progress {
+        let mut progress = self.counts();
+        self.rate(&mut progress);
+        progress
+    }
+
+    /// Returns the progress without the rate and the age. This is not a look from which later rates are computed.
+    pub(super) fn counts(&self) -> Progress {
         let mut state = self.lock();
         state.catch_up();
         let (kernels, running) = kernel_stats(&state);
@@ -92,7 +99,7 @@ impl Supervisor {
         let unanswered = awaiting_exit + state.uncopied.len() as u64;
         let ended = state.records.submitted() - queued - waiting - limited - open - unanswered;
         let (failed, cancelled) = (state.counts.failed(), state.counts.cancelled());
-        let mut progress = Progress {
+        let progress = Progress {
             submitted: state.records.submitted(),
             planned: state.runs.planned() as u64,
             queued,
@@ -109,7 +116,6 @@ impl Supervisor {
             kernels,
         };
         self.unlock(state);
-        self.rate(&mut progress);
         progress
     }
 }

@@ -206,6 +206,10 @@ impl RateMeter {
         }
     }
 
+    pub(crate) fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
     /// Adds the present count, and fills in the age and the rate.
     pub(crate) fn look(&mut self, progress: &mut Progress) {
         let now = Instant::now();

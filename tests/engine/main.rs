@@ -30,6 +30,7 @@ mod map;
 mod memory;
 mod names;
 mod ndarrays;
+mod observers;
 mod par;
 mod policies;
 mod raw;
@@ -59,6 +60,7 @@ fn main() {
         lifecycle::SCENARIOS,
         logs::SCENARIOS,
         limits::SCENARIOS,
+        observers::SCENARIOS,
         shortages::SCENARIOS,
     ];
     harness::programs::play(&scenarios.concat());
@@ -88,6 +90,7 @@ fn main() {
         memory::tests(),
         names::tests(),
         ndarrays::tests(),
+        observers::tests(),
         par::tests(),
         recycling::tests(),
         retained::tests(),

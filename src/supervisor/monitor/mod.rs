@@ -6,6 +6,7 @@
 
 mod ends;
 mod memory_requests;
+mod observers;
 mod starts;
 mod template;
 
@@ -35,6 +36,7 @@ use crate::supervisor::worker::{Process, Worker};
 use crate::sync::FIRST_COUNT;
 use crate::sys::clock;
 use crate::sys::event::Poller;
+use crate::sys::listener::Listener;
 use crate::sys::process::{Exit, WatchPipe};
 
 /// While clocks run, the monitor sleeps at most this long. If it wakes up later than planned by this much, then the
@@ -52,6 +54,7 @@ const LISTEN_EVERY: u32 = 64;
 const MONITOR_EVENT: u64 = u64::MAX;
 const WORKER_EVENT: u64 = 1 << 32;
 const TEMPLATE: u64 = u64::MAX - 1;
+const OBSERVERS: u64 = u64::MAX - 2;
 
 thread_local! {
     /// The supervisor whose monitor this thread is. Only compared.
@@ -92,6 +95,7 @@ pub(in crate::supervisor) fn spawn(shared: Arc<Supervisor>) -> crate::sys::Resul
         crate::sys::process::keep_own_folders();
         drop(keeps);
         let mut monitor = Monitor::new(shared, poller, pipe);
+        monitor.observers = observers::listen(&monitor.poller);
         // A panic here is a bug of this crate. No thread may wait endlessly because of it.
         match catch_unwind(AssertUnwindSafe(|| monitor.run())) {
             Ok(Ok(())) => {}
@@ -149,6 +153,8 @@ pub(in crate::supervisor) struct Monitor {
     unused_look: Option<Instant>,
     /// The kills of Linux's out-of-memory killer.
     kills: OomKills,
+    /// The socket at which processes ask for the engine's state.
+    observers: Option<Listener>,
 }
 
 impl Monitor {
@@ -173,6 +179,7 @@ impl Monitor {
             outputs: OutputStreams::default(),
             handshakes: HashMap::new(),
             starting: HashMap::new(),
+            observers: None,
         }
     }
 
@@ -370,7 +377,8 @@ impl Monitor {
         next.map(|at| at.saturating_duration_since(now))
     }
 
-    /// Handles a readable descriptor: the monitor was rung, a worker printed something, or a worker ended.
+    /// Handles a readable descriptor: the monitor was rung, an observer has connected, a worker printed something, or a
+    /// worker ended.
     fn handle(&mut self, token: u64) {
         if token == MONITOR_EVENT {
             let _ = self.shared.monitor_event().clear();
@@ -378,6 +386,10 @@ impl Monitor {
         }
         if token == TEMPLATE {
             self.receive_from_template();
+            return;
+        }
+        if token == OBSERVERS {
+            self.answer_observers();
             return;
         }
         let index = (token & (WORKER_EVENT - 1)) as usize;
