@@ -163,9 +163,8 @@ fn locked() {
             std::thread::park_timeout(Duration::from_millis(1));
         }
     });
-    // SAFETY: takes a number.
     assert_eq!(
-        // SAFETY: the call changes no memory of this program.
+        // SAFETY: takes a number.
         unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) },
         0
     );

@@ -1,7 +1,9 @@
-//! `arenite serve` and its clients: named objects in shared memory for all programs of a user; and `arenite call`.
+//! `arenite serve` and its clients: named objects in shared memory for all programs of a user; `arenite call`, and
+//! `arenite top`, which also shows engines.
 
 mod call;
 mod client;
+mod engines;
 mod page;
 mod serve;
 mod table;
@@ -55,27 +57,37 @@ pub(crate) fn run(command: &StoreCommand) -> ExitCode {
 #[derive(Args, Debug)]
 pub(crate) struct StoreName {
     /// The store: its name, or the path of its socket [env: ARENITE_STORE] [default: main]
-    #[arg(
-        long = "store",
-        value_name = "NAME",
-        default_value_t = default_name(),
-        hide_default_value = true
-    )]
-    name: String,
+    #[arg(long = "store", value_name = "NAME")]
+    name: Option<String>,
 }
 
-/// Returns the name of the store if no flag specifies it. Not clap's `env`, which counts a set variable as an argument;
-/// that would conflict with the exclusive --generate.
+/// Returns the name of the store in the environment. Not clap's `env`, which counts a set variable as an argument; that
+/// would conflict with the exclusive --generate.
+fn name_in_environment() -> Option<String> {
+    let name = std::env::var("ARENITE_STORE").ok();
+    name.filter(|name| !name.is_empty())
+}
+
+/// Returns the name of the store if no flag specifies it.
 fn default_name() -> String {
-    match std::env::var("ARENITE_STORE") {
-        Ok(name) if !name.is_empty() => name,
-        _ => "main".to_owned(),
-    }
+    name_in_environment().unwrap_or_else(|| "main".to_owned())
 }
 
 impl StoreName {
     fn connect(&self) -> Result<Store, Failure> {
-        connect(&self.name).map_err(Failure::from)
+        let name = self.name.clone().unwrap_or_else(default_name);
+        connect(&name).map_err(Failure::from)
+    }
+
+    /// Like [`connect`](Self::connect), but returns `None` if the user has named no store and the default does not run.
+    fn connect_if_any(&self) -> Result<Option<Store>, Failure> {
+        if self.name.is_some() || name_in_environment().is_some() {
+            return self.connect().map(Some);
+        }
+        match connect(&default_name()) {
+            Err(error) if error.kind() == StoreErrorKind::NotRunning => Ok(None),
+            connected => Ok(Some(connected?)),
+        }
     }
 }
 

@@ -1,12 +1,16 @@
-//! Tables of text: objects, clients and kernels.
+//! Tables of text: objects, clients, kernels, services and engines.
 
 use arenite_store::service::KernelInfo;
 use arenite_store::{Client, Object};
 
+use super::engines::Engine;
 use crate::text::{show_bytes, show_name};
 
 /// The number of blanks between columns.
 const GAP: usize = 2;
+
+/// The name of an engine that the program has not named.
+const DEFAULT_NAME: &str = "arenite";
 
 /// The alignment of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +87,48 @@ pub(super) fn running(services: &[serde_json::Value], width: Option<usize>) -> S
             list("clients").len().to_string(),
             (sum("done") + sum("failed")).to_string(),
             sum("failed").to_string(),
+        ]
+    });
+    render(heading, align, rows, width)
+}
+
+/// Returns a line for each engine, below a heading.
+pub(super) fn engines(engines: &[Engine], width: Option<usize>) -> String {
+    let heading = [
+        "ENGINE", "PROCESS", "UP", "WORKERS", "RUNNING", "WAITING", "DONE", "FAILED", "RESTARTS",
+        "ARENA", "RUNS",
+    ];
+    let mut align = [Align::Right; 11];
+    align[0] = Align::Left;
+    align[10] = Align::Left;
+    let rows = engines.iter().map(|engine| {
+        let waiting =
+            engine.planned + engine.queued + engine.waiting + engine.limited + engine.ahead;
+        let sandboxed = if engine.sandboxed { " (sandboxed)" } else { "" };
+        let running = engine.kernels.iter().filter(|kernel| kernel.running > 0);
+        let runs = running.map(|kernel| match kernel.running {
+            1 => show_name(&kernel.name),
+            many => format!("{} ×{many}", show_name(&kernel.name)),
+        });
+        [
+            match engine.name.as_str() {
+                DEFAULT_NAME => show_name(&engine.program),
+                name => format!("{}: {}", show_name(&engine.program), show_name(name)),
+            },
+            engine.pid.to_string(),
+            age(engine.elapsed),
+            format!("{}{sandboxed}", engine.worker_count),
+            engine.running.to_string(),
+            waiting.to_string(),
+            engine.done.to_string(),
+            engine.failed.to_string(),
+            engine.restarts.to_string(),
+            format!(
+                "{} of {}",
+                show_bytes(engine.arena.used),
+                show_bytes(engine.arena.capacity)
+            ),
+            runs.collect::<Vec<_>>().join(", "),
         ]
     });
     render(heading, align, rows, width)

@@ -1,4 +1,4 @@
-//! `arenite top`: shows the state of a store, updated each second.
+//! `arenite top`: shows the state of a store and of this user's engines, updated each second.
 
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
@@ -15,17 +15,21 @@ use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::client::now;
+use super::engines::{self, Engine};
 use super::table::{age, clients, cut, objects};
-use super::{Failure, StoreName, print, print_json};
+use super::{Failure, StoreName, print, print_json, table};
 use crate::text::{Choice, duration, show_bytes, show_name, wants_color};
 
 const DETAILS: &str = "\
-Objects are sorted by size; q or Ctrl-C quits. Where stdout is no terminal, and
-with --json, one view is printed and the command ends.
+Engines are those of Rust programs and of Python's executors, from their first
+task on. One that does not answer within half a second is left out, such as that
+of a stopped program. Without a server and a named store, only engines are
+shown. Objects are sorted by size; q or Ctrl-C quits. Where stdout is no
+terminal, and with --json, one view is printed and the command ends.
 
-Exit codes: 0 done, 2 wrong usage or no server.";
+Exit codes: 0 done, 2 wrong usage or no server of a named store.";
 
-/// Show a store's memory, objects and clients, live
+/// Show this user's engines, and a store's memory, objects and clients, live
 #[derive(Args, Debug)]
 #[command(after_help = DETAILS)]
 pub(crate) struct TopArgs {
@@ -36,7 +40,7 @@ pub(crate) struct TopArgs {
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1s")]
     interval: Duration,
 
-    /// Print one JSON object: store, objects and clients
+    /// Print one JSON object: store (null without a server), objects, clients and engines
     #[arg(long)]
     json: bool,
 
@@ -45,78 +49,111 @@ pub(crate) struct TopArgs {
     color: Choice,
 }
 
-/// The state of a store at one moment.
+/// The state of a store, if there is one, and of all engines at one moment.
 #[derive(Serialize)]
 struct View {
-    store: StoreInfo,
+    store: Option<StoreInfo>,
     objects: Vec<Object>,
     clients: Vec<Client>,
+    engines: Vec<Engine>,
 }
 
 impl View {
-    fn of(store: &Store) -> Result<View, Failure> {
-        let mut objects = store.objects()?;
-        objects.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
-        Ok(View {
-            store: store.info()?,
-            objects,
-            clients: store.clients()?,
-        })
+    fn of(store: Option<&Store>) -> Result<View, Failure> {
+        let mut view = View {
+            store: None,
+            objects: Vec::new(),
+            clients: Vec::new(),
+            engines: engines::engines(),
+        };
+        if let Some(store) = store {
+            view.objects = store.objects()?;
+            view.objects
+                .sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
+            view.store = Some(store.info()?);
+            view.clients = store.clients()?;
+        }
+        Ok(view)
     }
 
     /// Returns the view as text. Without a size, nothing is truncated.
     fn text(&self, now: f64, size: Option<(usize, usize)>, color: bool) -> String {
         let (width, height) = (size.map(|(width, _)| width), size.map(|(_, height)| height));
-        let info = &self.store;
-        let heading = format!(
-            "store {}   process {}   up {}   {}   {}",
-            show_name(&info.name),
-            info.pid,
-            age(now - info.started),
-            count(info.objects, "object"),
-            count(info.clients, "client")
-        );
-        let share = info.used as f64 / info.capacity.max(1) as f64;
-        let memory = format!(
-            "memory {} {} of {} ({:.0} %)",
-            bar(share),
-            show_bytes(info.used),
-            show_bytes(info.capacity),
-            share * 100.0
-        );
-        let style = match share {
-            _ if !color => Style::new(),
-            share if share >= 0.95 => AnsiColor::Red.on_default(),
-            share if share >= 0.8 => AnsiColor::Yellow.on_default(),
-            _ => AnsiColor::Green.on_default(),
-        };
         let bold = if color {
             Style::new().bold()
         } else {
             Style::new()
         };
-        let painted = |style: Style, line: &str| format!("{style}{}{style:#}\n", cut(line, width));
-        let mut text = painted(bold, &heading) + &painted(style, &memory);
-        if info.retained > 0 {
-            let retained = format!(
-                "       {} of removed objects, in use",
-                show_bytes(info.retained)
-            );
-            text += &painted(Style::new(), &retained);
+        let mut text = String::new();
+        let mut tables = Vec::new();
+        if let Some(info) = &self.store {
+            text += &store_lines(info, now, width, color, bold);
+            tables.push(objects(&self.objects, now, width));
+            tables.push(clients(&self.clients, width));
+        } else {
+            let line = format!("no store   {}", count(self.engines.len() as u64, "engine"));
+            text += &format!("{bold}{}{bold:#}\n", cut(&line, width));
         }
-        text.push('\n');
-        // The clients get the lines that the objects leave, but at least a third.
-        let above = text.lines().count() + 3;
-        let lines = height.map(|height| height.saturating_sub(above));
-        let client_table = clients(&self.clients, width);
-        let object_table = objects(&self.objects, now, width);
-        let most = lines.map(|lines| lines - (lines / 3).min(client_table.lines().count()));
-        let used = append(&mut text, &object_table, most, bold);
-        text.push('\n');
-        let left = lines.map(|lines| lines.saturating_sub(used));
-        append(&mut text, &client_table, left, bold);
+        if !self.engines.is_empty() {
+            tables.push(table::engines(&self.engines, width));
+        }
+        // A blank line is above each table, and one below the last.
+        let above = text.lines().count() + tables.len() + 1;
+        let mut left = height.map(|height| height.saturating_sub(above));
+        // A table gets the lines that the later ones leave, which get at least a third each.
+        let third = left.map_or(0, |left| left / 3);
+        for (at, table) in tables.iter().enumerate() {
+            let later = tables[at + 1..].iter();
+            let others: usize = later.map(|table| third.min(table.lines().count())).sum();
+            let most = left.map(|left| left.saturating_sub(others));
+            text.push('\n');
+            let used = append(&mut text, table, most, bold);
+            left = left.map(|left| left - used);
+        }
         text
     }
+}
+
+/// Returns the lines about a store as a whole.
+fn store_lines(
+    info: &StoreInfo,
+    now: f64,
+    width: Option<usize>,
+    color: bool,
+    bold: Style,
+) -> String {
+    let heading = format!(
+        "store {}   process {}   up {}   {}   {}",
+        show_name(&info.name),
+        info.pid,
+        age(now - info.started),
+        count(info.objects, "object"),
+        count(info.clients, "client")
+    );
+    let share = info.used as f64 / info.capacity.max(1) as f64;
+    let memory = format!(
+        "memory {} {} of {} ({:.0} %)",
+        bar(share),
+        show_bytes(info.used),
+        show_bytes(info.capacity),
+        share * 100.0
+    );
+    let style = match share {
+        _ if !color => Style::new(),
+        share if share >= 0.95 => AnsiColor::Red.on_default(),
+        share if share >= 0.8 => AnsiColor::Yellow.on_default(),
+        _ => AnsiColor::Green.on_default(),
+    };
+    let painted = |style: Style, line: &str| format!("{style}{}{style:#}\n", cut(line, width));
+    let mut text = painted(bold, &heading) + &painted(style, &memory);
+    if info.retained > 0 {
+        let retained = format!(
+            "       {} of removed objects, in use",
+            show_bytes(info.retained)
+        );
+        text += &painted(Style::new(), &retained);
+    }
+    text
 }
 
 /// Appends at most `most` lines of a table, whose first line is the heading. Returns the number of lines.
@@ -147,14 +184,18 @@ fn bar(share: f64) -> String {
 }
 
 pub(super) fn top(args: &TopArgs) -> Result<(), Failure> {
-    let store = args.store.connect()?;
+    let mut store = args.store.connect_if_any()?;
     if args.json {
-        return print_json(&View::of(&store)?);
+        return print_json(&View::of(store.as_ref())?);
     }
     let is_terminal = io::stdout().is_terminal();
     let color = wants_color(args.color, is_terminal);
     if !is_terminal {
-        return print(View::of(&store)?.text(now(), None, color).as_bytes());
+        return print(
+            View::of(store.as_ref())?
+                .text(now(), None, color)
+                .as_bytes(),
+        );
     }
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -165,9 +206,13 @@ pub(super) fn top(args: &TopArgs) -> Result<(), Failure> {
     while !ended.load(Ordering::Relaxed) {
         let size = terminal_size::terminal_size()
             .map(|(width, height)| (usize::from(width.0), usize::from(height.0)));
-        screen.show(&View::of(&store)?.text(now(), size, color))?;
+        screen.show(&View::of(store.as_ref())?.text(now(), size, color))?;
         if screen.quits(args.interval) {
             break;
+        }
+        // A server may have been started meanwhile.
+        if store.is_none() {
+            store = args.store.connect_if_any()?;
         }
     }
     Ok(())
