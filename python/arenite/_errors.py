@@ -162,7 +162,10 @@ class ArenaFull(Failure, MemoryError):
 
 
 #: Advice for errors at the limit of processes and threads.
-MANY_PROCESSES = "no more processes or threads can be started: raise the limit of this user (ulimit -u)"
+MANY_PROCESSES = (
+    "no more processes or threads can be started: raise the limit of this user (ulimit -u), or that on addresses, if there "
+    "is one (ulimit -v)"
+)
 
 
 def from_failure(failure: dict[str, Any]) -> BaseException:

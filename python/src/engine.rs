@@ -571,6 +571,7 @@ impl Engine {
         all.set_item("cancelled", progress.cancelled)?;
         all.set_item("restarts", stats.restarts())?;
         all.set_item("recycled", stats.recycled())?;
+        all.set_item("start_failure", stats.start_failure.as_deref())?;
         let workers = stats.workers.iter().map(|worker| {
             let one = PyDict::new(py);
             one.set_item("pid", worker.pid)?;

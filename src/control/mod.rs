@@ -195,6 +195,9 @@ pub(crate) struct Server {
     sockets: Arc<Sockets>,
 }
 
+/// The most descriptors that a handshake has in the supervisor: [`Sockets`], that of the channel, and two of the worker.
+const DESCRIPTORS: usize = 5;
+
 /// Descriptors that are open until the handshake is over.
 #[derive(Debug)]
 struct Sockets {
@@ -273,7 +276,16 @@ impl Server {
                     ..error.into()
                 })
                 .map_err(HandshakeError::Channel)?;
-            let (server, name) = IpcOneShotServer::new().map_err(channel)?;
+            let (server, name) =
+                IpcOneShotServer::new().map_err(|error| match error.raw_os_error() {
+                    // The channel binds the socket without looking whether there is one.
+                    Some(libc::EBADF) => channel(sys::Error::new(
+                        "socket",
+                        Errno::EMFILE,
+                        "a start-up channel",
+                    )),
+                    _ => channel(error),
+                })?;
             let name = SocketName(name.into());
             let path = CString::new(name.0.as_os_str().as_bytes())
                 .map_err(|_| wrong("its name has a zero byte"))?;
@@ -326,12 +338,15 @@ impl Server {
             Self::converse(server, id, welcome)
         }))
         .unwrap_or_else(|_| {
-            // Linux leaves descriptors out of a packet if this process has no numbers for them.
-            let short = EventFd::new().is_err();
-            Err(HandshakeError::Channel(StartFailure {
-                why: "malformed message".into(),
-                may_pass: short,
-            }))
+            // Linux leaves descriptors out of a packet if this process has no numbers for them. Those of this handshake
+            // have been closed since.
+            let tried: Result<Vec<_>, _> = (0..=DESCRIPTORS).map(|_| EventFd::new()).collect();
+            let short = tried
+                .err()
+                .map(|error| StartFailure::from(error).context("a message lacks descriptors"));
+            Err(HandshakeError::Channel(
+                short.unwrap_or_else(|| "malformed message".into()),
+            ))
         })
     }
 

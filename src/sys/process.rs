@@ -307,7 +307,19 @@ fn add_fchdir(actions: &mut PosixSpawnFileActions, folder: &OwnedFd) -> nix::Res
     };
     // SAFETY: the wrapper is `repr(transparent)` over the structure of the C library, which is initialised and
     // exclusively borrowed. The call adds a number to it.
-    let error = unsafe { add(std::ptr::from_mut(actions).cast(), folder.as_raw_fd()) };
+    returned(unsafe { add(std::ptr::from_mut(actions).cast(), folder.as_raw_fd()) })
+}
+
+/// Adds an action that gives a descriptor another number. The method of the wrapper hides the error for a number above
+/// the limit on open files, and adds nothing.
+fn add_dup2(actions: &mut PosixSpawnFileActions, fd: RawFd, number: RawFd) -> nix::Result<()> {
+    let actions = std::ptr::from_mut(actions).cast();
+    // SAFETY: as in `add_fchdir`; the call adds two numbers.
+    returned(unsafe { libc::posix_spawn_file_actions_adddup2(actions, fd, number) })
+}
+
+/// Turns the error number that a function returns instead of setting `errno` into a result.
+fn returned(error: i32) -> nix::Result<()> {
     match error {
         0 => Ok(()),
         errno => Err(Errno::from_raw(errno)),
@@ -396,12 +408,12 @@ pub fn spawn(
     };
     let mut target = first_target;
     for fd in fds {
-        actions.add_dup2(fd.as_raw_fd(), target).map_err(error)?;
+        add_dup2(&mut actions, fd.as_raw_fd(), target).map_err(error)?;
         target = target.checked_add(1).ok_or_else(|| error(Errno::EBADF))?;
     }
     // These come after the actions for `fds`, whose numbers in this process may be 0 to 2.
     for (fd, number) in standard.iter().flatten().zip(0..) {
-        actions.add_dup2(fd.as_raw_fd(), number).map_err(error)?;
+        add_dup2(&mut actions, fd.as_raw_fd(), number).map_err(error)?;
     }
     let mut attributes = PosixSpawnAttr::init().map_err(error)?;
     attributes

@@ -65,6 +65,9 @@ class Stats:
     restarts: int = 0
     #: The number of times that a worker was replaced because of `recycle_after` or `recycle_above`.
     recycled: int = 0
+    #: Why the last start of a worker failed, while that worker is missing and is started again: a limit on open files
+    #: or processes, for example. None if no start has failed since the last success.
+    start_failure: str | None = None
     workers: tuple[WorkerStats, ...] = ()
     functions: tuple[FunctionStats, ...] = field(default=(), repr=False)
 
