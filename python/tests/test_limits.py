@@ -121,4 +121,4 @@ ex.shutdown()
 
 
 def test_a_crash_is_described_while_no_file_can_be_opened():
-    assert harness.script(WITHOUT_DESCRIPTORS).returncode == 0
+    assert harness.script(WITHOUT_DESCRIPTORS).code == 0
