@@ -761,3 +761,23 @@ fn files_that_are_not_pictures_are_reported() {
         assert!(!matches!(error, ImageError::NotAnImage), "{error}");
     }
 }
+
+/// As `tiffcp` leaves a file when it fails. libtiff, Pillow and libvips refuse it.
+#[test]
+fn a_tiff_of_holes_alone_is_corrupt() {
+    let mut file = written(&waves(20, 10).into(), ImageFormat::Tiff);
+    assert_eq!(check(&file, &ResizeSpec::full_size()).unwrap().damage, None);
+    let start = u32::from_le_bytes(*file[4..].first_chunk().unwrap()) as usize;
+    let count = u16::from_le_bytes(*file[start..].first_chunk().unwrap());
+    let mut holes = 0;
+    for entry in file[start + 2..].chunks_exact_mut(12).take(count.into()) {
+        let tag = u16::from_le_bytes([entry[0], entry[1]]);
+        if matches!(tag, 273 | 279) {
+            entry[8..].fill(0);
+            holes += 1;
+        }
+    }
+    assert_eq!(holes, 2);
+    let error = check(&file, &ResizeSpec::full_size()).unwrap_err();
+    assert!(error.proves_damage(), "{error}");
+}
