@@ -138,6 +138,10 @@ pub fn guarded<T>(
 ) -> Result<T, Typed<TaskError>> {
     keep_thread_state();
     Python::attach(|py| {
+        // The handler of a signal that arrived since the last task: its exception is no failure of this one.
+        if let Err(error) = py.check_signals() {
+            error.write_unraisable(py, None);
+        }
         call(py).unwrap_or_else(|error| {
             Err(Typed(TaskError {
                 text: format!("the worker could not run the task: {error}"),

@@ -1,9 +1,11 @@
 """A worker as a process: its name and number, its end, and executors that are made in it."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -450,3 +452,33 @@ def test_a_task_leads_a_session():
         pid = ex.submit(lambda: subprocess.Popen(["sleep", "600"]).pid).result()
         assert isinstance(ex.submit(os._exit, 1).exception(), arenite.WorkerDied)
         harness.until(lambda: not harness.is_alive(pid), "the end of what the task has started")
+
+
+def handle(error):
+    def handler(*arguments):
+        raise error
+
+    signal.signal(signal.SIGUSR1, handler)
+    return os.getpid()
+
+
+def signalled(pid):
+    """Sends the process a signal, and waits until it has got it, or has ended."""
+    os.kill(pid, signal.SIGUSR1)
+    with harness.waiting("the delivery of a signal"), contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        while "ShdPnd:\t0000000000000000" not in Path(f"/proc/{pid}/status").read_text():
+            os.sched_yield()
+
+
+@pytest.mark.parametrize("error", [TimeoutError("of a handler"), SystemExit(3)])
+def test_the_exception_of_a_handler_between_tasks_is_no_failure_of_the_next(error):
+    """As with `multiprocessing.Pool`, which replaces the worker."""
+    got = []
+    for pool in (multiprocessing.get_context("fork").Pool(1), arenite.Pool(1)):
+        with pool:
+            signalled(pool.apply(handle, (error,)))
+            got.append(pool.apply_async(abs, (-1,)).get(60))
+    assert got == [1, 1]
+    with arenite.Executor(1) as ex, ex.actor(dict, a=1) as actor:
+        signalled(ex.submit(handle, error).result())
+        assert actor.get("a").result() == 1
