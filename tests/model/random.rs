@@ -150,8 +150,10 @@ fn jobs_of_a_series_draw_what_those_of_a_map_draw() {
     }
     // The jobs in the series had no numbers of their own.
     let plain = inline(3);
-    let last = (0..20).map(|_| plain.submit(draw, ()).wait().unwrap());
-    assert_eq!(lab.submit(draw, ()).wait().unwrap(), last.last().unwrap());
+    let drawn: Vec<_> = (0..20)
+        .map(|_| plain.submit(draw, ()).wait().unwrap())
+        .collect();
+    assert_eq!(lab.submit(draw, ()).wait().unwrap(), *drawn.last().unwrap());
 }
 
 fn a_random_seed_can_be_reused() {
