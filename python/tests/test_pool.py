@@ -164,6 +164,13 @@ class TestSameAsMultiprocessing:
         ended.join()
         assert isinstance(ended._pool, list)
 
+    def test_processes_of_a_new_pool(self, either):
+        for _ in range(3):
+            with type(either)(2) as new:
+                first = {worker.pid for worker in new._pool}
+                assert {new.apply(os.getpid) for _ in range(20)} <= first
+                assert {worker.pid for worker in new._pool} == first and len(first) == 2
+
     def test_what_is_left_of_a_map(self, either, tmp_path):
         barriers = [str(tmp_path / str(number)) for number in range(4)]
         for barrier in barriers:

@@ -13,7 +13,7 @@ import warnings
 from collections import deque
 from concurrent.futures import Future as BaseFuture
 from functools import partial
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakSet
 
@@ -40,6 +40,9 @@ T = TypeVar("T")
 _pools: WeakSet[Pool] = WeakSet()
 
 _RUN, _CLOSE, _TERMINATE = "RUN", "CLOSE", "TERMINATE"
+
+#: Seconds for which `Pool._pool` waits for the processes of workers, and between its looks at them.
+_STARTED, _PAUSE = 10.0, 0.001
 
 
 class PoolTimeout(multiprocessing.TimeoutError, TimeoutError):
@@ -411,10 +414,17 @@ class Pool:
 
     @property
     def _pool(self) -> list[WorkerStats]:
-        """The workers, which have a `pid`; none after the shutdown."""
-        if workers_of(self.executor).is_closed:
-            return []
-        return [worker for worker in self.executor.stats().workers if not worker.spare]
+        """The workers; none after the shutdown.
+
+        Waits until each has a process: callers compare the `pid`s with later ones, to notice that a worker has died.
+        """
+        until = monotonic() + _STARTED
+        while not workers_of(self.executor).is_closed:
+            workers = [worker for worker in self.executor.stats().workers if not worker.spare]
+            if all(worker.pid for worker in workers) or monotonic() > until:
+                return workers
+            sleep(_PAUSE)
+        return []
 
     @property
     def _ctx(self) -> Any:
