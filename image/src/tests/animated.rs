@@ -720,9 +720,7 @@ fn frames_that_would_take_minutes_are_refused_by_their_headers() {
     let refused = |file: &[u8], format| {
         assert_eq!(readable_format(file), Ok(format));
         let opened = animation::open(file, format, &full, true);
-        opened
-            .err()
-            .or_else(|| resize_encoded(file, &full).err())
+        opened.err().or_else(|| resize_encoded(file, &full).err())
     };
     // 2,000,000,000 pixels of the screen; and as many bytes of a small file.
     let error = refused(&gif((100, 100), 200_000), Format::Gif).unwrap();
