@@ -128,6 +128,38 @@ fn a_named_store_must_run() {
     assert!(world.succeeds("top").starts_with("no store"));
 }
 
+/// What an engine answers while its workers cannot start.
+#[test]
+fn an_engine_without_workers_says_why() {
+    let world = World::new();
+    let engine = Engine::builder().workers(1).label("ready").build().unwrap();
+    let ready = world.engines("ready").remove(0);
+    assert_eq!(ready["start_failure"], Value::Null);
+    let mut starving = ready;
+    starving["name"] = "starving".into();
+    starving["start_failure"] = "fork: too many processes".into();
+    let number = format!("arenite-engine-{}-{}-1001", geteuid(), std::process::id());
+    let listener = bind(&number);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..2 {
+                let (mut peer, _) = listener.accept().unwrap();
+                peer.write_all(format!("{starving}\n").as_bytes()).unwrap();
+            }
+        });
+        let view = world.succeeds("top");
+        let line = view.lines().find(|line| line.contains(": starving"));
+        let why = "no worker starts: fork: too many processes";
+        assert!(line.is_some_and(|line| line.ends_with(why)), "{view}");
+        let report: Value = serde_json::from_str(&world.succeeds("doctor --json")).unwrap();
+        let findings = report["findings"].as_array().unwrap();
+        let engines = findings.iter().find(|it| it["subject"] == "engines");
+        let found = engines.unwrap()["found"].as_str().unwrap();
+        assert!(found.ends_with("): fork: too many processes"), "{found}");
+    });
+    engine.shutdown();
+}
+
 /// Sockets with names of engines that are none, or do not answer.
 #[test]
 fn what_does_not_answer_is_left_out() {

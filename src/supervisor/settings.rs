@@ -162,7 +162,7 @@ impl From<StartError> for StartFailure {
 /// region for each worker, under higher numbers than all of these.
 pub(crate) const fn descriptors_for(workers: u64, has_template: bool) -> u64 {
     let template = if has_template { 5 } else { 0 };
-    let own = workers.saturating_mul(9).saturating_add(10 + template);
+    let own = workers.saturating_mul(9).saturating_add(11 + template);
     let arena = workers.saturating_add(2);
     own.saturating_add(arena).saturating_add(4)
 }

@@ -1,6 +1,6 @@
 //! A socket in the abstract namespace that sends one text to each process of this user that connects.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
@@ -15,6 +15,9 @@ use super::inject::allowed;
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
+    /// A descriptor that is closed to accept a connection while this process has no other left: a shortage is when a user
+    /// asks.
+    spare: Option<OwnedFd>,
     /// The user whose processes are answered: that of this process when the socket was made.
     user: u32,
 }
@@ -35,6 +38,7 @@ impl Listener {
             .and_then(|()| socket.set_nonblocking(true).map_err(|why| errno_of(&why)))
             .map_err(error)?;
         Ok(Listener {
+            spare: socket.as_fd().try_clone_to_owned().ok(),
             socket,
             user: super::effective_user(),
         })
@@ -42,8 +46,12 @@ impl Listener {
 
     /// Accepts a connection that waits, sends as much of the text as fits its buffer if the peer is a process of this
     /// user, and closes it. Returns false if no connection waits. Never blocks.
-    pub fn answer(&self, text: impl FnOnce() -> String) -> Result<bool> {
-        let accepted = allowed().and_then(|()| self.socket.accept().map_err(|why| errno_of(&why)));
+    pub fn answer(&mut self, text: impl FnOnce() -> String) -> Result<bool> {
+        let accept = || allowed().and_then(|()| self.socket.accept().map_err(|why| errno_of(&why)));
+        let mut accepted = accept();
+        if matches!(accepted, Err(Errno::EMFILE | Errno::ENFILE)) && self.spare.take().is_some() {
+            accepted = accept();
+        }
         let peer = match accepted {
             Ok((peer, _)) => peer,
             Err(Errno::EAGAIN) => return Ok(false),
@@ -53,6 +61,10 @@ impl Listener {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
             // The peer may be gone, or have a small buffer: both are its own affair.
             let _ = send(peer.as_raw_fd(), text().as_bytes(), flags);
+        }
+        drop(peer);
+        if self.spare.is_none() {
+            self.spare = self.socket.as_fd().try_clone_to_owned().ok();
         }
         Ok(true)
     }

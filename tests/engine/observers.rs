@@ -3,12 +3,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 
 use arenite::Engine;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Uid, fork, geteuid, setresuid};
 use serde_json::{Value, json};
@@ -23,6 +25,7 @@ tests![
     kernels_that_run_come_first,
     each_engine_is_found_while_it_lives,
     a_thousand_observers_that_do_not_read,
+    an_observer_gets_an_answer_while_no_descriptor_is_left,
     workers_do_not_have_the_socket,
     the_socket_of_a_killed_program_is_gone,
     a_forked_copy_does_not_answer_for_an_engine_that_has_ended;
@@ -32,6 +35,7 @@ tests![
 pub const SCENARIOS: &[Scenario] = &[
     ("observed-crowd", crowd),
     ("observed-killed", killed),
+    ("observed-short", short),
     ("observed-stranger", stranger),
 ];
 
@@ -126,6 +130,7 @@ fn the_answer_is_the_state_of_the_engine() {
         "version": 1, "pid": std::process::id(), "name": label, "sandboxed": false, "worker_count": 4, "restarts": 1,
         "submitted": progress.submitted, "planned": 0, "queued": 0, "waiting": 0, "limited": 0, "ahead": 0,
         "running": 0, "done": progress.done, "failed": 1, "cancelled": 0, "memory_short": stats.memory_short,
+        "start_failure": stats.start_failure,
         "arena": {"used": stats.arena.in_use, "capacity": stats.arena.capacity},
     });
     for (member, value) in counts.as_object().unwrap() {
@@ -234,6 +239,40 @@ fn crowd() {
     // Fewer, if the start of a worker was not quite over before.
     wait_until("the connections to be closed", || descriptors() <= before);
     assert_eq!(ask(&name)["done"], 2_000);
+    engine.shutdown();
+}
+
+fn an_observer_gets_an_answer_while_no_descriptor_is_left() {
+    Program::start("observed-short", || Ok(()))
+        .end()
+        .assert_done();
+}
+
+fn short() {
+    let engine = builder(1, 8 << 20).build().unwrap();
+    let name = socket();
+    let address = UnixAddr::new_abstract(name.as_bytes()).unwrap();
+    // The descriptors of the observers.
+    let own = [(); 3].map(|()| {
+        nix::sys::socket::socket(
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+    });
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 256, hard).unwrap();
+    let mut taken = Vec::new();
+    while let Ok(file) = fs::File::open("/dev/null") {
+        taken.push(file);
+    }
+    for own in own {
+        let own = own.unwrap();
+        nix::sys::socket::connect(own.as_raw_fd(), &address).unwrap();
+        assert_eq!(answer(own.into())["start_failure"], Value::Null);
+    }
+    drop(taken);
     engine.shutdown();
 }
 

@@ -16,7 +16,8 @@ use arenite::platform::{self, SegmentName};
 use arenite::{Builder, Engine, Sandbox};
 use clap::Args;
 
-use crate::text::{Choice, print, reason, wants_color};
+use crate::store::engines;
+use crate::text::{Choice, print, reason, show_name, wants_color};
 use finding::{Finding, Level, Report};
 
 const DETAILS: &str = "\
@@ -24,8 +25,9 @@ What is examined:
   Memory of the machine and of the container, the container's limit on
   processes (control groups version 1 and 2), room in /dev/shm, the folder for
   temporary files (TMPDIR), limits of this process (ulimit), features of Linux,
-  and names of this user's arenas in /dev/shm, in use or left behind. Then an
-  engine with one worker runs a job; and another one with a sandboxed worker
+  names of this user's arenas in /dev/shm, in use or left behind, and whether
+  engines of this user wait for workers that cannot start. Then an engine with
+  one worker runs a job; and another one with a sandboxed worker
   (see resize --sandbox).
 
 Marks:
@@ -66,6 +68,7 @@ pub(crate) struct DoctorArgs {
 pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     let removed = if args.clean { clean() } else { Vec::new() };
     let mut report = Report::examine();
+    report.findings.push(engines_of_user());
     report.findings.push(trial());
     report.findings.push(sandbox_trial());
     let code = ExitCode::from(u8::from(report.worst() == Level::Trouble));
@@ -109,6 +112,36 @@ fn smallest() -> Builder {
         .label("doctor")
         // Examining the machine must change nothing.
         .sweep(false)
+}
+
+/// Asks the engines of this user that run now whether their workers can start.
+fn engines_of_user() -> Finding {
+    const SUBJECT: &str = "engines";
+    let all = engines();
+    let mut failing = all.iter().filter_map(|engine| {
+        let why = show_name(engine.start_failure.as_ref()?);
+        Some(format!(
+            "{} (process {}): {why}",
+            show_name(&engine.program),
+            engine.pid
+        ))
+    });
+    let Some(first) = failing.next() else {
+        return Finding::fine(
+            SUBJECT,
+            format!("engines of this user that run now: {}", all.len()),
+            "none of them waits for a worker that cannot start",
+        );
+    };
+    let more = match failing.count() {
+        0 => String::new(),
+        count => format!(", and {count} more"),
+    };
+    let means = "its jobs wait until a worker starts; the engine tries again, unless its jobs fail with NoWorkers";
+    Finding::fine(SUBJECT, format!("no worker starts in {first}{more}"), means).at(
+        Level::Notice,
+        "remove the cause; after NoWorkers, call Engine::revive or restart the program",
+    )
 }
 
 /// Starts an engine and runs a job.

@@ -1,4 +1,4 @@
-//! The engines of this user's programs: how `arenite top` finds them and asks for their state. The protocol is in
+//! The engines of this user's programs: how `arenite top` and `arenite doctor` find them and ask for their state. The protocol is in
 //! `src/supervisor/README.md`.
 
 use std::fs;
@@ -25,12 +25,12 @@ const LISTENING: u32 = 0x10000;
 
 /// The state of an engine at one moment.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Engine {
+pub(crate) struct Engine {
     pub(super) version: u32,
-    pub(super) pid: i32,
+    pub(crate) pid: i32,
     /// The program, which for Python is the script; found here, not in the answer.
     #[serde(default)]
-    pub(super) program: String,
+    pub(crate) program: String,
     pub(super) name: String,
     pub(super) sandboxed: bool,
     pub(super) elapsed: f64,
@@ -45,6 +45,9 @@ pub(super) struct Engine {
     pub(super) failed: u64,
     pub(super) cancelled: u64,
     pub(super) memory_short: bool,
+    /// Why no worker can be started at present.
+    #[serde(default)]
+    pub(crate) start_failure: Option<String>,
     pub(super) arena: Arena,
     pub(super) worker_count: usize,
     pub(super) restarts: u64,
@@ -54,14 +57,14 @@ pub(super) struct Engine {
 
 /// The arena of an engine, in bytes.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Arena {
+pub(crate) struct Arena {
     pub(super) used: u64,
     pub(super) capacity: u64,
 }
 
 /// A worker. The first of many are in the answer.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Worker {
+pub(crate) struct Worker {
     pid: u32,
     ready: bool,
     spare: bool,
@@ -72,7 +75,7 @@ pub(super) struct Worker {
 
 /// A kernel, or a Python function. Those that run come first; the first of many are in the answer.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     pub(super) name: String,
     pub(super) running: u64,
     calls: u64,
@@ -81,7 +84,7 @@ pub(super) struct Kernel {
 }
 
 /// Returns the engines of this user that answer, sorted by process, then by age.
-pub(super) fn engines() -> Vec<Engine> {
+pub(crate) fn engines() -> Vec<Engine> {
     let listed = fs::read_to_string("/proc/net/unix").unwrap_or_default();
     let prefix = format!("arenite-engine-{}-", geteuid());
     // All are asked before the first answer is read, so that one time limit suffices.

@@ -16,6 +16,8 @@ use arenite_store::{Store, StoreError, StoreErrorKind, connect};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+pub(crate) use engines::engines;
+
 use crate::text::USAGE;
 use crate::text::{json_line, one_line, reason};
 

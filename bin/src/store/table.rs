@@ -128,7 +128,10 @@ pub(super) fn engines(engines: &[Engine], width: Option<usize>) -> String {
                 show_bytes(engine.arena.used),
                 show_bytes(engine.arena.capacity)
             ),
-            runs.collect::<Vec<_>>().join(", "),
+            match &engine.start_failure {
+                Some(why) => format!("no worker starts: {}", show_name(why)),
+                None => runs.collect::<Vec<_>>().join(", "),
+            },
         ]
     });
     render(heading, align, rows, width)

@@ -48,7 +48,7 @@ impl Monitor {
     /// Answers the observers that have connected. If a connection cannot be accepted, as when descriptors are short, it
     /// waits until the next observer connects.
     pub(super) fn answer_observers(&mut self) {
-        let Some(listener) = &self.observers else {
+        let Some(listener) = &mut self.observers else {
             return;
         };
         let mut text = None;
@@ -77,7 +77,7 @@ fn observed(shared: &Supervisor) -> String {
     let mut text = format!(
         "{{\"version\":{VERSION},\"pid\":{},\"name\":{},\"sandboxed\":{},\"elapsed\":{:.3},\
          \"submitted\":{},\"planned\":{},\"queued\":{},\"waiting\":{},\"limited\":{},\"ahead\":{},\"running\":{},\
-         \"done\":{},\"failed\":{},\"cancelled\":{},\"memory_short\":{},\
+         \"done\":{},\"failed\":{},\"cancelled\":{},\"memory_short\":{},\"start_failure\":{},\
          \"arena\":{{\"used\":{},\"capacity\":{}}},\"worker_count\":{},\"restarts\":{},\"workers\":[",
         std::process::id(),
         name(&shared.settings.label),
@@ -94,6 +94,10 @@ fn observed(shared: &Supervisor) -> String {
         counts.failed,
         counts.cancelled,
         stats.memory_short,
+        stats
+            .start_failure
+            .as_deref()
+            .map_or_else(|| "null".to_owned(), name),
         stats.arena.in_use,
         stats.arena.capacity,
         stats.workers.len(),
