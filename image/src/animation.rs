@@ -84,12 +84,13 @@ pub(super) fn frame_sides(input: &[u8], format: Format) -> Vec<(u32, u32)> {
     }
 }
 
-/// Checks the limits of `spec` before the frames are decoded. The effort of a frame that is drawn is that of the screen,
-/// and of other frames that of their own pixels. A few bytes suffice for a frame, so that a small file may announce
-/// hours of work.
+/// Checks the limits of `spec` before the frames are decoded. The effort of a frame that is drawn is that of the
+/// screen, and of other frames that of their own pixels. A few bytes suffice for a frame, so that a small file may
+/// announce hours of work.
 ///
 /// # Errors
-/// `TooManyFrames` if all frames exceed [`ResizeSpec::MAX_FRAMES`] times `max_pixels`, `Bomb` if they exceed `max_ratio`.
+/// `TooManyFrames` if all frames exceed [`ResizeSpec::MAX_FRAMES`] times `max_pixels`, `Bomb` if they exceed
+/// `max_ratio`.
 fn admit(input: &[u8], format: Format, spec: &ResizeSpec, draws: bool) -> Result<(), ImageError> {
     /// The memory of all frames that is allowed at any ratio, as a multiple of that of a still picture.
     const HARMLESS: u64 = 32 * ResizeSpec::HARMLESS;

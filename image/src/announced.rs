@@ -18,8 +18,8 @@ pub struct Announced {
 }
 
 /// Returns the pixels that a file announces in its headers, to estimate the effort of a picture. Decodes nothing: the
-/// file may contain something else. In a raw file, the largest preview counts, and in AVIF and HEIC the largest picture.
-/// `None` if the headers are invalid, or have no signature (TGA).
+/// file may contain something else. In a raw file, the largest preview counts, and in AVIF and HEIC the largest
+/// picture. `None` if the headers are invalid, or have no signature (TGA).
 ///
 /// ```
 /// use arenite_image::announced;

@@ -185,8 +185,8 @@ pub(super) const CURVE_OF_SRGB: u8 = 13;
 
 /// Returns the primaries and the curve by which pixels are displayed. BT.709, BT.601 and BT.2020 define the curve of a
 /// camera, and pixels that name it are displayed as those of sRGB, unchanged: by browsers (`GetTransferFunction` of
-/// Chromium's color_space.cc) and by all programs that ignore the numbers. With that curve, the primaries of BT.601 are a
-/// default of encoders for video, and count as those of BT.709, which are close.
+/// Chromium's color_space.cc) and by all programs that ignore the numbers. With that curve, the primaries of BT.601 are
+/// a default of encoders for video, and count as those of BT.709, which are close.
 const fn displayed(primaries: u8, transfer: u8) -> (u8, u8) {
     match (primaries, transfer) {
         (5..=7, 1 | 6 | 14 | 15) => (1, CURVE_OF_SRGB),

@@ -188,8 +188,8 @@ impl<'a> Tiff<'a> {
         }
     }
 
-    /// Removes the lists that follow the first list, and their data. Bytes that other data needs stay; but the pixels of
-    /// a thumbnail go even if a value of another list claims them, as values of cameras with a wrong length do.
+    /// Removes the lists that follow the first list, and their data. Bytes that other data needs stay; but the pixels
+    /// of a thumbnail go even if a value of another list claims them, as values of cameras with a wrong length do.
     fn drop_thumbnail(&mut self, first: usize) {
         let Some(own) = self.extent(first) else {
             return;

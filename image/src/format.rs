@@ -424,7 +424,8 @@ fn is_bmp(head: &[u8]) -> bool {
             .is_some_and(|size| matches!(size, 12 | 16 | 40 | 52 | 56 | 64 | 108 | 124))
 }
 
-/// Returns whether the file is a BMP without its first header (DIB). It has no signature, so several fields are checked.
+/// Returns whether the file is a BMP without its first header (DIB). It has no signature, so several fields are
+/// checked.
 pub(super) fn is_dib(head: &[u8]) -> bool {
     let number = |at: usize, len: usize| {
         let bytes = head.get(at..at + len)?.iter().rev();

@@ -8,8 +8,8 @@
 //! | RAF | at the offset that the header contains |
 //! | CR3 | the samples of its tracks |
 //!
-//! The preview is turned by the orientation in its own EXIF. If it has none, it is turned by that of the raw file, which
-//! describes the pixels of the sensor, unless its sides show that the camera has turned it already.
+//! The preview is turned by the orientation in its own EXIF. If it has none, it is turned by that of the raw file,
+//! which describes the pixels of the sensor, unless its sides show that the camera has turned it already.
 
 use std::ops::ControlFlow;
 
@@ -174,8 +174,8 @@ impl<'a> Previews<'a> {
         previews
     }
 
-    /// Returns whether a preview with these sides has been turned by the orientation `number` already: it is upright and
-    /// the sensor is not, or the other way round. Sensors of unknown sides are wider than high.
+    /// Returns whether a preview with these sides has been turned by the orientation `number` already: it is upright
+    /// and the sensor is not, or the other way round. Sensors of unknown sides are wider than high.
     fn is_upright(&self, number: u8, (width, height): (u32, u32)) -> bool {
         let (across, down) = self.sensor.unwrap_or((3, 2));
         let swaps_sides = number >= 5;

@@ -178,8 +178,8 @@ impl ResizeSpec {
     pub const MAX_BYTES: u64 = 1 << 30;
     /// The default of [`max_ratio`](Self::max_ratio). PNG and GIF cannot reach it; flat colours in WebP can.
     pub const MAX_RATIO: u32 = 4096;
-    /// All frames of an animation together have at most this number of times [`max_pixels`](Self::max_pixels), at the size
-    /// of the screen: by default 1,600 million pixels, such as 771 frames of 1920×1080.
+    /// All frames of an animation together have at most this number of times [`max_pixels`](Self::max_pixels), at the
+    /// size of the screen: by default 1,600 million pixels, such as 771 frames of 1920×1080.
     pub const MAX_FRAMES: u64 = 4;
     /// The number of bytes of pixels that is allowed at any ratio.
     pub(super) const HARMLESS: u64 = 64 << 20;

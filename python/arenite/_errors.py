@@ -163,8 +163,8 @@ class ArenaFull(Failure, MemoryError):
 
 #: Advice for errors at the limit of processes and threads.
 MANY_PROCESSES = (
-    "no more processes or threads can be started: raise the limit of this user (ulimit -u), or that on addresses, if there "
-    "is one (ulimit -v)"
+    "no more processes or threads can be started: raise the limit of this user (ulimit -u), or that on addresses, if "
+    "there is one (ulimit -v)"
 )
 
 

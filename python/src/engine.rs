@@ -196,9 +196,9 @@ impl Shared {
         let long = long.map(raw::Buffer::read);
         let buffers = sent.buffers.iter().map(|buffer| {
             if buffer.is_lent() {
-                // SAFETY: no Rust reference to these bytes exists (see `Memory`). Of these bytes, the task changes those
-                // of its array, which no other task has borrowed, and which are in no other array of this task: `send`
-                // has called `Loans::check`, and keeps the lock until it has entered this loan.
+                // SAFETY: no Rust reference to these bytes exists (see `Memory`). Of these bytes, the task changes
+                // those of its array, which no other task has borrowed, and which are in no other array of this task:
+                // `send` has called `Loans::check`, and keeps the lock until it has entered this loan.
                 unsafe { raw::Buffer::write_parts(buffer.array()) }
             } else {
                 raw::Buffer::read(buffer.array())

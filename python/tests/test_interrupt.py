@@ -1,5 +1,5 @@
-"""Ctrl-C while results are waited for, and executors that are dropped: nothing goes on that nobody asked for. `sys.exit`:
-nothing is lost that was asked for."""
+"""Ctrl-C while results are waited for, and executors that are dropped: nothing goes on that was not asked for.
+`sys.exit`: nothing is lost."""
 
 import os
 import signal
@@ -266,7 +266,7 @@ def test_a_signal_ends_the_wait_at_the_end_of_the_program():
     assert "arenite: SystemExit has ended 3 tasks that had not finished\n" in end.err and not end.left, end
 
 
-@pytest.mark.parametrize("use", ["submit", "map", "exhausted map", "exhausted packets", "options", "imap", "share", "scope"])
+@pytest.mark.parametrize("use", "submit|map|exhausted map|exhausted packets|options|imap|share|scope".split("|"))
 def test_an_executor_that_is_rebound_ends_its_workers(use):
     """Without the collector of cycles: six executors, and the workers of one are left, as with the standard library."""
     source = """

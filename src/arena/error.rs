@@ -148,8 +148,8 @@ impl fmt::Display for ArenaFull {
              {largest_free}, left in shared memory {shm_free} bytes; "
         )?;
         let todo = if source == Self::FILE_SIZE {
-            "the limit on file sizes of this process is lower than the capacity, which counts for shared memory too: it \
-             was lowered after the engine was built, so raise it again (RLIMIT_FSIZE, `ulimit -f`)"
+            "the limit on file sizes of this process is lower than the capacity, which counts for shared memory too: \
+             it was lowered after the engine was built, so raise it again (RLIMIT_FSIZE, `ulimit -f`)"
         } else if requested > capacity {
             "raise the capacity"
         } else if requested > free {

@@ -195,7 +195,8 @@ pub(crate) struct Server {
     sockets: Arc<Sockets>,
 }
 
-/// The most descriptors that a handshake has in the supervisor: [`Sockets`], that of the channel, and two of the worker.
+/// The most descriptors that a handshake has in the supervisor: [`Sockets`], that of the channel, and two of the
+/// worker.
 const DESCRIPTORS: usize = 5;
 
 /// Descriptors that are open until the handshake is over.

@@ -523,8 +523,8 @@ impl Builder {
     /// Receives the lines that workers print to stdout and stderr, with the worker and the job that printed each line.
     /// By default each line goes to this program's stderr, as [`LogLine`] displays it.
     ///
-    /// Text without a newline becomes a line at the end of its job. In a worker with several threads or lanes it may stay
-    /// in the buffer of `print!` until the next line: end it with a newline, or flush.
+    /// Text without a newline becomes a line at the end of its job. In a worker with several threads or lanes it may
+    /// stay in the buffer of `print!` until the next line: end it with a newline, or flush.
     ///
     /// With the feature `tracing`, events of kernels arrive as well: those that the program's subscriber accepts when
     /// the worker starts, or `INFO` and above if there is no subscriber.

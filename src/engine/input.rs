@@ -382,8 +382,8 @@ impl Engine {
         self.read_npy_rows(path, ..)
     }
 
-    /// Reads the rows `rows`, along the leading axis, of the array in a `.npy` file directly into an array in the arena.
-    /// Only these rows are read and take memory. [`npy::Writer`] writes a file by rows.
+    /// Reads the rows `rows`, along the leading axis, of the array in a `.npy` file directly into an array in the
+    /// arena. Only these rows are read and take memory. [`npy::Writer`] writes a file by rows.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();

@@ -42,9 +42,9 @@ pub enum Sandbox {
     ///   other's data in separate engines;
     /// - corrupt results of the same worker that the supervisor has not received yet, the states of actors in that
     ///   worker, and values between two nodes of its own chain;
-    /// - use address space of [`memory_limit`](super::Builder::memory_limit) plus 1 GiB plus half a GiB per core, of which
-    ///   writable memory, except the first thread's stack, is at most `memory_limit` (without `memory_limit`, all memory
-    ///   of the machine or container), and processor time until a deadline;
+    /// - use address space of [`memory_limit`](super::Builder::memory_limit) plus 1 GiB plus half a GiB per core, of
+    ///   which writable memory, except the first thread's stack, is at most `memory_limit` (without `memory_limit`, all
+    ///   memory of the machine or container), and processor time until a deadline;
     /// - start as many threads as the user or the container may have (`ulimit -u`, `pids.max`): set a limit for the
     ///   container.
     Strict,

@@ -155,8 +155,8 @@ impl Buffer {
     ///
     /// # Safety
     ///
-    /// What [`write`](Self::write) requires holds for the bytes that the job changes; nothing is checked. No job forms a
-    /// reference to bytes of this buffer, and no array of the same job that is no `Buffer` contains any of them.
+    /// What [`write`](Self::write) requires holds for the bytes that the job changes; nothing is checked. No job forms
+    /// a reference to bytes of this buffer, and no array of the same job that is no `Buffer` contains any of them.
     pub unsafe fn write_parts(array: Array<u8>) -> Self {
         Self {
             array,

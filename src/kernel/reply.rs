@@ -44,8 +44,8 @@ pub(crate) type AnyValue = Box<dyn Any + Send>;
 /// engine.submit(first, (vec![1u8],));
 /// ```
 ///
-/// A kernel runs to its end on its worker, so an `async` function is no kernel. Let the kernel block on the future, with
-/// an executor of its own:
+/// A kernel runs to its end on its worker, so an `async` function is no kernel. Let the kernel block on the future,
+/// with an executor of its own:
 ///
 /// ```compile_fail,E0277
 /// # let engine = arenite::Engine::inline();

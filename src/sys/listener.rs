@@ -15,8 +15,8 @@ use super::inject::allowed;
 #[derive(Debug)]
 pub struct Listener {
     socket: UnixListener,
-    /// A descriptor that is closed to accept a connection while this process has no other left: a shortage is when a user
-    /// asks.
+    /// A descriptor that is closed to accept a connection while this process has no other left: a shortage is when a
+    /// user asks.
     spare: Option<OwnedFd>,
     /// The user whose processes are answered: that of this process when the socket was made.
     user: u32,

@@ -196,8 +196,8 @@ impl AsFd for PidFd {
     }
 }
 
-/// Kills `pid`, a child for which no `PidFd` can be opened, and reaps it. Does nothing if it was reaped already, so that
-/// another process may have its number.
+/// Kills `pid`, a child for which no `PidFd` can be opened, and reaps it. Does nothing if it was reaped already, so
+/// that another process may have its number.
 pub fn end_unwatched(pid: Pid) {
     let unreaped = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     if retry(|| waitid(Id::Pid(pid), unreaped)).is_err() {

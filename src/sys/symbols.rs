@@ -70,9 +70,9 @@ type Known = HashMap<(Content, u64), Arc<[Symbol]>>;
 static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
 
 /// Returns the functions at each of these offsets of a file, the innermost first. An offset has several functions if
-/// functions were inlined, and none if no function is found. The offsets are those of a stack, the innermost first: those
-/// that follow the first function that is the `last` of interest are left out, because each may need debug information
-/// of another unit.
+/// functions were inlined, and none if no function is found. The offsets are those of a stack, the innermost first:
+/// those that follow the first function that is the `last` of interest are left out, because each may need debug
+/// information of another unit.
 ///
 /// The path may come from a hostile process. So only regular ELF files are opened, and only the parts with names and
 /// lines are read, within the budget. Files are not mapped, because a mapped file may be truncated.
@@ -277,8 +277,8 @@ fn read_debug_sections(object: &ElfFile<'_>, file: &File, budget: &Budget) -> Op
     sections.collect()
 }
 
-/// Hides the units of debug information that have none of these addresses, because parsing a unit takes much longer than
-/// finding its addresses in `.debug_aranges`.
+/// Hides the units of debug information that have none of these addresses, because parsing a unit takes much longer
+/// than finding its addresses in `.debug_aranges`.
 fn hide_units(sections: &mut Sections, endian: RunTimeEndian, addresses: &[Option<u64>]) {
     let Some(roots) = roots_to_hide(sections, endian, addresses) else {
         return;

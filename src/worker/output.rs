@@ -44,8 +44,8 @@ pub(super) fn attribute_to(job: u64) {
 /// Attributes the output of `job`, which took this number of nanoseconds, to it. A line that has not ended ends with
 /// the job, so the buffers of Rust's stdout and of the C library's are written first.
 ///
-/// That takes as long as an empty job. So it is left out for a quick job in a process that has not printed yet: its first
-/// text would have taken longer.
+/// That takes as long as an empty job. So it is left out for a quick job in a process that has not printed yet: its
+/// first text would have taken longer.
 #[inline]
 pub(super) fn end_job(job: u64, took: u64) {
     const QUICK: u64 = 1_000;

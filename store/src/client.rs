@@ -228,8 +228,8 @@ impl Store {
     }
 
     /// Waits until an object has this name, at most for `timeout`, without asking again and again: the server answers
-    /// when the object is published. Returns at once if there is one. Other threads can use the store meanwhile, because
-    /// the wait has a connection of its own.
+    /// when the object is published. Returns at once if there is one. Other threads can use the store meanwhile,
+    /// because the wait has a connection of its own.
     ///
     /// ```
     /// use std::time::Duration;

@@ -27,8 +27,8 @@ pub(super) enum Request {
     },
     /// Asks for the object of this name. Answer: [`Object`], with a sealed memory file; a lease begins.
     Get { name: String },
-    /// Asks for an answer once there is an object of this name. Answer: [`Object`], without a file and a lease. A client
-    /// uses a connection of its own for this, and closes it when it has waited for long enough.
+    /// Asks for an answer once there is an object of this name. Answer: [`Object`], without a file and a lease. A
+    /// client uses a connection of its own for this, and closes it when it has waited for long enough.
     Wait { name: String },
     /// Ends a lease on the object with this number. No answer.
     Release { id: u64 },

@@ -231,7 +231,7 @@ fn crowd() {
             let _ = peer.write_all(b"GET / HTTP/1.1\r\n\r\n");
         }
         jobs.join().unwrap();
-        // Nobody has read: all answers are there, and the engine has closed its ends.
+        // None of these has read: all answers are there, and the engine has closed its ends.
         for peer in peers {
             assert_eq!(answer(peer)["worker_count"], 2);
         }

@@ -1,5 +1,5 @@
-//! The engines of this user's programs: how `arenite top` and `arenite doctor` find them and ask for their state. The protocol is in
-//! `src/supervisor/README.md`.
+//! The engines of this user's programs: how `arenite top` and `arenite doctor` find them and ask for their state. The
+//! protocol is in `src/supervisor/README.md`.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

@@ -216,8 +216,8 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     })
 }
 
-/// Returns the damage of a file that ends before a later page, or a picture beside the pages, does; or before a value of
-/// any of them.
+/// Returns the damage of a file that ends before a later page, or a picture beside the pages, does; or before a value
+/// of any of them.
 pub(super) fn damage_after_first(input: &[u8]) -> Option<Found> {
     let (format, mut number, mut damage) = (Format::Tiff, 0, None);
     Directory::each(input, &[tag::DIRECTORIES], |directory| {

@@ -315,8 +315,8 @@ def error_of(failure: dict[str, Any], load: Callable[..., Any]) -> BaseException
 
 
 def when_ended(future: BaseFuture[T], call: Callable[[BaseFuture[T]], object]) -> None:
-    """Lets the dispatcher call `call(future)` when the future has its outcome. Unlike `add_done_callback`, never calls it
-    before this returns: `call` may submit the next task in the same way, any number of times."""
+    """Lets the dispatcher call `call(future)` when the future has its outcome. Unlike `add_done_callback`, never calls
+    it before this returns: `call` may submit the next task in the same way, any number of times."""
     caller = threading.get_ident()
     is_inside = True
 
