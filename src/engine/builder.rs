@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::inlined::Inlined;
 use super::limits::{
-    ArenaShare, MAX_LANES, MAX_WORKERS, MIN_DEFAULT, MIN_MEMORY, check_label, check_least,
+    ArenaShare, MAX_LANES, MAX_WORKERS, MIN_CAPACITY, MIN_DEFAULT, MIN_MEMORY, check_label,
+    check_least,
 };
 use super::seeds::Seeds;
 use super::{Backend, BuildError, Engine, TraceError, WorkerProgram, Workers};
@@ -247,9 +248,9 @@ impl Builder {
     /// Sets the size of the arena: the bytes that all arrays and results together may take.
     ///
     /// The default is half of the memory that is available to this process, or less if its limits (RLIMIT_AS,
-    /// RLIMIT_FSIZE) or `/dev/shm` require it. The capacity is rounded up to a multiple of 64 KiB. Memory is committed
-    /// as it is needed, 64 KiB or 2 MiB at a time. Memory that is unused for five to ten seconds goes back to Linux, or
-    /// at once when the system is low on memory or [`trim`](Engine::trim) is called.
+    /// RLIMIT_FSIZE) or `/dev/shm` require it. The capacity is at least 1 MiB, rounded up to a multiple of 64 KiB.
+    /// Memory is committed as it is needed, 64 KiB or 2 MiB at a time. Memory that is unused for five to ten seconds
+    /// goes back to Linux, or at once when the system is low on memory or [`trim`](Engine::trim) is called.
     ///
     /// ```standalone_crate
     /// use arenite::Engine;
@@ -772,7 +773,8 @@ impl Builder {
         let active = self.workers.unwrap_or_else(crate::sys::limits::cores);
         check_least("workers", active as u64, 1, "")?;
         check_least("lanes", self.lanes as u64, 1, "")?;
-        check_least("capacity", self.capacity.unwrap_or(1), 1, "")?;
+        let capacity = self.capacity.unwrap_or(MIN_CAPACITY);
+        check_least("capacity", capacity, MIN_CAPACITY, "")?;
         check_label(&self.label)?;
         if self.memory_limit > 0 {
             let no_limit = ", or to 0 for no limit";

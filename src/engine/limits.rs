@@ -8,6 +8,8 @@ pub(super) const MAX_WORKERS: u16 = 1024;
 pub(super) const MAX_LANES: usize = 4096;
 /// The default capacity is reduced to what the process's limits allow, but not below this size: then `build` fails.
 pub(super) const MIN_DEFAULT: u64 = 16 << 20;
+/// The minimum capacity in bytes: with less, not even one array may fit beside the first grants of a worker.
+pub(super) const MIN_CAPACITY: u64 = 1 << 20;
 /// The minimum limit of private memory in bytes: few workers start with less.
 pub(super) const MIN_MEMORY: u64 = 8 << 20;
 /// The minimum number of bytes of the arena that a worker must be allowed to occupy: its first grant.

@@ -298,10 +298,14 @@ fn the_arena_is_left_out_of_core_dumps() {
 
 fn limits_that_are_too_low_are_named() {
     type Change = fn(Builder) -> Builder;
-    let changes: [(Change, &str); 7] = [
+    let changes: [(Change, &str); 8] = [
         (
             |builder| builder.capacity(0),
-            "capacity cannot be 0: set it to 1 or more",
+            "capacity cannot be 0: set it to 1048576 or more",
+        ),
+        (
+            |builder| builder.capacity((1 << 20) - 1),
+            "capacity cannot be 1048575: set it to 1048576 or more",
         ),
         (
             |builder| builder.label("a\0b"),
