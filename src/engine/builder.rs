@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::inlined::Inlined;
 use super::limits::{
-    ArenaShare, MAX_LANES, MAX_WORKERS, MIN_CAPACITY, MIN_DEFAULT, MIN_MEMORY, check_label,
-    check_least,
+    ArenaShare, MAX_LANES, MAX_WORKERS, MIN_DEFAULT, check_capacity, check_label, check_least,
+    check_memory,
 };
 use super::seeds::Seeds;
 use super::{Backend, BuildError, Engine, TraceError, WorkerProgram, Workers};
@@ -773,13 +773,9 @@ impl Builder {
         let active = self.workers.unwrap_or_else(crate::sys::limits::cores);
         check_least("workers", active as u64, 1, "")?;
         check_least("lanes", self.lanes as u64, 1, "")?;
-        let capacity = self.capacity.unwrap_or(MIN_CAPACITY);
-        check_least("capacity", capacity, MIN_CAPACITY, "")?;
+        check_capacity(self.capacity)?;
         check_label(&self.label)?;
-        if self.memory_limit > 0 {
-            let no_limit = ", or to 0 for no limit";
-            check_least("memory_limit", self.memory_limit, MIN_MEMORY, no_limit)?;
-        }
+        check_memory(self.memory_limit)?;
         let workers = active.saturating_add(self.spares);
         let workers = u16::try_from(workers)
             .ok()

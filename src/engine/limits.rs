@@ -9,9 +9,9 @@ pub(super) const MAX_LANES: usize = 4096;
 /// The default capacity is reduced to what the process's limits allow, but not below this size: then `build` fails.
 pub(super) const MIN_DEFAULT: u64 = 16 << 20;
 /// The minimum capacity in bytes: with less, not even one array may fit beside the first grants of a worker.
-pub(super) const MIN_CAPACITY: u64 = 1 << 20;
+const MIN_CAPACITY: u64 = 1 << 20;
 /// The minimum limit of private memory in bytes: few workers start with less.
-pub(super) const MIN_MEMORY: u64 = 8 << 20;
+const MIN_MEMORY: u64 = 8 << 20;
 /// The minimum number of bytes of the arena that a worker must be allowed to occupy: its first grant.
 const MIN_SHARE: u64 = 64 << 10;
 
@@ -29,6 +29,20 @@ pub(super) fn check_least(
             given: given.to_string(),
             allowed: format!("{least} or more{more}"),
         }),
+    }
+}
+
+/// Checks a capacity in bytes.
+pub(super) fn check_capacity(capacity: Option<u64>) -> Result<(), BuildError> {
+    let given = capacity.unwrap_or(MIN_CAPACITY);
+    check_least("capacity", given, MIN_CAPACITY, "")
+}
+
+/// Checks a limit of private memory in bytes.
+pub(super) fn check_memory(limit: u64) -> Result<(), BuildError> {
+    match limit {
+        0 => Ok(()),
+        _ => check_least("memory_limit", limit, MIN_MEMORY, ", or to 0 for no limit"),
     }
 }
 
