@@ -157,24 +157,27 @@ impl Place {
             .collect();
         let first = all.len();
         if !kind.is_list() {
-            return Ok(vec![self.judge_array(kind, kind.changes(), words, &all)?]);
+            let how = (kind.changes(), false);
+            return Ok(vec![self.judge_array(kind, how, words, &all)?]);
         }
         let count = words.split_off_first().copied().ok_or(MALFORMED)?;
         for _ in 0..count {
-            let changes = match words.split_off_first() {
-                Some(0) => false,
-                Some(1) => true,
+            let how = match words.split_off_first() {
+                Some(0) => (false, false),
+                Some(1) => (true, false),
+                Some(2) => (true, true),
                 _ => return Err(MALFORMED),
             };
-            all.push(self.judge_array(kind, changes, words, &all)?);
+            all.push(self.judge_array(kind, how, words, &all)?);
         }
         Ok(all.split_off(first))
     }
 
+    /// `changes`: whether the job changes the array; `has_gaps`: only a part of it, so that it is compared with none.
     fn judge_array(
         &self,
         kind: Kind,
-        changes: bool,
+        (changes, has_gaps): (bool, bool),
         words: &mut &[u64],
         before: &[Accepted],
     ) -> Result<Accepted, &'static str> {
@@ -247,9 +250,11 @@ impl Place {
                 && offset < other.at.offset() + other.len
                 && other.at.offset() < offset + opened.len
         };
+        let is_compared =
+            |other: &Accepted| (changes || other.changes) && !has_gaps && !other.has_gaps;
         if before
             .iter()
-            .any(|other| (changes || other.changes) && shares(&other.opened))
+            .any(|other| is_compared(other) && shares(&other.opened))
         {
             return Err(UNREACHABLE);
         }
@@ -260,6 +265,7 @@ impl Place {
             seen: extent,
             opened,
             changes,
+            has_gaps,
         })
     }
 }
@@ -275,6 +281,7 @@ struct Accepted {
     /// With the pages behind it that are opened with it.
     opened: Extent,
     changes: bool,
+    has_gaps: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -287,9 +294,10 @@ enum Kind {
     /// A list of one buffer, unless its words lie.
     ReadBuffer,
     Loan,
+    LoanOfParts,
 }
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     Kind::ReadBytes,
     Kind::ReadLong,
     Kind::Move,
@@ -297,6 +305,7 @@ const KINDS: [Kind; 7] = [
     Kind::Slice,
     Kind::ReadBuffer,
     Kind::Loan,
+    Kind::LoanOfParts,
 ];
 
 /// An argument that was accepted.
@@ -339,7 +348,7 @@ impl Part {
 impl Kind {
     fn size(self) -> u64 {
         match self {
-            Self::ReadBytes | Self::Slice | Self::ReadBuffer | Self::Loan => 1,
+            Self::ReadBytes | Self::Slice | Self::ReadBuffer | Self::Loan | Self::LoanOfParts => 1,
             Self::ReadLong => 8,
             Self::Move => 4,
             Self::Tile => 2,
@@ -351,7 +360,7 @@ impl Kind {
     }
 
     fn is_list(self) -> bool {
-        matches!(self, Self::ReadBuffer | Self::Loan)
+        matches!(self, Self::ReadBuffer | Self::Loan | Self::LoanOfParts)
     }
 
     /// The words before those of its array.
@@ -359,6 +368,7 @@ impl Kind {
         match self {
             Self::ReadBuffer => &[1, 0],
             Self::Loan => &[1, 1],
+            Self::LoanOfParts => &[1, 2],
             _ => &[],
         }
     }
@@ -413,7 +423,7 @@ impl Kind {
             Self::Slice => take::<&mut [u8]>(words, lane, |range| {
                 open(<&mut [u8] as Param>::at(range, Key::new()))
             }),
-            Self::ReadBuffer | Self::Loan => unreachable!("a list"),
+            Self::ReadBuffer | Self::Loan | Self::LoanOfParts => unreachable!("a list"),
         }
     }
 }
