@@ -24,7 +24,8 @@ pub struct Announced {
 /// ```
 /// use arenite_image::announced;
 /// let photo = announced(&std::fs::read("../samples/chelsea.jpg")?).unwrap();
-/// assert_eq!((photo.width, photo.height, photo.frames), (451, 300, 1));
+/// // It is stored lying on its side.
+/// assert_eq!((photo.width, photo.height, photo.frames), (300, 451, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn announced(input: &[u8]) -> Option<Announced> {

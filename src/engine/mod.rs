@@ -334,8 +334,8 @@ impl Engine {
     /// ```standalone_crate
     /// use arenite::Engine;
     ///
-    /// fn start(path: String) -> Result<(), String> {
-    ///     std::fs::read(&path).map(drop).map_err(|error| format!("{path}: {error}"))
+    /// fn start(path: &str) -> Result<(), String> {
+    ///     std::fs::read(path).map(drop).map_err(|error| format!("{path}: {error}"))
     /// }
     ///
     /// arenite::init();
