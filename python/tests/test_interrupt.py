@@ -171,6 +171,151 @@ EXITS = """
                 asyncio.get_running_loop().run_in_executor(ex, write, folder, number)
             sys.exit(3)
 
+    def stop(*_):
+        raise Stopped
+
+    def interrupt(number):
+        # The standard library cancels nothing if the exception comes before all tasks are submitted: after the first
+        # results.
+        while begun() < (3 if sys.argv[1] == "stdlib" else 2):
+            time.sleep(0.005)
+        os.kill(os.getpid(), number)
+
+    if __name__ == "__main__":
+        make = {"arenite": arenite.Executor, "pool": arenite.Pool, "stdlib": ProcessPoolExecutor}[sys.argv[1]]
+        signal.signal(signal.SIGALRM, stop)
+        ex = make(2)
+        threading.Thread(target=interrupt, args=(getattr(signal, sys.argv[3]),), daemon=True).start()
+        try:
+            exec(sys.argv[4])
+        except (KeyboardInterrupt, Stopped) as error:
+            saved = error
+        submit = ex.apply_async if sys.argv[1] == "pool" else ex.submit
+        future = submit(pow, (2, 3)) if sys.argv[1] == "pool" else submit(pow, 2, 3)
+        result = future.get(50) if sys.argv[1] == "pool" else future.result(50)
+        print(result, begun() < 20, type(saved).__name__, flush=True)
+        ex.terminate() if sys.argv[1] == "pool" else ex.shutdown()
+"""
+
+#: Where the map waits, by what makes it.
+WAITS = {
+    "list": "list(ex.map(slow, range(100)))",
+    "for": "for value in (results := ex.map(slow, range(100))): pass",
+    "generator": "list(ex.map(slow, (n for n in range(100))))",
+    "sum": "sum(value or 0 for value in ex.map(slow, range(100)))",
+}
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGALRM"])
+@pytest.mark.parametrize("wait", WAITS)
+@pytest.mark.parametrize("which", ["arenite", "stdlib"])
+def test_an_interrupted_map_lets_the_next_task_run(which, wait, number, tmp_path):
+    """The exception is kept, as a notebook does."""
+    end = harness.script(BEGUN, which, tmp_path / "begun", number, WAITS[wait])
+    error = "KeyboardInterrupt" if number == "SIGINT" else "Stopped"
+    assert (end.out, end.err) == (f"8 True {error}\n", "")
+
+
+@pytest.mark.parametrize(
+    "wait", ["list(ex.map(slow, range(100), chunksize=2))", "list(ex.options(priority=1).map(slow, range(100)))"]
+)
+def test_other_maps_end_too(wait, tmp_path):
+    end = harness.script(BEGUN, "arenite", tmp_path / "begun", "SIGINT", wait)
+    assert (end.out, end.err) == ("8 True KeyboardInterrupt\n", "")
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "ex.map(slow, range(100), chunksize=1)",
+        "list(ex.imap(slow, range(100)))",
+        "list(ex.imap_unordered(slow, range(100)))",
+    ],
+)
+def test_an_interrupted_call_of_a_pool_lets_the_next_task_run(wait, tmp_path):
+    end = harness.script(BEGUN, "pool", tmp_path / "begun", "SIGINT", wait)
+    assert (end.out, end.err) == ("8 True KeyboardInterrupt\n", "")
+
+
+def wait_for(path):
+    while not os.path.exists(path):
+        pass
+
+
+def test_an_interrupted_imap_goes_on_if_it_is_asked_again(tmp_path):
+    """As that of multiprocessing."""
+    gate = tmp_path / "open"
+
+    def interrupt():
+        harness.until(lambda: pool.executor.stats().running == 1, "the task to run")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with arenite.Pool(1) as pool:
+        results = pool.imap(wait_for, [gate])
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt), harness.waiting("Ctrl-C"):
+            next(results)
+        thread.join()
+        gate.touch()
+        with harness.waiting("the result"):
+            assert next(results) is None
+
+
+def test_a_map_that_is_interrupted_while_it_submits_submits_nothing_more():
+    class Items(list):
+        def __iter__(self):
+            for n in range(100):
+                if n == 50:
+                    raise KeyboardInterrupt
+                yield n
+
+    with arenite.Executor(1) as ex:
+        with pytest.raises(KeyboardInterrupt) as saved:
+            ex.map(abs, Items(range(100)))
+        harness.until(lambda: ex.stats().queued == 0, "no task to be left")
+        assert ex.stats().submitted <= 50
+        assert saved.value is not None
+
+
+EXITS = """
+    import asyncio, contextlib, os, signal, sys, threading, time
+    from concurrent.futures import ProcessPoolExecutor
+    import arenite
+
+    def write(folder, number):
+        while not os.path.exists(f"{folder}/open"):
+            time.sleep(0.005)
+        open(f"{folder}/{number}", "w").close()
+
+    def leave():
+        sys.exit(2)
+
+    class Own(BaseException):
+        pass
+
+    @contextlib.contextmanager
+    def opening():
+        # The first tasks run, and the others wait, until the block ends.
+        try:
+            yield
+        finally:
+            open(f"{folder}/open", "w").close()
+
+    def submit(ex):
+        return [ex.submit(write, folder, number) for number in range(6)]
+
+    def generator():
+        with make(2) as ex, opening():
+            submit(ex)
+            yield
+
+    async def in_loop():
+        with make(2) as ex, opening():
+            for number in range(6):
+                asyncio.get_running_loop().run_in_executor(ex, write, folder, number)
+            sys.exit(3)
+
     def terminate_at_the_end():
         main = threading.main_thread().ident
         def is_at_the_end():
@@ -203,11 +348,6 @@ with make(2) as ex, opening():
     futures = submit(ex)
     threading.Timer(0, os.kill, (os.getpid(), signal.SIGTERM)).start()
     futures[0].result()
-""",
-    "signal at the end": """
-threading.Thread(target=terminate_at_the_end).start()
-with make(2) as ex:
-    submit(ex)
 """,
     "without a block": "ex = make(2); submit(ex)\nwith opening(): sys.exit(5)",
     "generator": "made = generator(); next(made); made.close(); print('closed')",

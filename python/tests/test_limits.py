@@ -101,24 +101,3 @@ def test_submit_does_not_wait_in_an_event_loop(tmp_path):
         results = asyncio.run(main())
     errors = [result for result in results if isinstance(result, arenite.ArenaFull)]
     assert results[0] == 0 and errors and "ex.share(x)" in str(errors[0])
-
-
-WITHOUT_DESCRIPTORS = """
-import os, resource
-import arenite
-ex = arenite.Executor(1, output=None)
-ex.submit(abs, -1).result()
-_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
-error = ex.submit(os._exit, 3).exception(60)
-restarts = ex.stats().restarts
-resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-from concurrent.futures.process import BrokenProcessPool
-assert isinstance(error, BrokenProcessPool) and error.exit_code == 3, repr(error)
-assert ex.submit(abs, -2).result(60) == 2
-ex.shutdown()
-"""
-
-
-def test_a_crash_is_described_while_no_file_can_be_opened():
-    assert harness.script(WITHOUT_DESCRIPTORS).code == 0

@@ -6,7 +6,6 @@ from __future__ import annotations
 import sys
 import threading
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet, finalize
 
@@ -32,8 +31,6 @@ T = TypeVar("T")
 #: Workers that end before the interpreter does.
 running: WeakSet[Workers] = WeakSet()
 _is_exiting = False
-#: Modules that describe failures. No file can be opened for them while descriptors are short.
-_OF_FAILURES = ("arenite._broken", "arenite._core.stats")
 #: The number of function names for which an executor stores options.
 _MOST_NAMES = 1024
 #: The packages whose code calls the code of users.
@@ -120,9 +117,6 @@ class Workers:
         self.definitions.engine = self.engine
         self.capacity = self.engine.capacity
         running.add(self)
-        # The workers start meanwhile.
-        for name in _OF_FAILURES:
-            import_module(name)
         if "IPython" in sys.modules:
             from . import notebook
 
