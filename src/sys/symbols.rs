@@ -293,7 +293,7 @@ fn hide_units(sections: &mut Sections, endian: RunTimeEndian, addresses: &[Optio
     }
 }
 
-/// Returns the position of the root of each unit that has none of these addresses. `None` if that cannot be told: an
+/// Returns the position of the root of each unit that has none of these addresses. `None` if that is unknown: an
 /// address is in no unit of the table, or a unit that has one refers to others, as after optimisation at link time.
 fn roots_to_hide(
     sections: &Sections,
