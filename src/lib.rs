@@ -203,9 +203,9 @@ mod exports {
     pub use crate::sys::inject as failing_calls;
     pub use crate::trace::escape::{escape_text, needs_escape};
     pub use crate::worker::{
-        JobRng, Scratch, Template, WorkerIdentity, at_worker_end, begin_timed, cancelled,
-        for_each_element, init, rng, run_worker, run_worker_from_template, scratch, scratch_for,
-        worker_identity,
+        ForkedTemplate, JobRng, Scratch, Template, WorkerIdentity, at_worker_end, begin_timed,
+        cancelled, for_each_element, init, rng, run_worker, run_worker_from_template, scratch,
+        scratch_for, worker_identity,
     };
     /// The crate whose derives make plain types [elements](Element) and [scalars](Scalar), in the version that this
     /// crate uses.

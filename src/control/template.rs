@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use crate::sys::fork::Unforked;
 use crate::sys::packet::PacketSocket;
 use crate::sys::{self, Segment};
 
@@ -73,6 +74,7 @@ impl Message {
 /// The supervisor's end of the pair.
 #[derive(Debug)]
 pub(crate) struct TemplateSocket {
+    _unforked: Unforked,
     socket: PacketSocket,
     requests: u64,
 }
@@ -84,6 +86,7 @@ impl TemplateSocket {
         let (socket, theirs) = PacketSocket::pair(patience)?;
         Ok((
             Self {
+                _unforked: Unforked::new(socket.as_fd()),
                 socket,
                 requests: 0,
             },
@@ -144,8 +147,8 @@ pub(crate) struct Request {
 }
 
 impl SupervisorSocket {
-    pub(crate) fn of(fd: OwnedFd) -> Self {
-        Self(PacketSocket::from(fd))
+    pub(crate) fn of(socket: PacketSocket) -> Self {
+        Self(socket)
     }
 
     /// Receives the setup to load.

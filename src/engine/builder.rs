@@ -769,6 +769,7 @@ impl Builder {
             Some(program) => program.resolve(sandboxed)?,
             None => super::worker_program::this(sandboxed)?,
         };
+        let is_forked = program.is_forked;
         crate::control::pin_socket_folder();
         let active = self.workers.unwrap_or_else(crate::sys::limits::cores);
         check_least("workers", active as u64, 1, "")?;
@@ -852,7 +853,7 @@ impl Builder {
             retain,
             label: self.label,
             log: self.log,
-            in_background: self.in_background,
+            in_background: self.in_background || is_forked,
             start_timeout: self.start_timeout,
             memory: self.memory,
             grace: self.grace,

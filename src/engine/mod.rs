@@ -67,6 +67,7 @@ pub use worker_program::WorkerProgram;
 use crate::kernel::{Args, Kernel, Params, Reply, Single, captures_nothing};
 use crate::supervisor::{Closing, Supervisor};
 use crate::sync::lock;
+use crate::worker::ForkedTemplate;
 use job::run_kernel;
 use seeds::Seeds;
 
@@ -353,6 +354,26 @@ impl Engine {
     /// ```
     pub fn revive(&self) -> bool {
         self.supervisor().is_some_and(|shared| shared.revive())
+    }
+
+    /// Returns whether workers wait for [`fork`](Engine::fork): at first, and after the fork was killed.
+    pub fn needs_fork(&self) -> bool {
+        self.supervisor().is_some_and(|shared| shared.needs_fork())
+    }
+
+    /// Forks this process for workers that are copies of it: see
+    /// [`WorkerProgram::forked`](crate::engine::WorkerProgram::forked). Calls `in_copy` in the fork, which has only the
+    /// calling thread, and in which locks that other threads held stay locked. `in_copy` calls [`ForkedTemplate::run`].
+    ///
+    /// Does nothing unless workers wait for it.
+    ///
+    /// # Errors
+    /// If Linux makes no fork.
+    pub fn fork(&self, in_copy: impl FnOnce(ForkedTemplate)) -> std::io::Result<()> {
+        let Some(shared) = self.supervisor() else {
+            return Ok(());
+        };
+        Ok(shared.fork_template(in_copy)?)
     }
 
     /// Gives unused committed memory of the arena back to Linux at once, not only after some seconds. Returns the

@@ -3,9 +3,10 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::BuildError;
-use crate::supervisor::{self, ProgramSpec, WorkerEntry};
+use crate::supervisor::{self, ProgramSpec, TemplateSpec, WorkerEntry};
 use crate::sys::loader::{StartedBy, started_by};
 use crate::sys::process::Program;
 
@@ -19,7 +20,8 @@ pub struct WorkerProgram {
     args: Vec<OsString>,
     env: Option<Vec<(OsString, OsString)>>,
     identity: Vec<u8>,
-    template: Option<Vec<u8>>,
+    template: Option<TemplateSpec>,
+    is_forked: bool,
 }
 
 impl WorkerProgram {
@@ -33,6 +35,7 @@ impl WorkerProgram {
             env: None,
             identity: Vec::new(),
             template: None,
+            is_forked: false,
         }
     }
 
@@ -105,8 +108,47 @@ impl WorkerProgram {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn template(mut self, setup: impl Into<Vec<u8>>) -> Self {
-        self.template = Some(setup.into());
+        self.template = Some(TemplateSpec {
+            setup: setup.into().into(),
+            kept: Duration::ZERO,
+            is_optional: false,
+        });
         self
+    }
+
+    /// Copies workers from a fork of this process, which [`Engine::fork`](crate::Engine::fork) makes. They have all that
+    /// the process had then: memory, files and settings, and `setup` as data for
+    /// [`Template::load`](crate::Template::load). The engine starts in the background, and jobs wait for the fork.
+    pub fn forked(self, setup: impl Into<Vec<u8>>) -> Self {
+        let mut forked = self.template(setup);
+        forked.is_forked = true;
+        forked
+    }
+
+    /// Shares the template with other engines of this process whose program, arguments, environment, setup and
+    /// inherited limits are equal, and keeps it for so long after the end of the last of these engines. Without this,
+    /// each engine has a template of its own. [`end_unused_templates`](Self::end_unused_templates) ends it earlier.
+    pub fn keep_template(mut self, time: Duration) -> Self {
+        if let Some(template) = &mut self.template {
+            template.kept = time;
+        }
+        self
+    }
+
+    /// If a template cannot be forked, writes no notice: only
+    /// [`Stats::no_template`](crate::engine::Stats::no_template) says why.
+    pub fn optional_template(mut self) -> Self {
+        if let Some(template) = &mut self.template {
+            template.is_optional = true;
+        }
+        self
+    }
+
+    /// Ends the templates of this process that are [kept](Self::keep_template) and that no engine uses. They run
+    /// [`Template::at_end`](crate::Template::at_end). A program calls this at its end; templates that are left are killed
+    /// when the program has ended.
+    pub fn end_unused_templates() {
+        supervisor::end_unused_templates();
     }
 
     /// Returns the program to start, with the environment and the working directory that this process has at this
@@ -133,7 +175,8 @@ impl WorkerProgram {
         )
         .map_err(BuildError::System)?;
         let mut program = ProgramSpec::new(program, self.identity, WorkerEntry::RunWorker);
-        program.template = self.template.map(Into::into);
+        program.template = self.template;
+        program.is_forked = self.is_forked;
         Ok(program)
     }
 }

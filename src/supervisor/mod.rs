@@ -104,7 +104,7 @@ pub(crate) use pending_batch::{PendingBatch, PendingCalls};
 pub(crate) use record::JobId;
 pub(crate) use reply::Read;
 pub(crate) use settings::{
-    MemorySettings, ProgramSpec, QUARANTINE_AFTER, Settings, StartError, WorkerEntry,
+    MemorySettings, ProgramSpec, QUARANTINE_AFTER, Settings, StartError, TemplateSpec, WorkerEntry,
     descriptors_for,
 };
 pub(crate) use shared::Supervisor;
@@ -112,6 +112,7 @@ pub(crate) use start::start;
 pub(crate) use stats::RateMeter;
 pub use stats::{KernelStats, Progress, Stats, WorkerStats};
 pub(crate) use submit::Target;
+pub(crate) use template::end_unused as end_unused_templates;
 pub(crate) use trace::sentence;
 pub(crate) use waiting::thread_waker::park_until;
 pub(crate) use worker_start::environment;

@@ -78,8 +78,21 @@ pub(crate) struct ProgramSpec {
     pub(crate) id: ProgramId,
     /// How a process of this program becomes a worker.
     pub(crate) entry: WorkerEntry,
-    /// The data for the template, a process that workers are forked from. `None`: each worker is started separately.
-    pub(crate) template: Option<Arc<[u8]>>,
+    /// The template, a process that workers are forked from. `None`: each worker is started separately.
+    pub(crate) template: Option<TemplateSpec>,
+    /// Whether the template is a fork of this process.
+    pub(crate) is_forked: bool,
+}
+
+/// A process that workers are forked from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TemplateSpec {
+    /// What it loads.
+    pub(crate) setup: Arc<[u8]>,
+    /// How long it is kept for other engines of this process when no engine uses it. Zero: other engines do not use it.
+    pub(crate) kept: Duration,
+    /// Whether no notice says why workers are started separately.
+    pub(crate) is_optional: bool,
 }
 
 impl ProgramSpec {
@@ -90,6 +103,7 @@ impl ProgramSpec {
             id: ProgramId::of(identity),
             entry,
             template: None,
+            is_forked: false,
         }
     }
 }
@@ -158,10 +172,10 @@ impl From<StartError> for StartFailure {
 }
 
 /// Returns the number of descriptors that must be free for an engine: its own, and for each worker a pidfd, an eventfd,
-/// two pipes, and five more while it starts; for a template, five. A worker receives the descriptors of the arena, one
+/// two pipes, and five more while it starts; for a template, nine. A worker receives the descriptors of the arena, one
 /// region for each worker, under higher numbers than all of these.
 pub(crate) const fn descriptors_for(workers: u64, has_template: bool) -> u64 {
-    let template = if has_template { 5 } else { 0 };
+    let template = if has_template { 9 } else { 0 };
     let own = workers.saturating_mul(9).saturating_add(11 + template);
     let arena = workers.saturating_add(2);
     own.saturating_add(arena).saturating_add(4)

@@ -13,6 +13,7 @@ use super::reply::assert_not_reading;
 use super::settings::Settings;
 use super::state::EngineState;
 use super::stats::{Progress, RateMeter};
+use super::template::ForkSlot;
 use super::waiting::parking::Parking;
 use super::waiting::wakers::wake_all;
 use super::worker::Refusal;
@@ -42,6 +43,10 @@ pub(crate) struct Supervisor {
     state: Mutex<EngineState>,
     /// The eventfd that wakes the monitor.
     monitor_event: Arc<EventFd>,
+    /// Why workers are started separately although the engine has a template.
+    pub(super) no_template: OnceLock<String>,
+    /// The fork of the program from which workers are copied.
+    pub(super) fork: ForkSlot,
     /// Failed handshakes, which the monitor handles.
     refusals: Mutex<Vec<Refusal>>,
     /// Number of threads of this process that spin.
@@ -109,6 +114,7 @@ impl Supervisor {
         // Limiters ring it when they call a job of this engine.
         state.permit_waiters.set_monitor(&monitor_event);
         arena.signal_unused(&monitor_event);
+        let fork = ForkSlot::new(settings.program.is_forked);
         Self {
             arena,
             cells,
@@ -118,6 +124,8 @@ impl Supervisor {
             settings,
             state: Mutex::new(state),
             monitor_event,
+            no_template: OnceLock::new(),
+            fork,
             refusals: Mutex::default(),
             spinners: AtomicUsize::new(0),
             spin_limit: SpinLimit::new(),
@@ -183,7 +191,7 @@ impl Supervisor {
     }
 
     /// Returns the eventfd on which the monitor sleeps.
-    pub(super) fn monitor_event(&self) -> &EventFd {
+    pub(super) fn monitor_event(&self) -> &Arc<EventFd> {
         &self.monitor_event
     }
 

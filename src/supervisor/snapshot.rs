@@ -64,6 +64,7 @@ impl Supervisor {
                 .iter()
                 .find_map(|worker| worker.failed_starts().last())
                 .map(|failure| failure.why.clone()),
+            no_template: self.no_template.get().cloned(),
             memory_short: state.scheduler.is_low_on_memory(),
             admitted: state
                 .admission

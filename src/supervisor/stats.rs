@@ -83,6 +83,9 @@ pub struct Stats {
     /// Why the last start of a worker failed, while the engine lacks that worker and tries again: a limit on open files
     /// or processes, for example. `None` if no start has failed since the last success.
     pub start_failure: Option<String>,
+    /// Why workers are started separately although the program has a
+    /// [template](crate::engine::WorkerProgram::template).
+    pub no_template: Option<String>,
     /// Whether so little memory is left on the machine or in the container that jobs run one at a time.
     pub memory_short: bool,
     /// Bytes of the jobs in flight, as [`Builder::max_in_flight_bytes`](crate::engine::Builder::max_in_flight_bytes)

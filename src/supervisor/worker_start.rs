@@ -125,6 +125,7 @@ impl Supervisor {
             first_fd,
             fds: fds.len(),
             is_template: false,
+            is_forked: self.settings.program.is_forked,
         };
         let copy = template.copy(&mark, standard, &fds).map_err(system)?;
         let pid = match &copy {

@@ -88,6 +88,17 @@ pub fn open_files(known: &[RawFd]) -> OpenFiles {
     files
 }
 
+/// Returns the open descriptors of this process, except 0 to 2 and `known`.
+pub fn open_numbers(known: &[RawFd]) -> Vec<RawFd> {
+    let entries = std::fs::read_dir(OWN_DESCRIPTORS).into_iter().flatten();
+    let numbers = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers
+        .filter(|number| *number > 2 && !known.contains(number))
+        .collect()
+}
+
 /// Copies this process like `fork`, but makes the copy a child of this process's parent. The process must have no other
 /// thread. Returns the process id of the copy, and `None` in the copy.
 ///

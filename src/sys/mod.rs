@@ -20,6 +20,7 @@ pub mod fork;
 pub mod futex;
 pub mod heap;
 pub mod image;
+mod inherited;
 pub mod inject;
 pub mod limits;
 pub mod listener;

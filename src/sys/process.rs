@@ -20,6 +20,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{AccessFlags, Pid, access};
 
 use super::error::{Error, Result, retry};
+use super::fork::Unforked;
 use super::inject::allowed;
 use super::loader::{StartedBy, started_by};
 
@@ -240,18 +241,18 @@ pub fn first_target_fd(program: &Program, fds: &[BorrowedFd<'_>]) -> RawFd {
 /// A program to start: its file, its working directory, its arguments and its environment.
 #[derive(Clone, Debug)]
 pub struct Program {
-    file: CString,
+    pub(super) file: CString,
     /// The file, open, in case it is deleted. `None` if it could not be opened.
     held: Option<Arc<OwnedFd>>,
     /// `/dev/null`, open, since a process that has changed its root directory may not have it.
     null: Arc<OwnedFd>,
     /// The working directory of this process when the value was made. `None` if this user may not open it: then the
     /// program starts in the working directory that this process has at the time of the start.
-    folder: Option<Arc<OwnedFd>>,
+    pub(super) folder: Option<Arc<OwnedFd>>,
     /// `argv`, which begins with the name of the program.
-    arguments: Vec<CString>,
+    pub(super) arguments: Vec<CString>,
     /// The environment variables, as `NAME=value`.
-    environment: Vec<CString>,
+    pub(super) environment: Vec<CString>,
 }
 
 impl Program {
@@ -683,6 +684,7 @@ pub fn close_all_except(keep: &[RawFd]) -> Result<()> {
 pub struct WatchPipe {
     /// The read end, which workers inherit.
     pub read: OwnedFd,
+    unforked: Option<Unforked>,
     /// The write end. It stays in the supervisor, and no process inherits it. `None` after
     /// [`hang_up`](WatchPipe::hang_up).
     pub write: Option<OwnedFd>,
@@ -696,6 +698,7 @@ impl WatchPipe {
             .map_err(|errno| Error::new("pipe2", errno, "a watch pipe"))?;
         Ok(WatchPipe {
             read,
+            unforked: Some(Unforked::new(write.as_fd())),
             write: Some(write),
         })
     }
@@ -703,6 +706,7 @@ impl WatchPipe {
     /// Closes the write end. Processes that have called [`kill_me_on_hangup`] end, even if this process has lost the
     /// right to send them signals: Linux checks the rights that they had themselves at that call.
     pub fn hang_up(&mut self) {
+        self.unforked = None;
         self.write = None;
     }
 }

@@ -33,7 +33,7 @@ pub(crate) use rng::{InlineJobGuard, enter_inline_job, inline_job_seeds};
 pub use rng::{JobRng, for_each_element, rng};
 pub use scratch::{Scratch, scratch, scratch_for};
 pub(crate) use start::Mark;
-pub use template::Template;
+pub use template::{ForkedTemplate, Template};
 
 use crate::arena::ArenaFull;
 use crate::link::REFUSAL_WORDS;
@@ -211,8 +211,13 @@ fn run(identity: &[u8], template: Option<&dyn Template>) -> ! {
 /// Makes this process the worker that `mark` describes. `identity` is that of a worker program; `None` for a copy of
 /// the program that calls `init`.
 fn become_worker(mark: &str, identity: Option<&[u8]>, template: Option<&dyn Template>) -> ! {
-    WORKER.store(true, Ordering::Relaxed);
+    set_worker();
     start::main(mark, identity, template)
+}
+
+/// Marks this process as a worker, or as the template of workers.
+fn set_worker() {
+    WORKER.store(true, Ordering::Relaxed);
 }
 
 /// Returns whether `init` has been called in this process.

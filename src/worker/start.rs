@@ -12,7 +12,7 @@ use super::lane::{Lane, WorkerContext};
 use super::pages::Pages;
 #[cfg(feature = "sandbox")]
 use super::sandbox;
-use super::template::{self, Template};
+use super::template::{self, ForkedTemplate, Template};
 use super::{EXIT_CANNOT_START, EXIT_CANNOT_START_NOW, EXIT_LANE_PANICKED, output, panics};
 use crate::arena::{AttachSpec, View};
 use crate::control::{Client, LaneStart, OnStart, ProgramId, StartFailure, Welcome};
@@ -35,11 +35,17 @@ pub(crate) struct Mark {
     pub(crate) fds: usize,
     /// Whether the process becomes a template for workers. A template inherits the watch pipe and a socket.
     pub(crate) is_template: bool,
+    /// Whether the process is a copy of the program itself. The thread that has forked it may end earlier.
+    pub(crate) is_forked: bool,
 }
 
 impl std::fmt::Display for Mark {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = if self.is_template { ":template" } else { "" };
+        let kind = match (self.is_template, self.is_forked) {
+            (true, _) => ":template",
+            (false, true) => ":forked",
+            (false, false) => "",
+        };
         write!(f, "{}:{}:{}{kind}", self.parent, self.first_fd, self.fds)
     }
 }
@@ -47,10 +53,10 @@ impl std::fmt::Display for Mark {
 impl std::str::FromStr for Mark {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let (text, is_template) = match text.strip_suffix(":template") {
-            Some(rest) => (rest, true),
-            None => (text, false),
-        };
+        let kind = |kind: &str| text.strip_suffix(kind);
+        let (template, forked) = (kind(":template"), kind(":forked"));
+        let (is_template, is_forked) = (template.is_some(), forked.is_some());
+        let text = template.or(forked).unwrap_or(text);
         let mut parts = text.splitn(3, ':');
         let mut next = || {
             parts
@@ -69,6 +75,7 @@ impl std::str::FromStr for Mark {
             first_fd,
             fds,
             is_template,
+            is_forked,
         })
     }
 }
@@ -86,7 +93,18 @@ pub(super) fn main(mark: &str, identity: Option<&[u8]>, template: Option<&dyn Te
             .into()),
     };
     let parsed = mark.parse::<Mark>().map_err(StartFailure::from);
-    let code = match parsed.and_then(run) {
+    end(parsed.and_then(run))
+}
+
+/// Runs a template that is a fork of the program, and in its copies the workers.
+pub(super) fn run_forked(fork: ForkedTemplate, identity: &[u8], template: &dyn Template) -> ! {
+    let copied = fork.serve(template);
+    end(copied.and_then(|(mark, fds)| start_and_run(&mark, Some(identity), Some(fds))))
+}
+
+/// Ends this process, with the reason if it could not be a worker.
+fn end(outcome: Result<(), StartFailure>) -> ! {
+    let code = match outcome {
         Ok(()) => 0,
         Err(StartFailure { why, may_pass }) => {
             if !why.is_empty() {
@@ -123,7 +141,7 @@ fn start_and_run(
     inject::arm_worker();
     crate::sync::point!("attach.marked");
     // 2. Bind the lifetime of this process to that of the supervisor.
-    let bound = bind(mark.parent)?;
+    let bound = bind(mark.parent, mark.is_forked)?;
     crate::sync::point!("attach.bound");
     // 3. Close all other descriptors. If threads might use them, this process does not become a worker. A worker
     // program may have threads on purpose, so for such a program they are closed without this check.
@@ -198,10 +216,14 @@ fn start_and_run(
 }
 
 /// Makes this process end with its supervisor. Returns false in tests that let orphans live.
-pub(super) fn bind(parent: i32) -> Result<bool, StartFailure> {
+///
+/// A copy of the program ends with the watch pipe only: the thread that has forked it may end earlier.
+pub(super) fn bind(parent: i32, is_forked: bool) -> Result<bool, StartFailure> {
     let bound = !crate::sync::orphans_live();
     if bound {
-        process::set_pdeathsig(Signal::SIGKILL)?;
+        if !is_forked {
+            process::set_pdeathsig(Signal::SIGKILL)?;
+        }
         if process::getppid().as_raw() != parent {
             return Err(format!(
                 "process {parent}, which has started it, is not its parent: either that process has ended, or the \

@@ -5,13 +5,14 @@
 //! thread, and no descriptors except those of the supervisor: threads would be missing in the copies, and descriptors
 //! would be shared with them. Only descriptors of files whose code is mapped may be shared with copies.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::start::{self, Mark};
 use crate::control::StartFailure;
 use crate::control::template::{Message, Request, STANDARD, SupervisorSocket};
 use crate::sync::catch_panic;
+use crate::sys::packet::PacketSocket;
 use crate::sys::{copy, process};
 
 /// The program of [`WorkerProgram::template`](crate::engine::WorkerProgram::template), as it runs in the process from
@@ -34,18 +35,62 @@ pub trait Template {
     fn at_end(&self) {}
 }
 
+/// A fork of the program that is to be the template of its engine: see [`Engine::fork`](crate::Engine::fork).
+#[derive(Debug)]
+pub struct ForkedTemplate {
+    parent: i32,
+    watch: OwnedFd,
+    socket: PacketSocket,
+}
+
+impl ForkedTemplate {
+    pub(crate) fn new(watch: OwnedFd, socket: PacketSocket) -> Self {
+        Self {
+            parent: std::process::id() as i32,
+            watch,
+            socket,
+        }
+    }
+
+    /// Makes the calling process, the fork, the template. It has one thread. `identity`: see
+    /// [`run_worker`](crate::run_worker).
+    pub fn run(self, identity: &[u8], template: &dyn Template) -> ! {
+        super::set_worker();
+        start::run_forked(self, identity, template)
+    }
+
+    /// Makes copies until the supervisor has ended, as [`serve`] does.
+    pub(super) fn serve(
+        self,
+        template: &dyn Template,
+    ) -> Result<(Mark, Vec<OwnedFd>), StartFailure> {
+        let bound = start::bind(self.parent, true)?;
+        serve_at(bound, self.watch, self.socket, true, template)
+    }
+}
+
 /// Loads the template, and makes copies until the supervisor has ended. Returns only in a copy, with the copy's mark
 /// and descriptors.
 pub(super) fn serve(
     mark: &Mark,
     template: &dyn Template,
-) -> Result<(Mark, Vec<std::os::fd::OwnedFd>), StartFailure> {
-    let bound = start::bind(mark.parent)?;
+) -> Result<(Mark, Vec<OwnedFd>), StartFailure> {
+    let bound = start::bind(mark.parent, false)?;
     let inherited = process::adopt_inherited(mark.first_fd, mark.fds, true)?;
-    process::ignore_group_signals()?;
     let mut inherited = inherited.into_iter();
     let mut next = || inherited.next().ok_or("descriptors are missing");
     let (watch, socket) = (next()?, next()?);
+    serve_at(bound, watch, socket.into(), false, template)
+}
+
+fn serve_at(
+    bound: bool,
+    watch: OwnedFd,
+    socket: PacketSocket,
+    is_forked: bool,
+    template: &dyn Template,
+) -> Result<(Mark, Vec<OwnedFd>), StartFailure> {
+    process::ignore_group_signals()?;
     let watched = match bound {
         true => Some(process::kill_me_on_hangup(watch.as_fd())?),
         false => None,
@@ -65,7 +110,10 @@ pub(super) fn serve(
         Some(supervisor.as_fd().as_raw_fd()),
         watched.as_ref().map(AsRawFd::as_raw_fd),
     ];
-    let fit = loaded.and_then(|()| fitness(&known.into_iter().flatten().collect::<Vec<_>>()));
+    let known: Vec<_> = known.into_iter().flatten().collect();
+    let fit = loaded.and_then(|()| fitness(&known, is_forked));
+    // What it has loaded may have set handlers.
+    process::ignore_group_signals()?;
     let shared = match fit {
         Ok(shared) => shared,
         Err(why) => {
@@ -108,14 +156,17 @@ pub(super) fn serve(
 
 /// Checks that this process can be copied, and otherwise returns the reason. Returns the descriptors that it may share
 /// with its copies: those of files whose code is mapped. libffi, for example, keeps its own file open to map its code
-/// again.
-fn fitness(known: &[RawFd]) -> Result<Vec<RawFd>, String> {
+/// again. Copies of the program share all files that it has open.
+fn fitness(known: &[RawFd], is_forked: bool) -> Result<Vec<RawFd>, String> {
     let threads = copy::other_threads();
     if !threads.is_empty() {
         return Err(format!(
             "what it has loaded has started threads, which copies would lack: {}",
             some_of(&threads)
         ));
+    }
+    if is_forked {
+        return Ok(copy::open_numbers(known));
     }
     let files = copy::open_files(known);
     if !files.others.is_empty() {
@@ -144,7 +195,7 @@ fn begin_copy(
     request: Request,
     shared: &[RawFd],
     template: &dyn Template,
-) -> Result<(Mark, Vec<std::os::fd::OwnedFd>), StartFailure> {
+) -> Result<(Mark, Vec<OwnedFd>), StartFailure> {
     // Called before the supervisor knows this process, so that a signal to the template's group does not reach the
     // copy.
     process::lead_group()?;

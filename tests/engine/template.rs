@@ -1,9 +1,11 @@
 //! Workers that are copied from a template.
 
 use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
-use std::sync::OnceLock;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use arenite::engine::{Builder, LogLine, LogSource, WorkerProgram};
@@ -27,6 +29,12 @@ tests![
     a_template_that_keeps_dying_is_given_up,
     a_template_that_is_stopped_is_replaced,
     an_engine_that_ends_while_its_template_loads,
+    engines_share_a_template_that_is_kept,
+    engines_that_differ_do_not_share_a_template,
+    engines_that_share_a_template_start_another_one,
+    a_template_that_cannot_be_shared_is_loaded_once,
+    workers_are_copies_of_the_program,
+    a_fork_that_is_killed_is_made_again,
 ];
 
 /// The first argument of a template, and the program of its workers.
@@ -61,6 +69,12 @@ impl Template for Loader {
             "file" => *KEPT.lock().unwrap() = Some(File::open("/proc/self/stat").unwrap()),
             "code" => *KEPT.lock().unwrap() = Some(File::open("/proc/self/exe").unwrap()),
             "hang" => hang(),
+            append if append.starts_with("append ") => {
+                let mut file = File::options();
+                let file = file.append(true).create(true).open(&append[7..]);
+                writeln!(file.unwrap(), "loaded").unwrap();
+                return Err("it is loaded once".into());
+            }
             // Only the first one is ready.
             path if path.starts_with('/') && File::create_new(path).is_err() => hang(),
             _ => {}
@@ -86,9 +100,16 @@ fn own_number() -> u32 {
 }
 
 pub fn builder(setup: &str) -> Builder {
-    let program = WorkerProgram::new(std::env::current_exe().unwrap())
+    built_by(program(setup))
+}
+
+fn program(setup: &str) -> WorkerProgram {
+    WorkerProgram::new(std::env::current_exe().unwrap())
         .args([RUN])
-        .template(setup);
+        .template(setup)
+}
+
+fn built_by(program: WorkerProgram) -> Builder {
     Engine::builder()
         .workers(2)
         .capacity(64 << 20)
@@ -286,5 +307,174 @@ fn an_engine_that_ends_while_its_template_loads() {
     drop(engine);
     let error = job.wait().unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::ShutDown);
+    assert_eq!(children(), [0_i32; 0]);
+}
+
+/// An engine with one worker, whose template other engines share.
+fn sharing(setup: &str) -> Lab {
+    let program = program(setup).keep_template(Duration::from_secs(3600));
+    Lab::of(built_by(program).workers(1).build().unwrap())
+}
+
+/// Ends the templates that no engine uses, and checks that no process is left.
+fn end_all() {
+    WorkerProgram::end_unused_templates();
+    assert_eq!(children(), [0_i32; 0]);
+}
+
+fn engines_share_a_template_that_is_kept() {
+    let first = sharing("x");
+    let template = template_of(&first);
+    let second = sharing("x");
+    assert_eq!(template_of(&second), template);
+    // It is used.
+    WorkerProgram::end_unused_templates();
+    first.into_inner().shutdown();
+    second.replace(0);
+    assert_eq!(template_of(&second), template);
+    second.into_inner().shutdown();
+    assert_eq!(children(), [template]);
+    let third = sharing("x");
+    assert_eq!(template_of(&third), template);
+    third.into_inner().shutdown();
+    end_all();
+    assert_ne!(template_of(&sharing("x")), template);
+    end_all();
+    let briefly = program("x").keep_template(Duration::from_millis(1));
+    let lab = Lab::of(built_by(briefly).workers(1).build().unwrap());
+    assert!(template_of(&lab) > 0);
+    lab.into_inner().shutdown();
+    wait_until("the template ends by itself", || children().is_empty());
+}
+
+fn engines_that_differ_do_not_share_a_template() {
+    let kept = Duration::from_secs(3600);
+    let first = sharing("x");
+    let folder = tempfile::tempdir().unwrap();
+    let before = std::env::current_dir().unwrap();
+    let environment = || program("x").keep_template(kept).env([("WORDS", "3")]);
+    let mut found = vec![template_of(&first)];
+    for other in [
+        program("x"),
+        program("y").keep_template(kept),
+        environment(),
+    ] {
+        found.push(template_of(&Lab::of(built_by(other).build().unwrap())));
+    }
+    std::env::set_current_dir(folder.path()).unwrap();
+    found.push(template_of(&sharing("x")));
+    std::env::set_current_dir(before).unwrap();
+    // SAFETY: umask takes and returns a number.
+    let umask = unsafe { libc::umask(0o777) };
+    found.push(template_of(&sharing("x")));
+    // SAFETY: as above.
+    unsafe { libc::umask(umask) };
+    found.sort_unstable();
+    found.dedup();
+    assert_eq!(found.len(), 6, "{found:?}");
+    assert_eq!(template_of(&sharing("x")), template_of(&first));
+    first.into_inner().shutdown();
+    end_all();
+}
+
+fn engines_that_share_a_template_start_another_one() {
+    let labs = [sharing("x"), sharing("x"), sharing("x")];
+    for round in 0..2 {
+        step(format!("template {round}"));
+        let template = await_copy(&labs[0]);
+        kill_template(template);
+        for lab in &labs {
+            lab.replace(0);
+            assert_ne!(await_copy(lab), template);
+        }
+    }
+    let template = template_of(&labs[0]);
+    assert_eq!(template_of(&labs[2]), template);
+    // The others end with it only if they have no copies of their own.
+    send_signal(template, Signal::SIGSTOP);
+    labs[0].replace(0);
+    labs[1].replace(0);
+    wait_until("the template is gone", || !children().contains(&template));
+    assert_eq!(labs[2].value_of(loader, ()) as i32, template);
+    for lab in labs {
+        lab.into_inner().shutdown();
+    }
+    end_all();
+}
+
+fn a_template_that_cannot_be_shared_is_loaded_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = folder.path().join("lines");
+    for _ in 0..3 {
+        let lab = sharing(&format!("append {}", lines.display()));
+        assert_eq!(template_of(&lab), 0);
+        lab.into_inner().shutdown();
+        assert_eq!(children(), [0_i32; 0]);
+    }
+    assert_eq!(std::fs::read_to_string(lines).unwrap(), "loaded\n");
+}
+
+/// What the program has set.
+static SET: AtomicU32 = AtomicU32::new(0);
+
+fn set() -> u32 {
+    SET.load(Ordering::Relaxed)
+}
+
+fn forking(workers: usize) -> Lab {
+    let program = program("").forked("forked");
+    Lab::of(built_by(program).workers(workers).build().unwrap())
+}
+
+fn fork(lab: &Lab, value: u32) {
+    SET.store(value, Ordering::Relaxed);
+    lab.fork(|template| template.run(b"", &Loader)).unwrap();
+}
+
+fn workers_are_copies_of_the_program() {
+    let lab = forking(2);
+    let job = lab.submit(set, ());
+    assert!(lab.needs_fork());
+    let (read, write) = nix::unistd::pipe().unwrap();
+    fork(&lab, 7);
+    assert!(!lab.needs_fork());
+    assert_eq!(job.wait().unwrap(), 7);
+    // Only the first call makes a copy.
+    fork(&lab, 8);
+    lab.replace(0);
+    lab.replace(1);
+    assert_eq!(lab.value_of(set, ()), 7);
+    assert_eq!(lab.value_of(loaded, ()), "forked");
+    // Files are shared.
+    let number = write.as_raw_fd();
+    let writes = move |number: i32| {
+        // SAFETY: the copy has this descriptor of the program, and no value that owns it.
+        let file = unsafe { BorrowedFd::borrow_raw(number) };
+        nix::unistd::write(file, b"x").unwrap() as u64
+    };
+    assert_eq!(lab.value_of(writes, (number,)), 1);
+    assert_eq!(nix::unistd::read(&read, &mut [0; 2]).unwrap(), 1);
+    let error = lab.error_of(|| -> () { std::process::abort() }, ());
+    assert_eq!(*error.kind(), ABORTED);
+    lab.into_inner().shutdown();
+    assert_eq!(children(), [0_i32; 0]);
+}
+
+fn a_fork_that_is_killed_is_made_again() {
+    let lab = forking(1);
+    fork(&lab, 1);
+    // Its thread ends before the copies do.
+    let template = template_of(&lab);
+    kill_template(template);
+    wait_until("the fork is missing", || lab.needs_fork());
+    assert_eq!(lab.value_of(set, ()), 1);
+    // Waits for the fork.
+    let job = lab.submit(|| -> u32 { std::process::abort() }, ());
+    job.wait().unwrap_err();
+    let job = lab.submit(set, ());
+    std::thread::scope(|scope| scope.spawn(|| fork(&lab, 2)).join()).unwrap();
+    assert_eq!(job.wait().unwrap(), 2);
+    assert_ne!(template_of(&lab), template);
+    lab.into_inner().shutdown();
     assert_eq!(children(), [0_i32; 0]);
 }

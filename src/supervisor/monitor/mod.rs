@@ -53,8 +53,7 @@ const LISTEN_EVERY: u32 = 64;
 
 const MONITOR_EVENT: u64 = u64::MAX;
 const WORKER_EVENT: u64 = 1 << 32;
-const TEMPLATE: u64 = u64::MAX - 1;
-const OBSERVERS: u64 = u64::MAX - 2;
+const OBSERVERS: u64 = u64::MAX - 1;
 
 thread_local! {
     /// The supervisor whose monitor this thread is. Only compared.
@@ -382,10 +381,6 @@ impl Monitor {
     fn handle(&mut self, token: u64) {
         if token == MONITOR_EVENT {
             let _ = self.shared.monitor_event().clear();
-            return;
-        }
-        if token == TEMPLATE {
-            self.receive_from_template();
             return;
         }
         if token == OBSERVERS {

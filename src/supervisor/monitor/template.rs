@@ -2,65 +2,48 @@
 
 use std::time::Instant;
 
-use super::{Monitor, TEMPLATE};
+use super::Monitor;
 use crate::supervisor::template::WhyDisabled;
 use crate::trace::escape;
 
 impl Monitor {
-    /// Returns true if workers can be started now. Starts the template if the engine has one and it is not running.
+    /// Returns true if workers can be started now. Begins to use a template if the engine has none.
     pub(super) fn may_start(&mut self, now: Instant) -> bool {
         if self.template.is_absent() {
             let until = now.checked_add(self.start_limit());
-            let disabled = self
-                .template
-                .begin(&self.shared.settings.program, &self.pipe, until);
+            let program = &self.shared.settings.program;
+            let event = self.shared.monitor_event();
+            let disabled = match (program.is_forked, self.shared.fork.take()) {
+                (false, _) => self.template.begin(program, until, event),
+                (true, None) => None,
+                (true, Some(lease)) => {
+                    self.template.take_fork(lease, until);
+                    None
+                }
+            };
             self.report_disabled(disabled);
-            self.watch_template();
+            // A template of another engine may be ready.
+            self.look_at_template();
         }
         !self.template.is_awaited()
     }
 
-    /// Polls the descriptors of the template.
-    fn watch_template(&mut self) {
-        let Some(descriptors) = self.template.descriptors() else {
-            return;
-        };
-        // If polling fails, the time limit of the start ends the loading.
-        for fd in descriptors {
-            let _ = self.poller.add(fd, TEMPLATE);
-        }
-    }
-
-    fn forget_template(&self) {
-        for fd in self.template.descriptors().into_iter().flatten() {
-            let _ = self.poller.remove(fd);
-        }
-    }
-
-    /// Handles a message of the template, or its end.
-    pub(super) fn receive_from_template(&mut self) {
-        self.forget_template();
-        let disabled = self.template.receive();
-        self.watch_template();
+    /// Handles news of the template, and its end.
+    pub(super) fn look_at_template(&mut self) {
+        let (now, was_ready) = (Instant::now(), self.template.is_ready());
+        let disabled = self.template.look(now, self.start_limit());
         self.report_disabled(disabled);
         // If the template was lost, starts another at once, so that it can load before a worker is missing.
-        self.may_start(Instant::now());
-    }
-
-    /// Disables a template that takes too long to load.
-    pub(super) fn look_at_template(&mut self) {
-        if self.template.until().is_none() {
-            return;
+        if was_ready && self.template.is_absent() {
+            self.shared.fork.set_missing();
+            self.may_start(now);
         }
-        let limit = self.start_limit();
-        let disabled = self.template.look(Instant::now(), limit);
-        self.report_disabled(disabled);
     }
 
     /// Ends a template that has not answered a request in time.
     pub(super) fn end_silent_template(&mut self) {
-        let disabled = self.template.end_silent();
-        self.report_disabled(disabled);
+        self.template.end_silent();
+        self.look_at_template();
     }
 
     /// Reports why there will be no template.
@@ -68,8 +51,12 @@ impl Monitor {
         let Some(why) = why else {
             return;
         };
-        let why = escape::escape_text(&why);
-        let text = format!("workers are started one by one, without a template: {why}");
-        self.shared.notify_log(0, text);
+        let why = escape::escape_text(&why).to_string();
+        let spec = self.shared.settings.program.template.as_ref();
+        if !spec.is_some_and(|spec| spec.is_optional) {
+            let text = format!("workers are started one by one, without a template: {why}");
+            self.shared.notify_log(0, text);
+        }
+        let _ = self.shared.no_template.set(why);
     }
 }
