@@ -24,6 +24,8 @@ use crate::process::{forked, generation, is_worker};
 use crate::task::{Pending, Reply, Task};
 use crate::worker::{Head, collect, run_task, start_worker};
 
+/// How long a template is kept for other executors.
+const KEPT: Duration = Duration::from_secs(10);
 /// The length of the longest pickle that is sent in a message. A longer pickle is copied into the arena.
 pub const LONGEST_INLINE: usize = 64 << 10;
 /// The id of the next executor's arena.
@@ -75,6 +77,8 @@ pub struct Shared {
     process: u64,
     /// Whether workers map sealed memory files. Sandboxed workers do not.
     maps_files: bool,
+    /// Whether workers are copies of this process.
+    forks: bool,
     engine: RwLock<Option<arenite::Engine>>,
     tasks: Mutex<Tasks>,
     loans: Mutex<Loans>,
@@ -207,6 +211,14 @@ impl Shared {
         (head.write(), long.into_iter().chain(buffers).collect())
     }
 
+    /// Makes the copy of this process that workers need, if they are copies of it.
+    fn fork(&self, py: Python<'_>) -> PyResult<()> {
+        match self.forks {
+            true => self.with(|engine| Ok(crate::worker::fork(py, engine)))?,
+            false => Ok(()),
+        }
+    }
+
     /// Sends a call as a task, by the function `submit`.
     pub fn send(
         self: &Arc<Self>,
@@ -214,6 +226,7 @@ impl Shared {
         sent: &Sent<'_, '_>,
         submit: impl FnOnce(&arenite::Engine, Packed) -> arenite::Job<Reply>,
     ) -> PyResult<Task> {
+        self.fork(py)?;
         self.with(|engine| {
             // Copies without the lock: other threads run Python meanwhile.
             let long = self.copy_long(py, engine, sent)?;
@@ -245,6 +258,7 @@ impl Shared {
                 "an actor cannot be started with mut(): lend the memory to calls of its methods",
             ));
         }
+        self.fork(py)?;
         self.with(|engine| {
             let long = self.copy_long(py, engine, sent)?;
             Ok(engine.actor(start_actor, Self::pack(sent, long)).start())
@@ -295,12 +309,13 @@ impl Engine {
     /// Builds an engine. Returns without waiting for its workers.
     ///
     /// `program`: the interpreter; `identity`: bytes that must be equal in a worker and in this process; `setup` and
-    /// `template`: the pickles for `start` and `load` of `arenite._core.worker`; `output`: the number that
+    /// `template`: the pickles for `start` and `load` of `arenite._core.worker`, and whether no line says why there is no
+    /// template; `output`: the number that
     /// `next_events` returns with each printed line.
     #[new]
     #[pyo3(signature = (
         *, workers, spares, lanes, capacity, memory_limit, max_arena, max_arena_fraction, recycle_after, recycle_above,
-        sandbox, label, program, arguments, environment, identity, setup, template, output, trace, report, seed,
+        sandbox, label, program, arguments, environment, identity, setup, template, forks, output, trace, report, seed,
         start_timeout,
     ))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
@@ -322,7 +337,8 @@ impl Engine {
         environment: Vec<(OsString, OsString)>,
         identity: Vec<u8>,
         setup: Vec<u8>,
-        template: Option<Vec<u8>>,
+        template: Option<(Vec<u8>, bool)>,
+        forks: bool,
         output: u64,
         trace: Option<PathBuf>,
         report: Option<PathBuf>,
@@ -339,8 +355,14 @@ impl Engine {
             .args(arguments)
             .env(environment)
             .identity(identity);
-        if let Some(setup) = template {
-            program = program.template(setup);
+        if let Some((setup, is_optional)) = template {
+            program = match forks {
+                true => program.forked(setup),
+                false => program.template(setup).keep_template(KEPT),
+            };
+            if is_optional {
+                program = program.optional_template();
+            }
         }
         let mut builder = arenite::Engine::builder()
             .workers(workers)
@@ -395,6 +417,7 @@ impl Engine {
                 id,
                 process: generation(),
                 maps_files: sandbox.is_none(),
+                forks,
                 engine: RwLock::new(Some(engine)),
                 tasks: Mutex::default(),
                 loans: Mutex::default(),
@@ -572,6 +595,7 @@ impl Engine {
         all.set_item("restarts", stats.restarts())?;
         all.set_item("recycled", stats.recycled())?;
         all.set_item("start_failure", stats.start_failure.as_deref())?;
+        all.set_item("no_template", stats.no_template)?;
         let workers = stats.workers.iter().map(|worker| {
             let one = PyDict::new(py);
             one.set_item("pid", worker.pid)?;
@@ -864,13 +888,14 @@ fn wait_closed(py: Python<'_>, closed: &Closed, timeout: Option<f64>) -> PyResul
     }
 }
 
-/// Waits for the end of all engines that were closed.
+/// Waits for the end of all engines that were closed, and of the templates that they have shared.
 #[pyfunction]
 pub fn join_all(py: Python<'_>) -> PyResult<()> {
     let closing: Vec<_> = lock(&CLOSING).iter().map(Arc::clone).collect();
     for closed in closing {
         wait_closed(py, &closed, None)?;
     }
+    py.detach(WorkerProgram::end_unused_templates);
     Ok(())
 }
 

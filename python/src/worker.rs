@@ -260,6 +260,28 @@ pub fn run_worker(py: Python<'_>, identity: Vec<u8>) {
     py.detach(|| arenite::run_worker_from_template(&identity, &Interpreter::default()));
 }
 
+/// Forks this process into the template of this engine's workers if they wait for it, with the steps of `os.fork`.
+pub fn fork(py: Python<'_>, engine: &arenite::Engine) -> PyResult<()> {
+    if !engine.needs_fork() {
+        return Ok(());
+    }
+    let start = py.import("arenite._core.start")?;
+    let identity: Vec<u8> = start.call_method0("identity")?.extract()?;
+    py.import("arenite._core.template")?
+        .call_method0("begin_fork")?;
+    // SAFETY: this thread has the interpreter.
+    unsafe { ffi::PyOS_BeforeFork() };
+    let forked = engine.fork(|template| {
+        // SAFETY: `PyOS_BeforeFork` was called, and this process is the copy.
+        unsafe { ffi::PyOS_AfterFork_Child() };
+        set_worker();
+        py.detach(|| template.run(&identity, &Interpreter::default()));
+    });
+    // SAFETY: as above, and this is the process that was copied.
+    unsafe { ffi::PyOS_AfterFork_Parent() };
+    Ok(forked?)
+}
+
 /// The interpreter of a template. The template is copied with the GIL locked, between the steps of `os.fork`.
 #[derive(Default)]
 struct Interpreter {

@@ -55,12 +55,19 @@ def kinds():
     return collections.Counter(re.sub(r"\[\d+\]|[0-9a-f]{16}", "", of) for of in opened)
 
 
+def end_templates():
+    """Ends the templates that are kept for other executors."""
+    if extension := sys.modules.get("arenite._arenite"):
+        extension.join_all()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left(request, watchdog):
     """Fails a test after which there are more processes, names in `/dev/shm`, or descriptors than before it."""
     # A worker that is started or replaced in the background would seem to be left behind.
     for executor in harness.open_executors():
         harness.all_ready(executor)
+    end_templates()
     children, names, opened = harness.children(), harness.shared_memory(), kinds()
     yield
     if extension := sys.modules.get("arenite._arenite"):
@@ -70,6 +77,7 @@ def nothing_left(request, watchdog):
     if isolated := sys.modules.get("arenite._core.isolated"):
         while isolated._executors:
             isolated._executors.popitem()[1].shutdown()
+    end_templates()
     if request.node.get_closest_marker("leaves"):
         return
 

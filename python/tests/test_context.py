@@ -172,7 +172,7 @@ def test_a_filter_for_a_module_that_the_worker_imports_later():
             return numpy.array([1 + 2j]).astype(float)
 
         warnings.simplefilter("error", numpy.exceptions.ComplexWarning)
-        with arenite.Executor(1) as ex:
+        with arenite.Executor(1, start="spawn") as ex:
             print(ex.submit(is_imported).result(), type(ex.submit(warn).exception()).__name__)
     """
     assert harness.script(source).ok().out == "False ComplexWarning\n"

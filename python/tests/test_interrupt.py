@@ -252,7 +252,7 @@ def test_a_signal_ends_the_wait_at_the_end_of_the_program():
 
 @pytest.mark.parametrize("use", "submit|map|exhausted map|exhausted packets|options|imap|share|scope".split("|"))
 def test_an_executor_that_is_rebound_ends_its_workers(use):
-    """Without the collector of cycles: six executors, and the workers of one are left, as with the standard library."""
+    """Without the collector of cycles: six executors, and the workers of one are left, as with the standard library, and their template."""
     source = """
         import gc, os, sys
         import arenite, harness
@@ -283,7 +283,7 @@ def test_an_executor_that_is_rebound_ends_its_workers(use):
             else:
                 ex = arenite.Executor(2)
                 use(ex)
-        harness.until(lambda: len(harness.children()) == 2, "the workers of the first five to end")
+        harness.until(lambda: len(harness.children()) == 3, "the workers of the first five to end")
         print("ended")
         if sys.argv[1] == "imap":
             ex.terminate()

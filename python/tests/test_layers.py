@@ -23,7 +23,7 @@ FOREIGN = {
     "_exit",  # os
     "_getframe",  # sys
     "_at_fork_reinit", "_is_owned", "_register_atexit", "_set_native_id", "_shutdown",  # threading
-    "_run_exitfuncs",  # atexit
+    "_clear", "_run_exitfuncs",  # atexit
     "_slotnames",  # copyreg
     "_local",  # _thread
     "_registry",  # weakref

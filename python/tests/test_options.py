@@ -26,7 +26,8 @@ OF_EXECUTORS = {
     "max_arena_per_worker": ["0.5", "'64MiB'"],
     "capacity": ["'256MiB'"],
     "preload": ["['json']"],
-    "template": ["False"],
+    "start": ["'spawn'"],
+    "main": ["False"],
     "recycle_after": ["1"],
     "recycle_above": ["'1GiB'"],
     "sandbox": ["'strict'"],
@@ -45,16 +46,16 @@ OF_EXECUTORS = {
     "seed": ["7"],
     "start_timeout": ["60"],
     "max_tasks_per_child": ["1"],
-    "mp_context": ["None"],
+    "mp_context": ["multiprocessing.get_context('spawn')"],
 }
 KINDS = {
     "sandbox": {"sandbox": "strict"},
-    "template": {"template": True},
-    "both": {"sandbox": "strict", "template": True},
+    "template": {"start": "forkserver"},
+    "both": {"sandbox": "strict", "start": "forkserver"},
 }
 #: What a task with options gives: a value, calls of a map, and an exception that no option retries.
 PROGRAM = """
-import os, sys, tempfile
+import multiprocessing, os, sys, tempfile
 import numpy
 import arenite
 

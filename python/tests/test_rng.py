@@ -44,7 +44,7 @@ def in_program():
 
 @pytest.mark.parametrize(
     "workers, options",
-    [(1, {}), (3, {}), (2, {"sandbox": "strict"}), (2, {"template": True}), (2, {"lanes": 3})],
+    [(1, {}), (3, {}), (2, {"sandbox": "strict"}), (2, {"start": "forkserver"}), (2, {"lanes": 3})],
     ids=str,
 )
 def test_workers_draw_what_the_program_draws(in_program, workers, options):

@@ -44,7 +44,7 @@ def elsewhere():
     return json.loads(ran.stdout)
 
 
-@pytest.mark.parametrize("options", [{}, {"template": True}, {"template": True, "preload": ["cv2"]}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"start": "forkserver"}, {"start": "forkserver", "preload": ["cv2"]}], ids=str)
 @pytest.mark.parametrize("workers, threads, expected", [(CORES, None, 1), (1, None, CORES), (1, 3, 3), (CORES, 1, 1)])
 def test_libraries_use_the_threads_of_their_worker(options, workers, threads, expected):
     for library in LIBRARIES:
@@ -88,7 +88,7 @@ def test_threads_of_opencv_that_the_program_has_set():
 
     cv2.setNumThreads(before + 2)
     try:
-        assert (given(), given(threads=1), given(template=True)) == (before + 2, 1, before + 2)
+        assert (given(), given(threads=1), given(start="forkserver")) == (before + 2, 1, before + 2)
     finally:
         cv2.setNumThreads(before)
 

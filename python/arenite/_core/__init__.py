@@ -27,7 +27,8 @@ Pickling, for both sides
 - `plain`: the pickles of a sandbox, which can only contain data.
 
 The worker
-- `start`, `template`: its interpreter, arguments and data.
+- `start`, `template`: its interpreter, arguments and data; the process of which it is a copy.
+- `main`: its run of the main file.
 - `worker`: what the extension calls there.
 - `context`, `imports`, `libraries`, `process`, `inherit`: what it takes over from the program.
 - `sandbox`: preparations for the sandbox.

@@ -1214,6 +1214,8 @@ class Definitions:
         self.engine: Engine | None = None
         #: A sandboxed worker imports no modules.
         self.copies_globals = is_sandboxed
+        #: Whether workers have what the main file has set.
+        self.runs_main = False
         #: Functions that are pickled by name.
         self.functions: dict[Any, pickling.Function] = {}
         self.numbers = itertools.count(1)
@@ -1395,12 +1397,17 @@ class Definitions:
             self.update(part, value, what)
             if place is not None and _has_contents(value):
                 value = _Imported(value, place, part, True)
-        except Exception:
-            if place is None:
+        except Exception as error:
+            if place is not None:
+                # The worker's own object has to do.
+                part.refer(value)
+                value = _Imported(value, place, part, False)
+            elif self.runs_main and home == "__main__" and not isinstance(error, ArenaFull):
+                # It has to do if the worker has it from the main file.
+                value = mirror.Unsent(str(error))
+                part.refer(value)
+            else:
                 raise
-            # The worker's own object has to do.
-            part.refer(value)
-            value = _Imported(value, place, part, False)
         try:
             definer.bind(key, (part.number, part.version, part.version == 1, home, name, value))
         except Exception as error:

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from .. import _arenite
 from .._errors import MANY_PROCESSES
-from . import dispatch, start
+from . import dispatch
+from . import main as _main
+from . import start as _start
+from . import template as _template
 from .limiter import engine_limiter
 from .sizes import count, parse
 from .workers import Settings, Workers, check_sizes, name_of, refusal
@@ -80,8 +83,10 @@ class Configured:
 class Executor(BaseExecutor):
     """A `concurrent.futures.Executor` whose workers are processes that share arrays with this one.
 
-    No `if __name__ == "__main__"` is needed: workers never run the main file. Functions and classes of `__main__` and
-    of notebooks are sent with the globals that they name, once for each version; those of other modules are imported.
+    No `if __name__ == "__main__"` is needed. With it, workers run the main file once before their first task, as the
+    standard library's `spawn` and `forkserver` do, so that they have what the file registers and sets elsewhere. Without
+    it, and in notebooks, they never run it. In both cases functions and classes of `__main__` are sent with the globals
+    that they name, once for each version; those of other modules are imported.
 
     >>> import arenite
     >>> with arenite.Executor(max_workers=2) as ex:
@@ -91,7 +96,7 @@ class Executor(BaseExecutor):
 
     :param max_workers: The number of worker processes, by default one for each core. 0 runs tasks in this process, in
         the thread that submits them: for debugging.
-    :param mp_context: Ignored: workers are always new processes, without the memory of this one.
+    :param mp_context: A context of `multiprocessing`, whose start method applies if `start` is not given.
     :param initializer: Called with `initargs` in each worker before its first task. If it raises, submitted tasks fail
         with `StartFailed`, and `submit` and `map` raise `StartFailed`.
     :param spares: The number of idle processes that are ready, with `initializer` and `preload` done. When a worker
@@ -105,10 +110,16 @@ class Executor(BaseExecutor):
         default, the limit of one worker leaves a share for the others.
     :param capacity: The bytes that arrays and results may take together; by default half of the available memory.
     :param preload: Names of modules that a worker imports before it is ready, such as "numpy".
-    :param template: Starts one process, which imports the modules of `preload`, and numpy if the program has imported
-        it, and calls the functions marked by `before_fork`. Workers are copies of this process: a start takes
-        milliseconds, and loaded data is in memory once. Loading must not start threads or leave files open. If it does,
-        or fails, workers are started one by one, and a printed line gives the reason.
+    :param start: How workers are started. "forkserver", the default, starts one process, the template, which runs the
+        main file, imports the modules of `preload`, and numpy if the program has imported it, and calls the functions
+        marked by `before_fork`. Workers are copies of the template: a start takes milliseconds, and loaded data is in
+        memory once. Executors with the same settings share a template, also one after the other. Loading must not start
+        threads or leave files open. If it does, or fails, workers are started as with "spawn": `stats().no_template`
+        has the reason, and so does a printed line if "forkserver" was given. "spawn" starts an interpreter for each
+        worker. With "fork", workers are copies of this process as it is at the first `submit` or `map`, with all that it
+        has loaded, set and opened; what tasks use of its globals they get as it is at each `submit`. Locks that other
+        threads held at the fork are never free in workers, so this warns if the program has threads.
+    :param main: Whether workers run a main file that tests `__name__` at its top level. With False they never do.
     :param recycle_after: Replaces each worker after this number of tasks.
     :param max_tasks_per_child: The name that `ProcessPoolExecutor` has for `recycle_after`.
     :param recycle_above: Replaces a worker that has more private memory than this after a task.
@@ -157,7 +168,8 @@ class Executor(BaseExecutor):
         max_arena_per_worker: int | float | str | None = None,
         capacity: int | str | None = None,
         preload: Iterable[str] = (),
-        template: bool = False,
+        start: Literal["forkserver", "spawn", "fork"] | None = None,
+        main: bool = True,
         recycle_after: int | None = None,
         recycle_above: int | str | None = None,
         sandbox: bool | Literal["strict", "required"] = False,
@@ -194,7 +206,8 @@ class Executor(BaseExecutor):
         #: Other libraries read it, as from the executors of the standard library.
         self._max_workers = max_workers
         mode = sandbox_mode(sandbox)
-        threads = start.thread_count(threads, mode is not None)
+        method, is_chosen = _start.method(start, mp_context)
+        threads = _start.thread_count(threads, mode is not None)
         if logging not in (None, "auto", "forward"):
             raise ValueError(f'logging must be None, "auto" or "forward", not {logging!r}')
         if logging == "forward" and sandbox:
@@ -210,10 +223,7 @@ class Executor(BaseExecutor):
         workers.packs = mode is None and recycle_after is None
         if workers.is_inline:
             workers.inline = _arenite.Inline(seed)
-            if template:
-                from .template import call_marked
-
-                call_marked()
+            _template.call_marked()
             if initializer is not None:
                 initializer(*initargs)
             return
@@ -264,15 +274,19 @@ class Executor(BaseExecutor):
                 file = make()
                 workers.end_with(os.close, file)
                 imports = f"/proc/{os.getpid()}/fd/{file}", spares > 0
-            loaded = None
-            if template:
-                from .template import setup as setup_template
-
-                loaded = setup_template(workers.definitions, preload, mode is not None)
+            program = None if mode is not None else _main.described()
+            if program is not None and (not main or method == "fork"):
+                program = *program[:2], False
+            workers.definitions.runs_main = method == "fork" or program is not None and program[2]
+            prefix = f"({label}:main) " if output == "labelled" else None if output is None else ""
+            loaded = _template.setup(
+                workers.definitions, preload, mode is not None, program, prefix, method == "fork"
+            )
             workers.end_with(workers.definitions.close)
-            setup = start.setup(
+            setup = _start.setup(
                 workers.definitions, initializer, initargs, preload, workers.private, limit,
                 mode is not None, threads, env, log, plain, _bars(output, mode), imports, lookups, python, loaded,
+                program,
             )
             workers.output = dispatch.register(_printer(output, label))
             workers.engine = _arenite.Engine(
@@ -287,12 +301,13 @@ class Executor(BaseExecutor):
                 recycle_above=parse("recycle_above", recycle_above) or 0,
                 sandbox=mode,
                 label=label,
-                program=start.interpreter(python),
-                arguments=start.arguments(python),
-                environment=start.environment(max_workers, env, mode is not None, python, template, threads),
-                identity=start.identity(),
+                program=_start.interpreter(python),
+                arguments=_start.arguments(python),
+                environment=_start.environment(max_workers, env, mode is not None, python, threads),
+                identity=_start.identity(),
                 setup=setup,
-                template=loaded,
+                template=None if method == "spawn" else (loaded, not is_chosen),
+                forks=method == "fork",
                 output=workers.output,
                 trace=trace,
                 report=report,

@@ -14,7 +14,7 @@ from types import CellType, CodeType, FunctionType, ModuleType
 from weakref import WeakValueDictionary, proxy, ref
 
 from .. import _arenite
-from . import locks
+from . import locks, main
 from .weak import IdentityMap
 
 TYPE_CHECKING = False
@@ -56,7 +56,6 @@ def is_removed(value: Any) -> bool:
     return value is Removed
 
 
-_is_worker = _arenite.is_worker()
 #: Locked while definitions are applied and while classes are made: tasks of several lanes, and results, may bring
 #: definitions at the same time.
 _lock = locks.lock()
@@ -92,7 +91,7 @@ class Unsent(_Refusing):  # type: ignore[misc]
 
     def __reduce__(self) -> Any:
         # In a worker this raises: a task may not return it.
-        return _fail(self) if _is_worker else (Unsent, (self.arenite_reason,))
+        return _fail(self) if _arenite.is_worker() else (Unsent, (self.arenite_reason,))
 
 
 # ---- modules
@@ -102,7 +101,7 @@ def module(name: str) -> ModuleType:
     """Returns a module of the program. In a worker this is the mirror of the module, which starts empty."""
     found = sys.modules.get(name)
     if found is None:
-        if not _is_worker:
+        if not _arenite.is_worker():
             raise ModuleNotFoundError(f"the program has no module {name!r} any more", name=name)
         found = sys.modules[name] = _new_module(name)
     return found
@@ -166,10 +165,13 @@ _started_by: ModuleType | None = None
 _OF_MAIN = ("__file__", "__spec__")
 
 
-def describe_main(path: str, name: str | None) -> None:
-    """Sets what `multiprocessing` reads to import the main file in the processes that a task starts. `name`: the name
-    of the main module if the program was started by `python -m`."""
+def begin_main(path: str, name: str | None, runs: bool) -> None:
+    """Runs the main file, or sets what `multiprocessing` reads to import it in the processes that a task starts.
+    `name`: the name of the main module if the program was started by `python -m`."""
     space = vars(module("__main__"))
+    if runs:
+        main.run(module("__main__"), path, name)
+        return
     space["__file__"] = path
     if name is not None:
         from importlib.machinery import ModuleSpec
@@ -273,7 +275,7 @@ def make_jitclass(name: str, plain: type, fields: dict[str, Any]) -> Any:
 def fill_tracked(cls: type, attributes: dict[str, Any]) -> None:
     """Sets the attributes of a class. Does not change a class that was defined in this process."""
     is_unfilled = _unfilled.pop(cls, False)
-    if is_unfilled or _is_worker:
+    if is_unfilled or _arenite.is_worker():
         for name, value in attributes.items():
             set_attribute(cls, name, value)
         if is_unfilled:
@@ -868,10 +870,14 @@ def _set(part: int, version: int, is_first: bool, home: str | None, name: str, v
         if is_removed(value):
             globals_.pop(name, None)
             del _sent[home, name]
-        elif name in _OF_MAIN or not (is_first and part not in _versions and name in globals_):
+        elif not (is_made := main.is_made(home, name, globals_.get(name))) and (
+            is_first and part not in _versions and name in globals_ and name not in _OF_MAIN
+        ):
+            # Code of this worker has set the global, and the program has not changed it since.
+            pass
+        elif not (is_made and type(value) is Unsent):
             globals_[name] = value
             is_set = True
-        # Otherwise code of this worker has set the global, and the program has not changed it since.
     set_version(part, version)
     return is_set
 
@@ -911,15 +917,18 @@ def _add(number: int, made: Any) -> Any:
     return made
 
 
-def define_function(number: int, *how: Any) -> Any:
+def define_function(number: int, code: CodeType, home: Any, is_mirrored: bool, name: str, cells: Any) -> Any:
     found = find_object(number)
-    return _add(number, make_function(*how)) if found is None else found
+    if found is None:
+        made = main.made_function(code, namespace(home, is_mirrored), len(cells))
+        found = _add(number, made or make_function(code, home, is_mirrored, name, cells))
+    return found
 
 
 def define_class(number: int, *how: Any) -> Any:
     found = find_object(number)
     if found is None:
-        found = _add(number, make_class(*how))
+        found = _add(number, main.made_class(*how) or make_class(*how))
         _sent_classes[found] = number
     return found
 
@@ -939,7 +948,7 @@ def fill_definition(made: Any, state: tuple[int, Callable[[Any, Any], None] | No
         _fresh.discard(number)
         if fill is not None:
             fill(made, content)
-        if isinstance(made, type):
+        if isinstance(made, type) and not main.has_made(made):
             _complete.append(made)
     _set_parts(made, parts, is_fresh)
 
@@ -952,7 +961,8 @@ def _set_parts(made: Any, parts: list[Any], is_fresh: bool = False) -> None:
                 if isinstance(made, type) and not name.startswith("__"):
                     _set_part(made, name, value.make and value.make())
         elif is_fresh or part is None or _versions.get(part) != version:
-            _set_part(made, name, value)
+            if not (type(value) is Unsent and isinstance(made, type) and main.has_made(made)):
+                _set_part(made, name, value)
             if part is not None:
                 set_version(part, version)
 

@@ -24,7 +24,7 @@ from .future import when_ended
 from .inputs import Chunks
 from .map import Entry, Results, failure
 from .packing import STUCK, Packing
-from .workers import name_of
+from .workers import Refusal, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -571,7 +571,7 @@ class Pool:
         if self._state != _RUN:
             raise ValueError("Pool not running")
         if (refusal := workers_of(self.executor).refusal) is not None:
-            raise RuntimeError(refusal)
+            raise Refusal(refusal)
 
     # ---- the end
 

@@ -13,6 +13,7 @@ from .. import _arenite
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from typing import Any
 else:
     import _socket as socket
 
@@ -148,3 +149,44 @@ def show_bars(terminal: str) -> None:
     pipe = open(old.fileno(), "wb", closefd=False)  # noqa: SIM115
     sys.stderr = made = _Errors(pipe, old.encoding, old.errors, line_buffering=True)
     made.show_bars(terminal, old)
+
+
+class _Lines(io.TextIOBase):
+    """Prints each line with a prefix."""
+
+    def __init__(self, stream: Any, prefix: str) -> None:
+        self._stream, self._prefix, self._line = stream, prefix, ""
+
+    def write(self, text: str, /) -> int:
+        *lines, self._line = (self._line + text).split("\n")
+        self._stream.write("".join(f"{self._prefix}{line}\n" for line in lines))
+        return len(text)
+
+    def flush(self) -> None:
+        if self._line:
+            self.write("\n")
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()  # type: ignore[no-any-return]
+
+
+class prefixed:
+    """A context in which each printed line has a prefix. With None, nothing is printed."""
+
+    def __init__(self, prefix: str | None) -> None:
+        self._prefix = prefix
+
+    def __enter__(self) -> None:
+        self._streams = sys.stdout, sys.stderr
+        if self._prefix is None:
+            sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+        else:
+            sys.stdout, sys.stderr = (_Lines(one, self._prefix) for one in self._streams)
+
+    def __exit__(self, *_: object) -> None:
+        for one in (sys.stdout, sys.stderr):
+            one.flush()
+        if self._prefix is None:
+            sys.stdout.close()
+        sys.stdout, sys.stderr = self._streams

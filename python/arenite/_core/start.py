@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import pickle
-import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +137,18 @@ def arguments(python: str | None) -> list[str]:
     path = os.path.abspath(_arenite.__file__)
     program = _PROGRAM.format(path=path, folder=os.path.dirname(os.path.dirname(path)))
     # -P: a file in the working directory must not take the place of a module of the standard library.
-    return [*flags, "-P", "-c", program]
+    return _debugged(python, [*flags, "-P", "-c", program])
+
+
+def _debugged(python: str | None, arguments: list[str]) -> list[str]:
+    """Returns the arguments with which a debugger that is attached to this process also debugs a worker. It changes
+    those of processes that Python starts in the same way: debugpy with `subProcess`, and PyCharm's."""
+    debugger = imported("_pydev_bundle.pydev_monkey")
+    if debugger is None or debugger.get_global_debugger() is None:
+        return arguments
+    made: list[str] = debugger.patch_args([interpreter(python), *arguments])[1:]
+    debugger.send_process_created_message()
+    return made
 
 
 def environment(
@@ -147,7 +156,6 @@ def environment(
     given: Mapping[str, str] | None,
     sandboxed: bool,
     python: str | None = None,
-    has_template: bool = False,
     threads: int | None = None,
 ) -> list[tuple[str, str]]:
     """Returns the environment of a worker: the environment of this process, the number of threads of libraries, and
@@ -164,10 +172,9 @@ def environment(
         made = {**counts, **os.environ}
     else:
         made = {**os.environ, **counts}
-    if sandboxed or has_template:
-        # The allocators of pyarrow and polars start threads.
-        for name in ("JE_ARROW_MALLOC_CONF", "_RJEM_MALLOC_CONF"):
-            made.setdefault(name, "background_thread:false")
+    # The allocators of pyarrow and polars start threads, which a template must not have.
+    for name in ("JE_ARROW_MALLOC_CONF", "_RJEM_MALLOC_CONF"):
+        made.setdefault(name, "background_thread:false")
     if python is not None and is_frozen():
         # The program's value points to its own libraries.
         made.pop("LD_LIBRARY_PATH", "")
@@ -177,6 +184,19 @@ def environment(
     if made.get("PYTHONHASHSEED", "random") == "random":
         made["PYTHONHASHSEED"] = _HASH_SEED
     return list(made.items())
+
+
+def method(start: str | None, context: Any) -> tuple[str, bool]:
+    """Checks the arguments `start` and `mp_context`. Returns the start method, and whether the caller has chosen it."""
+    chosen = start
+    if start is None and context is not None:
+        chosen = context if isinstance(context, str) else context.get_start_method()
+    if chosen not in (None, *_METHODS):
+        raise ValueError(f"start must be one of {', '.join(_METHODS)}, not {chosen!r}")
+    return chosen or _METHODS[0], chosen is not None
+
+
+_METHODS = ("forkserver", "spawn", "fork")
 
 
 def thread_count(threads: Any, sandboxed: bool) -> int | None:
@@ -207,11 +227,13 @@ def setup(
     lookups: tuple[str, bytes] | None,
     python: str | None,
     template: bytes | None,
+    program: tuple[Any, ...] | None,
 ) -> bytes:
     """Returns the pickled arguments of `worker.start`. `log`: how records are forwarded; `output`: where output goes,
     None for the engine; `bars`: see `printing.show_bars`; `imports`: the file with the names of modules, and whether
     workers keep reading it;
-    `lookups`: where workers ask for names; `template`: the arguments of the template."""
+    `lookups`: where workers ask for names; `template`: the arguments of the template; `program`: those of
+    `mirror.begin_main`."""
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
     first = defined = None
@@ -225,7 +247,7 @@ def setup(
         "path": None if python is not None and is_frozen() else context.path(),
         # Arguments of the program may be secrets.
         "argv": sys.argv[:1] if sandboxed else list(sys.argv),
-        "main": None if sandboxed else _main(),
+        "main": program,
         "filters": context.filters(),
         "libraries": libraries.changed(threads is None),
         "preload": modules(preload, sandboxed),
@@ -245,25 +267,6 @@ def setup(
         "template": template,
     }
     return pickle.dumps(given, 5)
-
-
-def _main() -> tuple[str, str | None] | None:
-    """Returns the file and the name of the main module, which processes import that a task starts with `spawn` or
-    `forkserver`. Returns None if the file has no guard: it would start everything again."""
-    main = sys.modules.get("__main__")
-    path, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
-    if not isinstance(path, str) or not _is_guarded(path):
-        return None
-    return path, getattr(spec, "name", None)
-
-
-@functools.cache
-def _is_guarded(path: str) -> bool:
-    try:
-        with open(path, "rb") as file:
-            return re.search(rb"""__name__\s*[!=]=\s*["']__main__""", file.read()) is not None
-    except OSError:
-        return False  # In an archive.
 
 
 def modules(preload: Iterable[str], sandboxed: bool) -> list[str]:

@@ -68,6 +68,8 @@ class Stats:
     #: Why the last start of a worker failed, while that worker is missing and is started again: a limit on open files
     #: or processes, for example. None if no start has failed since the last success.
     start_failure: str | None = None
+    #: Why workers are started one by one, as with `start="spawn"`, although a template was to be used.
+    no_template: str | None = None
     workers: tuple[WorkerStats, ...] = ()
     functions: tuple[FunctionStats, ...] = field(default=(), repr=False)
 

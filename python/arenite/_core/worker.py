@@ -11,7 +11,7 @@ import sys
 import time
 
 from .. import _arenite
-from . import context, imports, libraries, mirror, pickling, process
+from . import context, imports, libraries, main, mirror, pickling, printing, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,11 +67,17 @@ def load(setup: bytes) -> str | None:
     import atexit
 
     _is_loaded = True
-    mirror.clear_main()
     given = pickle.loads(setup)
-    sys.argv[:] = given["argv"]
-    _set_streams()
+    if given["is_forked"]:
+        _leave_program()
+    else:
+        mirror.clear_main()
+        sys.argv[:] = given["argv"]
+        _set_streams()
     context.begin(given["path"], given["filters"])
+    if given["main"] is not None:
+        with printing.prefixed(given["prefix"]):
+            _begin_main(given["main"])
     register = atexit.register
 
     def noting(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
@@ -96,9 +102,40 @@ def load(setup: bytes) -> str | None:
     # Otherwise each copy would write the buffered output.
     flush()
     # Freezes existing objects: collections in copies do not write to them, so their pages remain shared.
-    gc.collect()
+    if not given["is_forked"]:
+        gc.collect()
     gc.freeze()
     return None
+
+
+def _leave_program() -> None:
+    """In a copy of the program: drops what only the program does at its end, and opens the streams of a worker."""
+    import atexit
+
+    main.fork()
+    atexit._clear()
+    for name, part in (("threading", "_threading_atexits"), ("multiprocessing.util", "_finalizer_registry")):
+        if name in sys.modules:
+            getattr(sys.modules[name], part).clear()
+    renew()
+    for number, stream in ((1, "stdout"), (2, "stderr")):
+        made = open(number, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+        setattr(sys, stream, made)
+        setattr(sys, f"__{stream}__", made)
+    sys.stdin = open(os.devnull)  # noqa: SIM115
+
+
+def _begin_main(given: tuple[Any, ...]) -> None:
+    """Runs the main file. Its exit handlers are the program's: no worker runs them."""
+    import atexit
+
+    register = atexit.register
+    atexit.register = lambda function, *_, **__: function  # type: ignore[assignment]
+    try:
+        mirror.begin_main(*given)
+    finally:
+        atexit.register = register
+    flush()
 
 
 def _call_marked(given: dict[str, Any]) -> None:
@@ -152,8 +189,6 @@ def start(setup: bytes) -> str | None:
         mirror.clear_main()
     given = pickle.loads(setup)
     mirror.program = given["lookups"]
-    if given["main"] is not None:
-        mirror.describe_main(*given["main"])
     if given["hash_seed"] is None:
         # Processes that tasks start choose their own seed: this process has an invented one.
         os.environ.pop("PYTHONHASHSEED", None)
@@ -163,12 +198,8 @@ def start(setup: bytes) -> str | None:
     if not _is_loaded:
         _set_streams()
     if given["output"] is not None:
-        from . import printing
-
         printing.redirect(given["output"])
     if given["bars"] is not None:
-        from . import printing
-
         printing.show_bars(given["bars"])
     # Descriptor 2, not `sys.stderr`: the engine reads the traceback.
     faulthandler.enable(2)
@@ -178,6 +209,8 @@ def start(setup: bytes) -> str | None:
     _memory_limit = given["memory_limit"]
     _is_sandboxed = given["sandboxed"]
     context.begin(given["path"], given["filters"], _is_loaded)
+    if given["main"] is not None and not _is_loaded:
+        _begin_main(given["main"])
     libraries.begin(given["libraries"])
     if not _is_sandboxed:
         process.name_process(given["key"])
@@ -249,9 +282,10 @@ def _forward_log(*how: Any) -> None:
 def enter_thread() -> None:
     """Does in a thread of the engine what Python does in its own threads."""
     threading = sys.modules.get("threading")
-    for name, begin in (("_trace_hook", sys.settrace), ("_profile_hook", sys.setprofile)):
+    hooks = ("_trace_hook", sys.gettrace, sys.settrace), ("_profile_hook", sys.getprofile, sys.setprofile)
+    for name, present, begin in hooks:
         hook = getattr(threading, name, None)
-        if hook is not None:
+        if hook is not None and present() is None:
             begin(hook)  # type: ignore[operator]
     libraries.enter_thread()
 
@@ -402,6 +436,7 @@ def call_actor(actor: Any, method: bytes, arguments: Any, kind: int, buffers: li
 
 
 def _load_call(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, Any, Any]:
+    main.check()
     call = pickling.unpickle_function(function, kind, buffers, _private, _functions)
     loaded = pickling.load(arguments, buffers, _private)
     context.renew()
@@ -413,6 +448,7 @@ def _load_call(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -
 def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[bool, list[Any]]:
     """Calls one function many times. Returns whether all calls have succeeded, and their values, with `Raised` in place
     of missing values."""
+    main.check()
     call = pickling.unpickle_function(function, kind, buffers, _private, _functions)
     items = pickling.load(arguments, buffers, _private)
     context.renew()

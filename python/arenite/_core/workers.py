@@ -39,6 +39,16 @@ _INTERNAL = ("arenite", "arenite._core", "arenite.integrations")
 _LAST = 2.0
 
 
+class Refusal(RuntimeError):
+    """The error of an executor that was made in a worker."""
+
+    #: See `main.run`.
+    is_refusal = True
+
+    def __reduce__(self) -> Any:
+        return RuntimeError, self.args
+
+
 class Settings:
     """Options for tasks, without the executor: an executor that refers to its own settings would be a reference
     cycle."""
@@ -324,7 +334,7 @@ class Workers:
         if not self.is_closed:
             return
         if self.refusal is not None:
-            raise RuntimeError(self.refusal)
+            raise Refusal(self.refusal)
         if _is_exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         raise RuntimeError("cannot schedule new futures after shutdown")
