@@ -3,6 +3,8 @@
 import functools
 import os
 import pickle
+import signal
+import sys
 import threading
 
 import arenite
@@ -359,3 +361,63 @@ def test_data_frames_and_models_are_edited():
         frame.loc[frame.a > 500, "a"] = 0
         frame.loc[1, "b"] = "y"
         assert (frame.a.max(), frame.b[1]) == (500, "y")
+
+
+# ---- programs that end themselves
+
+
+class Exits:
+    def __reduce__(self):
+        exit(3)
+
+
+class Ends:
+    """What ends the program while it is pickled, by a signal handler."""
+
+    def __reduce__(self):
+        signal.raise_signal(signal.SIGTERM)
+        return int, ()
+
+
+CALLS = {
+    "submit": lambda ex, item: ex.submit(id, item).result(),
+    "options": lambda ex, item: ex.options(retries=1).submit(id, item).result(),
+    "map": lambda ex, item: next(ex.map(id, [item])),
+    "chunks": lambda ex, item: next(ex.map(id, [item], chunksize=2)),
+    "packets": lambda ex, item: list(ex.map(abs, [1] * 5000)) and next(ex.map(id, iter([item]))),
+    "actor": lambda ex, item: ex.actor(list).append(item).result(),
+}
+
+
+@pytest.fixture(scope="module")
+def error_of_loky():
+    """The class of the exception when an argument exits."""
+    pytest.importorskip("joblib.externals.loky")
+    end = harness.script(
+        """
+        from joblib.externals import loky
+
+        class Exits:
+            def __reduce__(self):
+                exit(3)
+
+        with loky.ProcessPoolExecutor(1) as executor:
+            print(type(executor.submit(id, Exits()).exception()).__qualname__)
+        """
+    )
+    return getattr(pickle, end.out.strip())
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_arguments_that_exit_fail_their_call(executor, call, error_of_loky):
+    """As with loky; `ProcessPoolExecutor` loses such a call. An exit of a signal handler ends the program."""
+    with pytest.raises(error_of_loky, match=r"called exit\(3\)"):
+        CALLS[call](executor, Exits())
+    assert executor.submit(abs, -1).result() == 1
+    for handler in (lambda signum, frame: sys.exit(4), lambda *_: sys.exit(4)):
+        previous = signal.signal(signal.SIGTERM, handler)
+        try:
+            with pytest.raises(SystemExit, match="4"):
+                CALLS[call](executor, Ends())
+        finally:
+            signal.signal(signal.SIGTERM, previous)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from . import inline, pickling
-from .future import Future, failed
+from .future import Future, failed, of_pickling
 from .workers import name_of
 
 P = ParamSpec("P")
@@ -126,11 +126,11 @@ class Actor(Calls[Object]):
             head, kind = workers.sent.before(head, kind)
             is_pickled = True
             task = actor.call(head, plain, kind, buffers or None, deadline)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             workers.check_open()
             if engine.is_foreign or is_pickled and isinstance(error, ValueError):
                 raise  # Memory that the call lends is lent already, or overlaps.
-            return failed(error)
+            return failed(of_pickling(error))
         return Future(task, workers.private_results, workers.cancel_running, workers.load)
 
     def __enter__(self) -> Actor[Object]:

@@ -14,6 +14,7 @@ from . import dispatch
 from . import main as _main
 from . import start as _start
 from . import template as _template
+from .future import failed, of_pickling
 from .limiter import engine_limiter
 from .sizes import count, parse
 from .workers import Settings, Workers, check_sizes, name_of, refusal
@@ -57,7 +58,7 @@ class Configured:
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submits a task with these options: see `Executor.submit`."""
         workers, settings = self._executor._workers, self._settings
-        return workers.submit(settings, workers.chosen(fn, settings), args, kwargs, name_of(fn))
+        return _submit(workers, settings, workers.chosen(fn, settings), args, kwargs, name_of(fn))
 
     def map(
         self,
@@ -334,7 +335,7 @@ class Executor(BaseExecutor):
         memory that `arenite.mut` lends to the task is lent already, overlaps another argument, or goes to a task with
         retries.
         """
-        return self._workers.submit(self._workers.plain, fn, args, kwargs)
+        return _submit(self._workers, self._workers.plain, fn, args, kwargs)
 
     def map(  # type: ignore[override]
         self,
@@ -606,6 +607,13 @@ class Executor(BaseExecutor):
             "an executor cannot be sent to a task: submit from the program, and pass what the task needs, not an object "
             "that holds the executor"
         )
+
+
+def _submit(workers: Workers, *call: Any) -> Future[Any]:
+    try:
+        return workers.submit(*call)
+    except SystemExit as error:
+        return failed(of_pickling(error))
 
 
 #: What a subclass overrides, and a program replaces.

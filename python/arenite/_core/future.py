@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from _pickle import PicklingError
 from concurrent.futures import CancelledError
 from concurrent.futures import Future as BaseFuture
 from concurrent.futures._base import (
@@ -359,6 +360,23 @@ def cancelled() -> Future[Any]:
     future: Future[Any] = Future(None)
     future._state = CANCELLED_AND_NOTIFIED
     return future
+
+
+def of_pickling(error: Exception | SystemExit) -> Exception:
+    """Returns the outcome of a call whose arguments cannot be pickled for this reason. The program goes on if a
+    `__reduce__` calls `exit()`, but not if a signal handler does so meanwhile: raises the exit of a handler."""
+    if not isinstance(error, SystemExit):
+        return error
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        interrupted, trace = trace.tb_frame, trace.tb_next
+        for value in trace.tb_frame.f_locals.values():
+            # An argument of handlers, also of `lambda *_: sys.exit()`.
+            if value is interrupted or type(value) is tuple and any(one is interrupted for one in value):
+                raise error
+    made = PicklingError(f"the arguments cannot be pickled: this called exit({error.code!r})")
+    made.__cause__ = error
+    return made
 
 
 def failed(error: BaseException) -> Future[Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._errors import ArenaFull, Cancelled
 from . import native, pickling, room
-from .future import error_of
+from .future import error_of, of_pickling
 from .inputs import Chunks, is_endless, length, present
 from .packing import STUCK, Pace, Packing, release
 from .worker import Raised, call_each, load_error, stopped
@@ -201,8 +201,8 @@ class Results(Generic[T]):
             if waits and self._flying:
                 return False
             self._copied, outcome = 0, room.advise(full)
-        except Exception as error:
-            self._copied, outcome = 0, error
+        except (Exception, SystemExit) as error:
+            self._copied, outcome = 0, of_pickling(error)
         entry = Entry(outcome, self._copied, calls)
         # No function calls from here on: see `_send`.
         self._flying += (entry,)
@@ -276,10 +276,10 @@ class Results(Generic[T]):
             if not stock.pull(items, most, not self._is_sized, packing.dump):
                 self._items = None
                 packing.has_input = False
-        except Exception as raised:
+        except (Exception, SystemExit) as raised:
             if stock.held is None:
                 raise
-            error = raised
+            error = of_pickling(raised)
         finally:
             packing.is_pulling = False
         if stock.held is None:
