@@ -344,3 +344,35 @@ def test_progress_bars_without_a_terminal():
     lines = [re.sub(r"^\(arenite:\d\) ", "", line) for line in end.err.splitlines()]
     bars = [f"task {n} {'#' * 29} 5/5" for n in range(3)]
     assert sorted(lines) == sorted([*bars, "xy", "", "counting 2 and more", "", "", "", "z"])
+
+
+CLOSED = """
+    import os, sys
+    import arenite
+
+    def work(n):
+        print("line", n)
+        print("error", n, file=sys.stderr)
+
+    name, how = sys.argv[1], sys.argv[2]
+    read, write = os.pipe()
+    os.close(read)
+    if how == "pipe":
+        os.dup2(write, getattr(sys, name).fileno())
+    else:
+        getattr(sys, name).close()
+    with arenite.Executor(1, output=sys.argv[3]) as ex:
+        for n in range(3):
+            ex.submit(work, n).result()
+    os._exit(7)
+"""
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+@pytest.mark.parametrize("how", ["pipe", "stream"])
+def test_lines_that_nobody_reads_are_dropped(name, how):
+    """The program goes on silently after `head` has its lines: the same in both modes, but for the label."""
+    labelled, plain = (harness.script(CLOSED, name, how, output) for output in ("labelled", "plain"))
+    prefixed = [re.sub("^(?=.)", "(arenite:0) ", text, flags=re.M) for text in (plain.out, plain.err)]
+    assert (labelled.code, [labelled.out, labelled.err]) == (7, prefixed)
+    assert (plain.out + plain.err).count("\n") == 3

@@ -675,9 +675,12 @@ def _printer(output: Output | Callable[[str, int, str], None], label: str) -> Ca
         if output is None:
             return
         stream = sys.stdout if source == "stdout" else sys.stderr
-        if stream is None:
+        if stream is None or getattr(stream, "closed", False):
             return
-        stream.write(f"({label}:{worker}) {text}\n" if output == "labelled" else f"{text}\n")
-        stream.flush()
+        try:
+            stream.write(f"({label}:{worker}) {text}\n" if output == "labelled" else f"{text}\n")
+            stream.flush()
+        except BrokenPipeError:
+            pass  # What reads the output of the program has ended, as `head` does.
 
     return write
