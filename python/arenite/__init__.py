@@ -107,6 +107,8 @@ if not TYPE_CHECKING:  # Type checkers read the imports above.
             if error.name in ("numpy", "pyarrow"):
                 return _missing(name, error)
             raise
+        if _HOMES[name] == "_broken":
+            module.complete()
         value = globals()[name] = module if name == _HOMES[name] else getattr(module, name)
         return value
 

@@ -1,7 +1,7 @@
 """Failures of workers. Their base class is the exception of `ProcessPoolExecutor`, for programs that catch it.
 
-This module is separate from the other exceptions because importing the base class takes longer than importing the rest
-of this package.
+Importing that class imports `multiprocessing`, so they get it with the first failure, or when the program names them.
+This module itself is imported with the executor: a failure is described also where no file can be opened any more.
 """
 
 from __future__ import annotations
@@ -9,20 +9,44 @@ from __future__ import annotations
 from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING, Any
 
-from ._errors import MANY_PROCESSES, Crash, CrashFrame, Failure, MemoryLimitExceeded
+from ._errors import (
+    MANY_PROCESSES,
+    ArenaFull,
+    Cancelled,
+    Crash,
+    CrashFrame,
+    DeadlineExceeded,
+    Failure,
+    MemoryLimitExceeded,
+)
 
 if TYPE_CHECKING:
     from concurrent.futures.process import BrokenProcessPool
 else:
+    BrokenProcessPool = BrokenExecutor
+
+
+def complete() -> None:
+    """Gives the classes of this module their base class."""
     try:
         from concurrent.futures.process import BrokenProcessPool
-    except RuntimeError:
-        # At the end of the interpreter the module cannot be imported. The program has not imported it either, so cannot
-        # catch its exception.
-        BrokenProcessPool = BrokenExecutor
+    except (ImportError, OSError, RuntimeError):
+        # No file can be opened, or the interpreter ends. The program has not imported the class either, so cannot catch
+        # it.
+        return
+    for kind in (WorkerDied, KilledForMemory, StartFailed):
+        kind.__bases__ = (*kind.__bases__[:-1], BrokenProcessPool)
 
 
-class WorkerDied(Failure, BrokenProcessPool):
+class _Completed(Failure):
+    """The base of classes that `complete` changes, which it has done when there is an instance."""
+
+    def __new__(cls, *args: Any, **_: Any) -> _Completed:
+        complete()
+        return super().__new__(cls, *args)
+
+
+class WorkerDied(_Completed, BrokenProcessPool):
     """The worker process ended while it ran the task. It was replaced, and other tasks go on.
 
     >>> import arenite, os
@@ -49,11 +73,11 @@ class WorkerDied(Failure, BrokenProcessPool):
         self.deaths = []
 
 
-class KilledForMemory(MemoryLimitExceeded, BrokenProcessPool):
+class KilledForMemory(_Completed, MemoryLimitExceeded, BrokenProcessPool):
     """Linux has killed the worker, because the machine or its container was out of memory."""
 
 
-class StartFailed(Failure, BrokenProcessPool):
+class StartFailed(_Completed, BrokenProcessPool):
     """No worker can be started: the message says why. An initializer that raises is such a reason."""
 
     def __init__(self, message: str = "no worker can be started") -> None:
@@ -68,15 +92,29 @@ def start_failed(why: str) -> StartFailed:
     return StartFailed(f"{why} ({MANY_PROCESSES})" if "EAGAIN" in why else why)
 
 
-def from_failure(failure: dict[str, Any]) -> WorkerDied | KilledForMemory | StartFailed:
-    """Returns the exception for a failure that ended a worker. `failure`: the dictionary of the extension."""
+def from_failure(failure: dict[str, Any]) -> BaseException:
+    """Returns the exception for a failure of the engine. `failure`: the dictionary of the extension."""
     kind, text = failure["kind"], failure["text"]
-    if kind == "start":
-        return start_failed(text)
-    if kind == "oom":
-        return KilledForMemory(text)
-    error = WorkerDied(text, signal=failure.get("signal"), exit_code=failure.get("exit_code"))
-    if crash := failure["crash"]:
-        frames = [CrashFrame(**frame) for frame in crash["frames"]]
-        error.crash = Crash(**{**crash, "frames": frames})
-    return error
+    error: Any
+    if kind == "deadline":
+        error = DeadlineExceeded(text, deadline=failure["limit"])
+    elif kind == "memory":
+        error = MemoryLimitExceeded(text, limit=failure["limit"])
+    elif kind == "arena":
+        numbers = ("requested", "free", "capacity", "largest_free", "worker_share")
+        error = ArenaFull(text, **{name: failure[name] for name in numbers})
+    elif kind in ("cancelled", "shutdown"):
+        return Cancelled(text)
+    elif kind == "start":
+        error = start_failed(text)
+    elif kind == "oom":
+        error = KilledForMemory(text)
+    elif kind in ("died", "quarantined"):
+        error = WorkerDied(text, signal=failure.get("signal"), exit_code=failure.get("exit_code"))
+        if crash := failure["crash"]:
+            frames = [CrashFrame(**frame) for frame in crash["frames"]]
+            error.crash = Crash(**{**crash, "frames": frames})
+    else:
+        return RuntimeError(text)
+    error._describe(failure)
+    return error  # type: ignore[no-any-return]

@@ -161,34 +161,14 @@ class ArenaFull(Failure, MemoryError):
         self.deaths = []
 
 
+#: Advice for errors at the limit of descriptors.
+MANY_FILES = "raise the limit on open files (RLIMIT_NOFILE, `ulimit -n`)"
+
 #: Advice for errors at the limit of processes and threads.
 MANY_PROCESSES = (
     "no more processes or threads can be started: raise the limit of this user (ulimit -u), or that on addresses, if "
     "there is one (ulimit -v)"
 )
-
-
-def from_failure(failure: dict[str, Any]) -> BaseException:
-    """Returns the exception for a failure of the engine. `failure`: the dictionary of the extension."""
-    kind, text = failure["kind"], failure["text"]
-    error: Any
-    if kind == "deadline":
-        error = DeadlineExceeded(text, deadline=failure["limit"])
-    elif kind == "memory":
-        error = MemoryLimitExceeded(text, limit=failure["limit"])
-    elif kind == "arena":
-        numbers = ("requested", "free", "capacity", "largest_free", "worker_share")
-        error = ArenaFull(text, **{name: failure[name] for name in numbers})
-    elif kind in ("cancelled", "shutdown"):
-        return Cancelled(text)
-    elif kind in ("start", "oom", "died", "quarantined"):
-        from . import _broken
-
-        error = _broken.from_failure(failure)
-    else:
-        return RuntimeError(text)
-    error._describe(failure)
-    return error  # type: ignore[no-any-return]
 
 
 class TableError(Exception):

@@ -101,3 +101,60 @@ def test_submit_does_not_wait_in_an_event_loop(tmp_path):
         results = asyncio.run(main())
     errors = [result for result in results if isinstance(result, arenite.ArenaFull)]
     assert results[0] == 0 and errors and "ex.share(x)" in str(errors[0])
+
+
+WITHOUT_FILES = """
+import contextlib, os, resource, sys
+import arenite
+
+@contextlib.contextmanager
+def without_files():
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+def raised(call):
+    with without_files():
+        try:
+            return call()
+        except OSError as error:
+            return error
+
+CALLS = [
+    lambda: ex.share(b"x" * 100_000), lambda: ex.empty(3), lambda: ex.zeros(3), lambda: ex.map(abs, [1]),
+    lambda: ex.scope(), lambda: ex.actor(list), lambda: ex.serve(f"x{os.getpid()}", {"abs": abs}), lambda: ex.stats(),
+]
+ex = arenite.Executor(1, output=None)
+ex.submit(abs, -1).result()
+for call in CALLS:
+    error = raised(call)
+    assert isinstance(error, OSError) and "ulimit -n" in str(error) and error.filename is None, error
+for make in (arenite.Executor, arenite.Pool):
+    assert "ulimit -n" in str(raised(make))
+errors = []
+for call in ((int, "x"), (os._exit, 3)):
+    with without_files():
+        errors.append(ex.submit(*call).exception(60))
+assert "concurrent.futures.process" not in sys.modules
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+assert type(errors[0]) is ValueError and errors[0].__cause__ is not None, errors
+assert type(errors[1]) is arenite.WorkerDied and errors[1].exit_code == 3, errors
+assert isinstance(errors[1], BrokenProcessPool)
+with ProcessPoolExecutor(1) as theirs:
+    try:
+        theirs.submit(os._exit, 3).result()
+    except arenite.WorkerDied:
+        raise
+    except BrokenProcessPool:
+        pass
+assert ex.submit(abs, -2).result(60) == 2
+ex.shutdown()
+"""
+
+
+def test_errors_are_described_while_no_file_can_be_opened():
+    harness.script(WITHOUT_FILES).ok()

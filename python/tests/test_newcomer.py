@@ -269,4 +269,4 @@ def test_a_limit_on_processes_names_itself(monkeypatch):
     monkeypatch.undo()
     failure = {"kind": "start", "text": "posix_spawn of python failed: Resource temporarily unavailable (EAGAIN)"}
     failure |= {"label": None, "worker": None, "attempts": 1, "last_words": [], "deaths": []}
-    assert "ulimit -u" in str(arenite._errors.from_failure(failure))
+    assert "ulimit -u" in str(arenite._broken.from_failure(failure))

@@ -6,10 +6,11 @@ import errno
 import os
 import sys
 from concurrent.futures import Executor as BaseExecutor
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from .. import _arenite
-from .._errors import MANY_PROCESSES
+from .._errors import MANY_FILES, MANY_PROCESSES
 from . import dispatch
 from . import main as _main
 from . import start as _start
@@ -241,6 +242,7 @@ class Executor(BaseExecutor):
             from .plain import load
 
             workers.load = load
+        _load("definitions")
         from .definitions import Definitions
 
         workers.definitions = Definitions(mode is not None)
@@ -320,6 +322,8 @@ class Executor(BaseExecutor):
                 closer()
             if "can't start new thread" in str(error) or getattr(error, "errno", None) == errno.EAGAIN:
                 raise OSError(errno.EAGAIN, MANY_PROCESSES) from error
+            if type(error) is OSError and error.errno in (errno.EMFILE, errno.ENFILE) and MANY_FILES not in str(error):
+                raise OSError(error.errno, f"an executor needs some files: {MANY_FILES}") from error
             raise
         workers.begin()
 
@@ -367,6 +371,7 @@ class Executor(BaseExecutor):
         If `submit` was overridden or replaced, it makes the calls, at once, as in `ProcessPoolExecutor`; then the first
         exception ends the iterator.
         """
+        _load("map")
         if getattr(self.submit, "__func__", None) is not _SUBMIT:
             from .map import by_submit
 
@@ -426,6 +431,7 @@ class Executor(BaseExecutor):
         `except ValueError` works as it does around `result()`; exceptions of others stay in their futures. An exception
         of the block cancels all tasks, too. Ctrl-C ends all tasks, also those that run.
         """
+        _load("scope")
         from .scope import Scope
 
         self._workers.check_open()
@@ -455,6 +461,7 @@ class Executor(BaseExecutor):
 
         The actor ends with the last reference to it, or with its `with` block, after the calls made so far.
         """
+        _load("actor")
         from .actor import Actor
 
         self._workers.check_open()
@@ -481,6 +488,7 @@ class Executor(BaseExecutor):
 
         Raises `arenite.service.AlreadyRunning` if another program serves the name.
         """
+        _load("._serving")
         from .._serving import Serving
 
         self._workers.check_open()
@@ -502,6 +510,7 @@ class Executor(BaseExecutor):
         ...     int(ex.submit(numpy.sum, table).result())
         49995000
         """
+        _load("arrays")
         return self._workers.share(value)
 
     @overload
@@ -515,6 +524,7 @@ class Executor(BaseExecutor):
 
         It is writable here, and read-only in tasks, except for what `arenite.mut` lends them.
         """
+        _load("arrays")
         return self._workers.make(shape, dtype, order, False)
 
     @overload
@@ -525,6 +535,7 @@ class Executor(BaseExecutor):
     def zeros(self, shape: Shape, dtype: DTypeLike, order: Any = "C") -> NDArray[Any]: ...
     def zeros(self, shape: Shape, dtype: DTypeLike = float, order: Any = "C") -> NDArray[Any]:
         """Makes an array of zeros in the arena, as `numpy.zeros` does elsewhere."""
+        _load("arrays")
         return self._workers.make(shape, dtype, order, True)
 
     @overload
@@ -562,6 +573,7 @@ class Executor(BaseExecutor):
 
     def stats(self) -> Stats:
         """Returns statistics of the arena, the workers and the tasks."""
+        _load("stats")
         return self._workers.stats()
 
     def trim(self) -> int:
@@ -607,6 +619,19 @@ class Executor(BaseExecutor):
             "an executor cannot be sent to a task: submit from the program, and pass what the task needs, not an object "
             "that holds the executor"
         )
+
+
+def _load(name: str) -> None:
+    """Imports a module that is first needed now."""
+    try:
+        import_module(f".{name}", __package__)
+    except (ImportError, OSError) as error:
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        except OSError as refused:
+            text = f"the first use of this loads a module, and no file can be opened: {MANY_FILES}"
+            raise OSError(refused.errno, text) from error
+        raise
 
 
 def _submit(workers: Workers, *call: Any) -> Future[Any]:

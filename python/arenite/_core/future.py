@@ -17,7 +17,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._errors import from_failure
+from .._broken import from_failure
 from . import dispatch, native, pickling
 from .retry import Load
 

@@ -693,14 +693,16 @@ def _chain(error: BaseException) -> list[BaseException]:
 def load_error(data: bytes, load: Callable[..., Any]) -> BaseException:
     """Unpickles the exception of a task in the program. Its cause is the traceback of the worker. `load`: unpickles."""
     from .._errors import RemoteError, RemoteTraceback
-    from .notebook import name_cells
 
     made: Any = None
     try:
         stored, *texts = load(data, ())
         # These texts are shown: escapes characters that would control a terminal.
         name, message, trace = map(_arenite.escape, texts)
-        trace = name_cells(trace)
+        if "IPython" in sys.modules:
+            from .notebook import name_cells
+
+            trace = name_cells(trace)
     except Exception as error:
         return RemoteError(f"the exception of the task cannot be read: {error!r}")
     if stored is not None:
