@@ -18,6 +18,7 @@ from ._errors import (
     DeadlineExceeded,
     Failure,
     MemoryLimitExceeded,
+    describe,
 )
 
 if TYPE_CHECKING:
@@ -116,5 +117,5 @@ def from_failure(failure: dict[str, Any]) -> BaseException:
             error.crash = Crash(**{**crash, "frames": frames})
     else:
         return RuntimeError(text)
-    error._describe(failure)
+    describe(error, failure)
     return error  # type: ignore[no-any-return]

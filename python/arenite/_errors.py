@@ -104,12 +104,14 @@ class Failure:
     #: How the attempts before the last one ended.
     deaths: list[str]
 
-    def _describe(self, failure: dict[str, Any]) -> None:
-        self.label = failure["label"]
-        self.worker = failure["worker"]
-        self.attempts = failure["attempts"]
-        self.last_words = failure["last_words"]
-        self.deaths = failure["deaths"]
+
+def describe(error: Failure, failure: dict[str, Any]) -> None:
+    """Adds what is known of a failure to its exception. `failure`: the dictionary of the extension."""
+    error.label = failure["label"]
+    error.worker = failure["worker"]
+    error.attempts = failure["attempts"]
+    error.last_words = failure["last_words"]
+    error.deaths = failure["deaths"]
 
 
 class DeadlineExceeded(Failure, TimeoutError):

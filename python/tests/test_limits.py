@@ -158,3 +158,36 @@ ex.shutdown()
 
 def test_errors_are_described_while_no_file_can_be_opened():
     harness.script(WITHOUT_FILES).ok()
+
+
+FEW_FILES = """
+import concurrent.futures, os, resource, sys
+import arenite
+
+kept = []
+
+def leak(limit):
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    while True:
+        kept.append(open("/dev/null"))
+
+def fail():
+    raise ValueError("of the task")
+
+if __name__ == "__main__":
+    limit = int(sys.argv[1]) if sys.argv[1] else None
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+    for make in (concurrent.futures.ProcessPoolExecutor, arenite.Executor):
+        with make(1) as ex:
+            errors = [ex.submit(*call).exception() for call in ((leak, limit), (fail,))]
+            assert all("fail()" in str(error.__cause__) or "in fail" in str(error.__cause__) for error in errors[1:])
+            print(*map(repr, errors), getattr(errors[0], "filename", None), ex.submit(abs, -1).result())
+"""
+
+
+@pytest.mark.parametrize("limit", ["", "0"])
+def test_a_task_that_has_no_files_left_fails_with_its_own_error(limit):
+    """As with the standard library: the first exception of a worker is described without the modules for that."""
+    theirs, ours = harness.script(FEW_FILES, limit).ok().out.splitlines()
+    assert ours == theirs

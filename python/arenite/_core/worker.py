@@ -564,8 +564,6 @@ def dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, b
     if isinstance(error, MemoryError):
         # A value that refers to an exception of its function, such as Dask's, forms a cycle with the frames.
         gc.collect()
-    from .._errors import ArenaFull, MemoryLimitExceeded
-
     if error.__traceback__ is not None and has_own_frame:
         # Removes the frames of this module.
         _set_traceback(error, error.__traceback__.tb_next or error.__traceback__)
@@ -577,9 +575,12 @@ def dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, b
         except Exception:
             pass  # Its class refuses attributes.
     trace, text = _format(error)
-    if isinstance(error, MemoryError) and not isinstance(error, ArenaFull) and _memory_limit:
-        limit = MemoryLimitExceeded(f"the task ran out of memory: its worker has {_memory_limit} bytes", limit=_memory_limit)
-        error = limit
+    if isinstance(error, MemoryError) and _memory_limit:
+        from .._errors import ArenaFull, MemoryLimitExceeded
+
+        if not isinstance(error, ArenaFull):
+            text_of_limit = f"the task ran out of memory: its worker has {_memory_limit} bytes"
+            error = MemoryLimitExceeded(text_of_limit, limit=_memory_limit)
     for one in chain:
         _set_traceback(one, None)
     data: Any = None
@@ -614,8 +615,16 @@ def _describe(error: BaseException) -> tuple[str, str]:
 
 def _format(error: BaseException) -> tuple[str, str]:
     """Returns the traceback of an exception, and the part that says what was raised."""
-    import traceback
-
+    try:
+        import traceback
+    except (ImportError, OSError):
+        # No file can be opened: the task has used all descriptors.
+        frames, line, trace = "", ": ".join(_describe(error)), error.__traceback__
+        while trace is not None:
+            code = trace.tb_frame.f_code
+            frames += f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_name}\n'
+            trace = trace.tb_next
+        return f"Traceback (most recent call last):\n{frames}{line}\n", line
     try:
         return "".join(traceback.format_exception(error)), "".join(traceback.format_exception_only(error)).strip()
     except Exception:
