@@ -1,5 +1,6 @@
 """Functions, arguments and exceptions that other pools cannot send: what users reported, and what happens here."""
 
+import concurrent.futures
 import functools
 import os
 import pickle
@@ -371,6 +372,11 @@ class Exits:
         exit(3)
 
 
+class ExitsInText(Exception):
+    def __str__(self):
+        exit(3)
+
+
 class Ends:
     """What ends the program while it is pickled, by a signal handler."""
 
@@ -421,3 +427,14 @@ def test_arguments_that_exit_fail_their_call(executor, call, error_of_loky):
                 CALLS[call](executor, Ends())
         finally:
             signal.signal(signal.SIGTERM, previous)
+
+
+def test_exceptions_whose_text_exits_fail_their_task(executor):
+    """As with threads, which need no text: the exception arrives. `ProcessPoolExecutor` ends the whole program."""
+    with concurrent.futures.ThreadPoolExecutor(1) as theirs:
+        expected = theirs.submit(raise_exits_in_text).exception()
+    assert type(executor.submit(raise_exits_in_text).exception()) is type(expected)
+
+
+def raise_exits_in_text():
+    raise ExitsInText

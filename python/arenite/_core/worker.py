@@ -5,6 +5,7 @@ Imports little: a worker is ready when this module is loaded, and tasks import w
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -64,8 +65,6 @@ _exit_handlers: list[Callable[..., object]] = []
 def load(setup: bytes) -> str | None:
     """Makes this process a template: loads the modules and data for all workers. Returns the error, or None."""
     global _is_loaded
-    import atexit
-
     _is_loaded = True
     given = pickle.loads(setup)
     if given["is_forked"]:
@@ -161,8 +160,6 @@ def _set_streams() -> None:
 def renew() -> None:
     """In a copy of a template: drops exit handlers, which the template runs, and reseeds random number generators,
     which would be equal in all copies. `random` reseeds itself."""
-    import atexit
-
     for function in _exit_handlers:
         atexit.unregister(function)
     weakref = sys.modules.get("weakref")
@@ -327,8 +324,6 @@ def _leave(error: BaseException | None) -> NoReturn:
 
 
 def _run_exit_handlers() -> None:
-    import atexit
-
     atexit._run_exitfuncs()
 
 
@@ -608,7 +603,8 @@ def _describe(error: BaseException) -> tuple[str, str]:
     """Returns the name of an exception's class, and the message."""
     try:
         message = str(error)
-    except Exception:
+    except BaseException:
+        # A `__str__` may also call `exit()`.
         message = "its message cannot be made"
     return f"{type(error).__module__}.{type(error).__qualname__}", message
 
@@ -627,8 +623,8 @@ def _format(error: BaseException) -> tuple[str, str]:
         return f"Traceback (most recent call last):\n{frames}{line}\n", line
     try:
         return "".join(traceback.format_exception(error)), "".join(traceback.format_exception_only(error)).strip()
-    except Exception:
-        # Before Python 3.13, of a `__getattr__` that raises another exception than AttributeError.
+    except BaseException:
+        # Of its `__str__`, or, before Python 3.13, of a `__getattr__` that raises another exception than AttributeError.
         frames, line = "".join(traceback.format_tb(error.__traceback__)), ": ".join(_describe(error))
         return f"Traceback (most recent call last):\n{frames}{line}\n", line
 
@@ -642,7 +638,7 @@ def _is_read_only(error: BaseException) -> bool:
     """Whether an exception is about an array that cannot be written."""
     try:
         return not isinstance(error, OSError) and any(words in str(error) for words in _READ_ONLY)
-    except Exception:
+    except BaseException:
         return False
 
 
