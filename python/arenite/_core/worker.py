@@ -624,7 +624,7 @@ def _format(error: BaseException) -> tuple[str, str]:
     try:
         return "".join(traceback.format_exception(error)), "".join(traceback.format_exception_only(error)).strip()
     except BaseException:
-        # Of its `__str__`, or, before Python 3.13, of a `__getattr__` that raises another exception than AttributeError.
+        # Of its `__str__`; before Python 3.13, also of a `__getattr__` that raises no AttributeError.
         frames, line = "".join(traceback.format_tb(error.__traceback__)), ": ".join(_describe(error))
         return f"Traceback (most recent call last):\n{frames}{line}\n", line
 
