@@ -15,7 +15,6 @@ from . import dispatch
 from . import main as _main
 from . import start as _start
 from . import template as _template
-from .future import failed, of_pickling
 from .limiter import engine_limiter
 from .sizes import count, parse
 from .workers import Settings, Workers, check_sizes, name_of, refusal
@@ -59,7 +58,7 @@ class Configured:
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submits a task with these options: see `Executor.submit`."""
         workers, settings = self._executor._workers, self._settings
-        return _submit(workers, settings, workers.chosen(fn, settings), args, kwargs, name_of(fn))
+        return workers.submit(settings, workers.chosen(fn, settings), args, kwargs, name_of(fn))
 
     def map(
         self,
@@ -339,7 +338,7 @@ class Executor(BaseExecutor):
         memory that `arenite.mut` lends to the task is lent already, overlaps another argument, or goes to a task with
         retries.
         """
-        return _submit(self._workers, self._workers.plain, fn, args, kwargs)
+        return self._workers.submit(self._workers.plain, fn, args, kwargs)
 
     def map(  # type: ignore[override]
         self,
@@ -632,13 +631,6 @@ def _load(name: str) -> None:
             text = f"the first use of this loads a module, and no file can be opened: {MANY_FILES}"
             raise OSError(refused.errno, text) from error
         raise
-
-
-def _submit(workers: Workers, *call: Any) -> Future[Any]:
-    try:
-        return workers.submit(*call)
-    except SystemExit as error:
-        return failed(of_pickling(error))
 
 
 #: What a subclass overrides, and a program replaces.

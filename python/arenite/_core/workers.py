@@ -12,7 +12,7 @@ from weakref import WeakSet, finalize
 from .. import _arenite
 from .._errors import ArenaFull
 from . import context, copies, dispatch, inline, native, pickling, retry, room
-from .future import Future, failed
+from .future import Future, failed, of_pickling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -209,11 +209,11 @@ class Workers:
                 # One call, after which the task is recorded: see `Results._send`.
                 tasks.extend(map(engine.submit, (head,), (plain,), (kind,), (buffers or None,), (options,)))
                 task = tasks[-1]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.check_open()
             if engine.is_foreign or is_pickled and isinstance(error, ValueError):
                 raise  # Memory that the call lends is lent already, or overlaps.
-            return error if isinstance(error, ArenaFull) else failed(error)
+            return error if isinstance(error, ArenaFull) else failed(of_pickling(error))
         load = retry.Load(self.load) if type(fn) is retry.Chosen else self.load
         private = self.private_results if private is None else private
         made: Future[T] = Future(task, private, self.cancel_running, load)
