@@ -961,8 +961,13 @@ def _set_parts(made: Any, parts: list[Any], is_fresh: bool = False) -> None:
                 if isinstance(made, type) and not name.startswith("__"):
                     _set_part(made, name, value.make and value.make())
         elif is_fresh or part is None or _versions.get(part) != version:
-            if not (type(value) is Unsent and isinstance(made, type) and main.has_made(made)):
-                _set_part(made, name, value)
+            try:
+                if type(value) is not Unsent or not main.has_made(made):
+                    _set_part(made, name, value)
+            except Exception:
+                # Some attributes can be set once, as fields of `ctypes`.
+                if not main.has_made(made):
+                    raise
             if part is not None:
                 set_version(part, version)
 
