@@ -98,22 +98,31 @@ pub(super) fn has_late_height(input: &[u8]) -> bool {
 /// The maximum number of zeros before a marker that count as padding: some encoders align markers, to 16 bytes at most.
 pub(super) const MAX_PADDING: usize = 15;
 
-/// Returns the number of zeros that pad the ends of scans without restart markers.
+/// Returns the number of zeros that pad the data of scans before markers, restart markers included.
 pub(super) fn padding(input: &[u8]) -> usize {
     let scans = segments(input).filter(|segment| segment.marker == 0xda);
     let data = scans.filter_map(|scan| input.get(scan.end..));
-    data.filter_map(padding_of_scan).sum()
+    data.map(padding_of_scan).sum()
 }
 
-fn padding_of_scan(data: &[u8]) -> Option<usize> {
+fn padding_of_scan(mut data: &[u8]) -> usize {
     let is_marker = |two: &[u8]| two[0] == 0xff && !matches!(two[1], 0 | 0xff);
-    let end = data.windows(2).position(is_marker)?;
-    let (data, marker) = (&data[..end], data[end + 1]);
-    let zeros = data.iter().rev().take_while(|&&byte| byte == 0).count();
-    // The zero after 0xff is stuffed.
-    let stuffed = zeros > 0 && data[..end - zeros].ends_with(&[0xff]);
-    let padding = zeros - usize::from(stuffed);
-    (padding <= MAX_PADDING && !matches!(marker, 0xd0..=0xd7)).then_some(padding)
+    let mut padding = 0;
+    while let Some(end) = data.windows(2).position(is_marker) {
+        let is_fill = |byte: &&u8| **byte == 0xff;
+        let fill = data[..end].iter().rev().take_while(is_fill).count();
+        let interval = &data[..end - fill];
+        let zeros = interval.iter().rev().take_while(|&&byte| byte == 0).count();
+        // The zero after 0xff is stuffed.
+        let stuffed = zeros > 0 && interval[..interval.len() - zeros].ends_with(&[0xff]);
+        let zeros = zeros - usize::from(stuffed);
+        padding += if zeros > MAX_PADDING { 0 } else { zeros };
+        if !matches!(data[end + 1], 0xd0..=0xd7) {
+            break;
+        }
+        data = &data[end + 2..];
+    }
+    padding
 }
 
 /// The scans of a JPEG.

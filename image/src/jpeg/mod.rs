@@ -34,7 +34,6 @@ use super::pixels::{Color, Pixels, Samples};
 use super::resample::take_buffer;
 use super::size::Region;
 use super::tiff::{Directory, Shape};
-use frame::Frame;
 use markers::{Scans, is_frame, segments};
 
 const EXIF: &[u8] = b"Exif\0\0";
@@ -411,10 +410,7 @@ fn decode_unguarded(input: &[u8], request: Request<'_>) -> Result<Decoded, Image
 fn misread(input: &[u8]) -> Option<ImageError> {
     let left_over = faults::left_over();
     // libjpeg counts some bytes of an interval at the end of a later one, and some at the end of a scan not at all.
-    let is_padding = || match Frame::read(input) {
-        Some(_) => eighth::decode(input).is_some(),
-        None => left_over <= markers::padding(input),
-    };
+    let is_padding = || left_over <= markers::padding(input) || eighth::decode(input).is_some();
     (left_over > 0 && !is_padding()).then(|| {
         let reason = format!("{left_over} bytes of its pixels belong to no code");
         ImageError::corrupt(Format::Jpeg, reason)

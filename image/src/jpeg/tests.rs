@@ -569,31 +569,79 @@ fn damage_to_pixels_is_reported_wherever_libjpeg_warns() {
     }
 }
 
-/// Inserts bytes before each marker in the data of the only scan.
+/// Inserts bytes before each marker that ends data of a scan.
 fn padded(file: &[u8], padding: &[u8]) -> Vec<u8> {
-    let start = data_of(file);
-    let mut padded = file[..start].to_vec();
-    for (at, &byte) in file.iter().enumerate().skip(start) {
-        if byte == 0xff && file.get(at + 1).is_some_and(|&next| next != 0) {
-            padded.extend_from_slice(padding);
-        }
-        padded.push(byte);
+    let (mut padded, mut in_data, mut at) = (Vec::new(), false, 0);
+    while let Some(&[first, second]) = file.get(at..at + 2) {
+        let len = match (first, second) {
+            (0xff, 0x01..=0xfe) => {
+                padded.extend_from_slice(if in_data { padding } else { &[] });
+                in_data = matches!(second, 0xd0..=0xd7 | 0xda);
+                match second {
+                    0xd0..=0xd9 => 2,
+                    _ => 2 + usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]])),
+                }
+            }
+            _ => 1,
+        };
+        padded.extend_from_slice(&file[at..at + len]);
+        at += len;
     }
+    padded.extend_from_slice(&file[at..]);
     padded
 }
 
+/// libjpeg decodes the same pixels from all of these files.
 #[test]
 fn a_few_padding_bytes_before_a_marker_are_no_damage() {
-    let (restarts, plain) = (with_restarts(19, 4), with_restarts(1, 12));
-    for (name, file) in [("restarts", &restarts), ("plain", &plain)] {
+    let plain = with_restarts(1, 12);
+    // Other markers than the end follow the data.
+    let followed = |marker: &[u8]| [&plain[..plain.len() - 2], marker, b"\xff\xd9"].concat();
+    let table = [b"\xff\xdb\0\x43\x03", &[1; 64][..]].concat();
+    // From `cjpeg -restart 1`, with the options `-sample 4x1`, `-progressive`, `-arithmetic`, both, and one scan per
+    // component.
+    for (name, file) in [
+        ("restarts", &with_restarts(19, 4)[..]),
+        ("plain", &plain),
+        ("comment", &followed(b"\xff\xfe\0\x05abc")),
+        ("application", &followed(b"\xff\xe9\0\x05abc")),
+        ("table", &followed(&table)),
+        ("restart", &followed(b"\xff\xd0")),
+        ("4:1:1", include_bytes!("../tests/padded/411.jpg")),
+        (
+            "progressive",
+            include_bytes!("../tests/padded/progressive.jpg"),
+        ),
+        (
+            "arithmetic",
+            include_bytes!("../tests/padded/arithmetic.jpg"),
+        ),
+        (
+            "arithmetic and progressive",
+            include_bytes!("../tests/padded/arithmetic_progressive.jpg"),
+        ),
+        ("several scans", include_bytes!("../tests/padded/scans.jpg")),
+    ] {
+        let pixels = |file: &[u8]| libjpeg(file, 8, ColorSpace::JCS_RGB);
+        let whole = pixels(file);
         for length in 1..=15 {
-            let what = format!("{name}, {length}");
-            assert_judged(&padded(file, &vec![0; length]), false, &what);
-            // Fill bytes, which may precede any marker.
-            assert_judged(&padded(file, &vec![0xff; length]), false, &what);
+            // Fill bytes may precede any marker.
+            let zeros = vec![0; length];
+            for padding in [
+                &zeros[..],
+                &vec![0xff; length],
+                &[&zeros[..], b"\xff\xff"].concat(),
+            ] {
+                let padded = padded(file, padding);
+                assert_judged(&padded, false, &format!("{name}, {padding:?}"));
+                assert!(pixels(&padded) == whole, "{name}, {padding:?}");
+            }
         }
-        assert_judged(&padded(file, &[0; 40]), true, name);
-        assert_judged(&padded(file, &[7; 12]), true, name);
+        for padding in [&[0; 40][..], &[7; 12]] {
+            let padded = padded(file, padding);
+            assert!(libjpeg_warns(&padded), "{name}, {padding:?}");
+            assert_judged(&padded, true, name);
+        }
     }
 }
 
