@@ -392,7 +392,7 @@ fn is_svg(head: &[u8]) -> bool {
 /// Returns whether the file has a format of Netpbm. Ordinary text may also start with a letter and a digit, so the rest
 /// of the header is checked.
 fn is_pnm(head: &[u8]) -> bool {
-    let [b'P', kind @ b'1'..=b'7', blank, rest @ ..] = head else {
+    let [b'P', kind @ (b'1'..=b'7' | b'F' | b'f'), blank, rest @ ..] = head else {
         return false;
     };
     if !blank.is_ascii_whitespace() && *blank != b'#' {

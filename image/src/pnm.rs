@@ -100,6 +100,7 @@ impl Header {
         let mut words = Words { file, at: 2 };
         let mut header = match kind {
             b'7' => Self::read_pam(&mut words)?,
+            b'F' | b'f' => return Err(ImageError::variety(FORMAT, "floating-point samples (PFM)")),
             _ => {
                 let (width, height) = (words.number()?, words.number()?);
                 let is_bits = matches!(kind, b'1' | b'4');
@@ -123,9 +124,12 @@ impl Header {
                 }
             }
         };
-        if !(1..=0xffff).contains(&header.most) {
-            let reason = format!("its largest number is {}", header.most);
-            return Err(ImageError::corrupt(FORMAT, reason));
+        let reason = format!("its largest number is {}", header.most);
+        match header.most {
+            0 => return Err(ImageError::corrupt(FORMAT, reason)),
+            1..=0xffff => {}
+            // Some programs write up to 32 bits per sample.
+            _ => return Err(ImageError::variety(FORMAT, reason)),
         }
         // A single blank ends the header.
         header.pixels = words.at + 1;

@@ -103,7 +103,6 @@ fn all_kinds_of_netpbm_are_read() {
         (b"P2 2 1 5 3 x", "a number"),
         (b"P1 2 1 02", "a bit"),
         (b"P5 2 1 0 \0\0", "largest number"),
-        (b"P5 2 1 65536 \0\0", "largest number"),
         (b"P6 2 0 255 ", "no pixels"),
         (b"P6 99999999999 1 255 ", "a number"),
         (b"P7\nWIDTH 2\nENDHDR\n", "incomplete"),
@@ -112,6 +111,25 @@ fn all_kinds_of_netpbm_are_read() {
         let error = decode(wrong).unwrap_err();
         assert!(
             error.proves_damage() && error.to_string().contains(damage),
+            "{error}"
+        );
+    }
+    // ImageMagick writes and reads up to 32 bits per sample, Pillow pictures of floating-point samples.
+    for (header, text) in [
+        ("P5 1 1 65536\n", "65536"),
+        ("P3 1 1 4294967295\n", "4294967295"),
+        (
+            "P7\nWIDTH 1\nHEIGHT 1\nDEPTH 1\nMAXVAL 16777215\nENDHDR\n",
+            "16777215",
+        ),
+        ("Pf\n1 1\n-1.0\n", "PFM"),
+        ("PF\n1 1\n1.0\n", "PFM"),
+    ] {
+        let file = [header.as_bytes(), &[0; 12]].concat();
+        let error = decode(&file).unwrap_err();
+        let is_unsupported = matches!(error, ImageError::UnsupportedVariety { .. });
+        assert!(
+            is_unsupported && error.to_string().contains(text),
             "{error}"
         );
     }
