@@ -140,9 +140,9 @@ pub(super) fn has_rows(input: &[u8], rows: usize) -> bool {
     is_high && scan.is_some_and(|scan| scan.end < input.len())
 }
 
-/// Returns the damage of a file that ends before a picture after the first does, according to the index of pictures. If
-/// the file ends like a picture, another program may have left out the others on purpose: this is damage outside the
-/// pixels.
+/// Returns the damage of a file whose index of pictures has a picture after the first that is cut or missing. If the
+/// file ends like a picture, another program may have left out the others on purpose, or moved them without changing
+/// the index: this is damage outside the pixels.
 pub(super) fn damage_after_first(input: &[u8]) -> Option<Found> {
     /// The tag of the entries, one for each picture.
     const ENTRIES: u16 = 0xb002;
@@ -150,28 +150,38 @@ pub(super) fn damage_after_first(input: &[u8]) -> Option<Found> {
     const ENTRY: usize = 16;
     /// The maximum number of entries that are read: each may stand for a picture of the length of the file.
     const MOST: usize = 64;
+    const START: &[u8] = b"\xff\xd8";
     let before_scan = segments(input).take_while(|segment| segment.marker != 0xda);
     let mut indices = before_scan.filter(|segment| segment.marker == 0xe2);
     let index = indices.find_map(|segment| segment.content.strip_prefix(MPF))?;
     let from = index.as_ptr().addr() - input.as_ptr().addr();
     let directory = Directory::first_of(&input[from..])?;
     let entries = directory.bytes(ENTRIES)?.as_chunks::<ENTRY>().0;
-    let is_cut = |entry: &[u8; ENTRY]| {
+    // Zeros may follow the last picture.
+    let used = input.iter().rposition(|&byte| byte != 0);
+    let is_ended = used.is_some_and(|last| input[..=last].ends_with(b"\xff\xd9"));
+    let found = |entry: &[u8; ENTRY]| {
         let number = |at: usize| directory.number(&entry[at..at + 4]) as usize;
         // The first picture has the offset 0.
         let (len, offset) = (number(4), number(8));
         let rest = input.get(from + offset..).unwrap_or_default();
         // Pillow writes wrong lengths of later pictures.
-        offset > 0 && rest.len() < len && !segments(rest).any(|segment| segment.marker == 0xd9)
-    };
-    entries.iter().take(MOST).any(is_cut).then(|| {
-        let format = Format::Jpeg;
-        let found = Found::later(ImageError::Truncated { format });
-        match input.ends_with(b"\xff\xd9") {
-            true => found.unshown(),
-            false => found,
+        let is_whole = || rest.len() >= len || segments(rest).any(|segment| segment.marker == 0xd9);
+        if offset == 0 || rest.starts_with(START) && is_whole() {
+            return None;
         }
-    })
+        let begins = START.starts_with(&rest[..rest.len().min(START.len())]);
+        let format = Format::Jpeg;
+        match begins && !is_ended {
+            true => Some(Found::later(ImageError::Truncated { format })),
+            false => {
+                let why = "its index has a picture where none begins";
+                Some(Found::later(ImageError::corrupt(format, why)).unshown())
+            }
+        }
+    };
+    let found = entries.iter().take(MOST).filter_map(found);
+    found.min_by_key(|found| found.loss != Loss::Later)
 }
 
 /// Returns whether a JPEG has an orientation in EXIF.

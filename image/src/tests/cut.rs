@@ -71,12 +71,34 @@ fn an_index_of_pictures_that_were_left_out_is_a_warning() {
     let full = ResizeSpec::full_size();
     let text = check(first, &full).unwrap().damage.unwrap().text;
     let expected =
-        "truncated JPEG: the file ends before the picture does; what comes before is whole";
+        "corrupt JPEG: its index has a picture where none begins; what comes before is whole";
     assert_eq!(text, expected);
     let fail_on = FailOn::Warning;
     assert!(check(first, &ResizeSpec { fail_on, ..full }).is_err());
     // One byte more is a part of the second.
     assert!(check(&file[..first.len() + 1], &full).is_err());
+    // Pillow opens these files, and fails at their second picture: "No data found for frame", "not a JPEG file".
+    let index = file.windows(4).position(|four| four == b"MPF\0").unwrap() + 4;
+    let offset = (first.len() - index) as u32;
+    let entry = file
+        .windows(4)
+        .position(|four| four == offset.to_le_bytes());
+    for wrong in [
+        offset + 7,
+        offset - 40,
+        first.len() as u32,
+        file.len() as u32,
+        u32::MAX,
+    ] {
+        for trailer in [&[][..], &[0; 9]] {
+            let mut file = [&file, trailer].concat();
+            file[entry.unwrap()..][..4].copy_from_slice(&wrong.to_le_bytes());
+            let checked = check(&file, &full).unwrap();
+            assert_eq!(checked.damage.unwrap().text, expected, "{wrong}");
+            let cut = &file[..first.len() / 2];
+            assert!(check(cut, &full).is_err(), "{wrong}");
+        }
+    }
 }
 
 /// Directories that name each other, or overlap, would take hours.
