@@ -24,6 +24,16 @@ pub(super) fn corrupt(reason: &str) -> ImageError {
     ImageError::corrupt(Format::Avif, reason)
 }
 
+/// Returns whether these bytes may be the beginning of a box of less than 64 MiB, or of one with a length of eight bytes.
+/// Zeros and text are not.
+fn begins_box(bytes: &[u8]) -> bool {
+    let (len, kind) = bytes.split_at(bytes.len().min(4));
+    let is_letter = |byte: &u8| matches!(byte, b' '..=b'~');
+    len.first().is_some_and(|&first| first < 4)
+        && len.iter().any(|&byte| byte > 0)
+        && kind.iter().take(4).all(is_letter)
+}
+
 fn too_short() -> ImageError {
     corrupt("a box ends before its content does")
 }
@@ -111,13 +121,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns whether the rest of a file ends before its last box does, or within the header of a box.
+    /// Returns whether the rest of a file ends before its last box does, or within the header of a box. Ignores bytes
+    /// after the last box that begin no box, as other decoders do.
     pub(in super::super) fn ends_early(mut self) -> bool {
         loop {
+            let rest = self.rest;
             match self.top_box() {
-                Ok(Some(found)) if found.is_truncated => return true,
-                Ok(Some(_)) => {}
-                Ok(None) => return !self.rest.is_empty(),
+                Ok(Some(found)) if !found.is_truncated => {}
+                Ok(_) => return begins_box(rest),
                 Err(_) => return false,
             }
         }

@@ -145,3 +145,32 @@ fn an_end_after_the_pixels_is_a_warning() {
         assert!(check(torn, &strict).unwrap_err().proves_damage());
     }
 }
+
+/// heif-convert, avifdec and djxl show these files without a warning.
+#[test]
+fn bytes_after_the_last_box_are_no_damage() {
+    let heic = include_bytes!("pictures/heic_420_8.heic");
+    let video = include_bytes!("pictures/heic_video.heic");
+    let jxl = include_bytes!("pictures/jxl_rgb8_container.jxl");
+    for file in [&heic[..], video, EXIF, AVIF, jxl, CONTAINER] {
+        for stray in [
+            &b"\0"[..],
+            b"\0\0\0",
+            b"\0\0\0\0\0\0\0",
+            b"\n",
+            b"\r\n",
+            b"abc",
+            b"somebody",
+            b"added by another program",
+            b"Exif\0\0II*\0\x08\0\0\0",
+            b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01",
+            &[0; 5000],
+            &[0xff; 33],
+        ] {
+            let file = [file, stray].concat();
+            let fail_on = FailOn::Warning;
+            let checked = check(&file, &ResizeSpec { fail_on, ..full() });
+            assert_eq!(checked.map(|it| it.damage), Ok(None), "{stray:?}");
+        }
+    }
+}
