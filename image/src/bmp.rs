@@ -139,7 +139,8 @@ impl Header {
             .take(colors);
         let palette = table.map(|color| [color[2], color[1], color[0]]).collect();
         Ok(Self {
-            width: width.unsigned_abs() as usize,
+            width: usize::try_from(width)
+                .map_err(|_| ImageError::corrupt(format, "its width is negative"))?,
             height: height.unsigned_abs() as usize,
             is_top_down: height < 0,
             bits,

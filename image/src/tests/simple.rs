@@ -526,6 +526,19 @@ fn a_short_mask_that_hides_nothing_hides_nothing() {
     }
 }
 
+/// ImageMagick and FFmpeg refuse this file.
+#[test]
+fn a_bmp_of_negative_width_is_damaged() {
+    let mut bmp = include_bytes!("pictures/bmp_rgb24.bmp").to_vec();
+    let width = i32::from_le_bytes(bmp[18..22].try_into().unwrap());
+    bmp[18..22].copy_from_slice(&(-width).to_le_bytes());
+    let error = decode(&bmp).unwrap_err();
+    assert!(
+        error.proves_damage() && error.to_string().contains("negative"),
+        "{error}"
+    );
+}
+
 /// A profile of Display P3, as the PNG has it.
 #[test]
 fn a_profile_in_a_bmp_is_applied() {

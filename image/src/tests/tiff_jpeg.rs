@@ -49,24 +49,34 @@ fn a_jpeg_of_the_old_style_in_strips_is_unsupported_not_damaged() {
     // The bytes, the place and length of the JPEG that the directory names, and those of the strips.
     type Place = (u32, u32);
     let data = data as u32;
-    let cases: [(&[u8], Place, Place); 6] = [
+    let cases: [(&[u8], Place, Place); 7] = [
         (&stream, (0, scan as u32), (scan as u32, end - scan as u32)),
         (&stream, (0, data), (data, end - data)),
         (&ended, (0, u32::MAX), (data + 2, end - data)),
         (&both, (0, half), (half, half)),
         (&both, (0, 2 * half), (half, half)),
         (&stream, (0, end), (0, end)),
+        // libtiff reads up to the end of the file.
+        (&stream, (0, 0), (0, end)),
     ];
     for (number, (bytes, named, strips)) in cases.into_iter().enumerate() {
         let file = old_jpeg_tiff(bytes, named, strips);
         let checked = check(&file, &ResizeSpec::full_size());
         match number {
             // The picture is where the directory says.
-            5 => assert_eq!(checked.unwrap().damage, None),
+            5 | 6 => assert_eq!(checked.unwrap().damage, None),
             _ => assert!(
                 matches!(checked, Err(ImageError::UnsupportedVariety { .. })),
                 "{number}: {checked:?}"
             ),
+        }
+        // Without a length, the JPEG ends where the file does.
+        if number >= 5 {
+            let mut endless = file.clone();
+            let length = endless.windows(4).position(|four| four == [2, 2, 4, 0]);
+            endless[length.unwrap()] = 3;
+            let checked = check(&endless, &ResizeSpec::full_size());
+            assert_eq!(checked.unwrap().damage, None);
         }
         // A torn file is damaged.
         let torn = check(&file[..file.len() - 30], &ResizeSpec::full_size());

@@ -134,7 +134,7 @@ impl<'a> Layout<'a> {
         let is_tiled = directory.first(tag::TILE_PLACES).is_some();
         let (part, places, lengths) = if is_old_jpeg {
             let place = vec![number(tag::JPEG_PLACE, 0)];
-            let length = vec![number(tag::JPEG_LENGTH, u64::MAX)];
+            let length = vec![number(tag::JPEG_LENGTH, 0)];
             ((width, height), place, length)
         } else if is_tiled {
             let (places, lengths) = (tag::TILE_PLACES, tag::TILE_LENGTHS);
@@ -209,7 +209,10 @@ impl<'a> Layout<'a> {
         let file = directory.file();
         let number = |tag| directory.first(tag).unwrap_or(u64::MAX);
         let start = number(tag::JPEG_PLACE).min(file.len() as u64);
-        let end = start.saturating_add(number(tag::JPEG_LENGTH));
+        let length = directory
+            .first(tag::JPEG_LENGTH)
+            .filter(|&length| length > 0);
+        let end = start.saturating_add(length.unwrap_or(u64::MAX));
         let stream = &file[start as usize..end.min(file.len() as u64) as usize];
         let strips = (tag::STRIP_PLACES, tag::STRIP_LENGTHS);
         let tiles = (tag::TILE_PLACES, tag::TILE_LENGTHS);
