@@ -105,24 +105,33 @@ pub(super) fn padding(input: &[u8]) -> usize {
     data.map(padding_of_scan).sum()
 }
 
+/// Data without padding may end in a zero as well. So zeros before restart markers count only if at least half of these
+/// markers have some.
 fn padding_of_scan(mut data: &[u8]) -> usize {
     let is_marker = |two: &[u8]| two[0] == 0xff && !matches!(two[1], 0 | 0xff);
-    let mut padding = 0;
+    // For each interval that is not empty.
+    let mut padding: Vec<u8> = Vec::new();
     while let Some(end) = data.windows(2).position(is_marker) {
         let is_fill = |byte: &&u8| **byte == 0xff;
         let fill = data[..end].iter().rev().take_while(is_fill).count();
         let interval = &data[..end - fill];
-        let zeros = interval.iter().rev().take_while(|&&byte| byte == 0).count();
+        let is_zero = |byte: &&u8| **byte == 0;
+        let zeros = interval.iter().rev().take_while(is_zero).count();
         // The zero after 0xff is stuffed.
         let stuffed = zeros > 0 && interval[..interval.len() - zeros].ends_with(&[0xff]);
         let zeros = zeros - usize::from(stuffed);
-        padding += if zeros > MAX_PADDING { 0 } else { zeros };
+        if !interval.is_empty() {
+            padding.push(if zeros > MAX_PADDING { 0 } else { zeros as u8 });
+        }
         if !matches!(data[end + 1], 0xd0..=0xd7) {
             break;
         }
         data = &data[end + 2..];
     }
-    padding
+    let last = padding.pop().unwrap_or_default();
+    let padded = padding.iter().filter(|&&zeros| zeros > 0).count();
+    let others = padding.iter().filter(|_| 2 * padded >= padding.len());
+    others.chain([&last]).map(|&zeros| usize::from(zeros)).sum()
 }
 
 /// The scans of a JPEG.
@@ -197,5 +206,23 @@ mod tests {
         assert_eq!(count(&file, 100), Scans::AllInOne);
         let file = [&[0xff, 0xd8][..], &baseline, &scan, &scan, &scan].concat();
         assert_eq!(count(&file, 100), Scans::Several(3));
+    }
+
+    #[test]
+    fn zeros_before_few_of_many_restart_markers_are_no_padding() {
+        let file = |zeros: [usize; 6]| {
+            let mut file = [&[0xff, 0xd8][..], &segment(0xda, &[1, 0, 0])].concat();
+            for (number, zeros) in (0..6).zip(zeros) {
+                file.extend([0x5a, 0xff, 0, 0x5a]);
+                file.extend(vec![0; zeros]);
+                file.extend([0xff, 0xd0 + number]);
+            }
+            file.truncate(file.len() - 2);
+            [&file[..], &[0xff, 0xff, 0xd9]].concat()
+        };
+        assert_eq!(super::padding(&file([3, 0, 9, 15, 0, 2])), 29);
+        assert_eq!(super::padding(&file([3, 0, 9, 16, 5, 2])), 19);
+        // Data may end in a zero.
+        assert_eq!(super::padding(&file([1, 0, 0, 0, 1, 2])), 2);
     }
 }
