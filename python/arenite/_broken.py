@@ -79,7 +79,10 @@ class KilledForMemory(_Completed, MemoryLimitExceeded, BrokenProcessPool):
 
 
 class StartFailed(_Completed, BrokenProcessPool):
-    """No worker can be started: the message says why. An initializer that raises is such a reason."""
+    """No worker can be started: the message says why. An initializer that raises is such a reason.
+
+    An executor that has given up stays so. Once the reason is gone, make a new one.
+    """
 
     def __init__(self, message: str = "no worker can be started") -> None:
         super().__init__(message)
@@ -90,7 +93,8 @@ class StartFailed(_Completed, BrokenProcessPool):
 def start_failed(why: str) -> StartFailed:
     """Returns the exception for a reason of the engine why no worker can start."""
     # Linux reports this error at the user's limit of processes and threads.
-    return StartFailed(f"{why} ({MANY_PROCESSES})" if "EAGAIN" in why else why)
+    advice = f" ({MANY_PROCESSES})" if "EAGAIN" in why else ""
+    return StartFailed(f"{why}{advice}\nAn executor that has given up stays so: remove the reason, then make a new one")
 
 
 def from_failure(failure: dict[str, Any]) -> BaseException:

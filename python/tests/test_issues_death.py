@@ -198,6 +198,7 @@ def test_initializer_that_fails(how):
         with arenite.Executor(max_workers=2, initializer=fail_to_start, initargs=(how,)) as executor:
             executor.submit(is_odd, 1).result()
     assert said in str(caught.value)
+    assert str(caught.value).endswith("remove the reason, then make a new one")
 
 
 def test_a_death_after_the_end_of_the_main_file():
