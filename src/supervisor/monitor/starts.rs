@@ -184,8 +184,8 @@ mod tests {
         monitor.refusals.contains_key(&0)
     }
 
-    #[test]
-    fn only_steps_of_the_engine_are_limited() {
+    /// The monitor of a worker that is starting.
+    fn monitor() -> Monitor {
         let (shared, _consumers) = fixture(1, 0);
         shared.lock().set_status(0, Status::Starting);
         let mut monitor = Monitor::idle(shared);
@@ -194,6 +194,12 @@ mod tests {
             phase: Phase::Unknown,
         };
         monitor.starting.insert(0, start);
+        monitor
+    }
+
+    #[test]
+    fn only_steps_of_the_engine_are_limited() {
+        let mut monitor = monitor();
         for step in [
             Phase::Starting(steps::MAP),
             Phase::Starting(steps::ON_START),
@@ -211,14 +217,6 @@ mod tests {
 
     #[test]
     fn a_worker_that_is_never_heard_from_is_killed() {
-        let (shared, _consumers) = fixture(1, 0);
-        shared.lock().set_status(0, Status::Starting);
-        let mut monitor = Monitor::idle(shared);
-        let start = Starting {
-            until: Instant::now(),
-            phase: Phase::Unknown,
-        };
-        monitor.starting.insert(0, start);
-        assert!(is_killed(&mut monitor));
+        assert!(is_killed(&mut monitor()));
     }
 }
