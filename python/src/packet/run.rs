@@ -116,104 +116,93 @@ pub fn run_packet<'py>(
     budget: f64,
     hooks: Hooks<'py>,
 ) -> PyResult<(f64, u64, Option<Bound<'py, PyAny>>)> {
-    for_each_call(|begin| run_calls(function, arguments, journal, buffers, budget, hooks, begin))
-}
-
-/// Does the work of `run_packet`. `begin_call`: called with the number of each call.
-fn run_calls<'py>(
-    function: &Bound<'py, PyAny>,
-    arguments: &Bound<'py, PyAny>,
-    journal: Option<&Bound<'py, Buffer>>,
-    buffers: &Bound<'py, PyList>,
-    budget: f64,
-    hooks: Hooks<'py>,
-    begin_call: &dyn Fn(u64),
-) -> PyResult<(f64, u64, Option<Bound<'py, PyAny>>)> {
-    let py = function.py();
-    let (load, dump, dump_error, renew, flush) = hooks;
-    let mut filters = Filters::new(py)?;
-    let in_arena;
-    let bytes: &[u8] = if let Ok(buffer) = arguments.cast::<Buffer>() {
-        in_arena = buffer.get().sealed().ok_or_else(damaged)?;
-        &in_arena
-    } else {
-        arguments.cast::<PyBytes>()?.as_bytes()
-    };
-    let mut writer = journal
-        .map(|journal| Writer::new(journal.get()))
-        .transpose()?;
-    let budget = Duration::try_from_secs_f64(budget).unwrap_or(Duration::MAX);
-    let mut reader = Reader { left: bytes };
-    let (mut calls, mut next_buffer) = (0, 0);
-    let mut record = Vec::new();
-    let mut tail = None;
-    let begin = Instant::now();
-    let mut flushed = Duration::ZERO;
-    let mut now = Duration::ZERO;
-    // The number of the call after which the clock is read next, and the number of calls between two readings. Reading
-    // the clock takes a tenth of the time of the shortest call.
-    let (mut timed, mut untimed) = (1, 1);
-    while !reader.left.is_empty() && tail.is_none() {
-        if writer.as_ref().is_some_and(|writer| !writer.begin()) {
-            break;
-        }
-        begin_call(calls);
-        calls += 1;
-        record.clear();
-        let mut call = || {
-            if calls > 1 && filters.have_changed()? {
-                renew.call0()?;
-                filters = Filters::new(py)?;
+    for_each_call(|begin_call| {
+        let py = function.py();
+        let (load, dump, dump_error, renew, flush) = hooks;
+        let mut filters = Filters::new(py)?;
+        let in_arena;
+        let bytes: &[u8] = if let Ok(buffer) = arguments.cast::<Buffer>() {
+            in_arena = buffer.get().sealed().ok_or_else(damaged)?;
+            &in_arena
+        } else {
+            arguments.cast::<PyBytes>()?.as_bytes()
+        };
+        let mut writer = journal
+            .map(|journal| Writer::new(journal.get()))
+            .transpose()?;
+        let budget = Duration::try_from_secs_f64(budget).unwrap_or(Duration::MAX);
+        let mut reader = Reader { left: bytes };
+        let (mut calls, mut next_buffer) = (0, 0);
+        let mut record = Vec::new();
+        let mut tail = None;
+        let begin = Instant::now();
+        let mut flushed = Duration::ZERO;
+        let mut now = Duration::ZERO;
+        // The number of the call after which the clock is read next, and the number of calls between two readings.
+        // Reading the clock takes a tenth of the time of the shortest call.
+        let (mut timed, mut untimed) = (1, 1);
+        while !reader.left.is_empty() && tail.is_none() {
+            if writer.as_ref().is_some_and(|writer| !writer.begin()) {
+                break;
             }
-            let arguments = match reader.read(py, 0)? {
-                Read::Value(arguments) => arguments,
-                Read::Raised(_) => return Err(damaged()),
-                Read::Pickle(pickle, count) => {
-                    let own = buffers.get_slice(next_buffer, next_buffer + count);
-                    next_buffer += count;
-                    load.call1((PyBytes::new(py, pickle), own))?
+            begin_call(calls);
+            calls += 1;
+            record.clear();
+            let mut call = || {
+                if calls > 1 && filters.have_changed()? {
+                    renew.call0()?;
+                    filters = Filters::new(py)?;
+                }
+                let arguments = match reader.read(py, 0)? {
+                    Read::Value(arguments) => arguments,
+                    Read::Raised(_) => return Err(damaged()),
+                    Read::Pickle(pickle, count) => {
+                        let own = buffers.get_slice(next_buffer, next_buffer + count);
+                        next_buffer += count;
+                        load.call1((PyBytes::new(py, pickle), own))?
+                    }
+                };
+                let value = call_task(function, arguments.cast_into::<PyTuple>()?)?;
+                write_value(value, &mut record, &dump, writer.is_some())
+            };
+            let given = match call() {
+                Ok(given) => given,
+                Err(error) => {
+                    record.clear();
+                    let dumped = dump_error.call1((error,))?;
+                    let (_, pickle): (Bound<'py, PyAny>, Bound<'py, PyBytes>) = dumped.extract()?;
+                    if writer.is_some() && pickle.as_bytes().len() < LONGEST_RECORD - 16 {
+                        write_pickle(form::RAISED, pickle.as_bytes(), 0, &mut record);
+                        Given::Record
+                    } else {
+                        Given::Raised(dumped)
+                    }
                 }
             };
-            let value = call_task(function, arguments.cast_into::<PyTuple>()?)?;
-            write_value(value, &mut record, &dump, writer.is_some())
-        };
-        let given = match call() {
-            Ok(given) => given,
-            Err(error) => {
-                record.clear();
-                let dumped = dump_error.call1((error,))?;
-                let (_, pickle): (Bound<'py, PyAny>, Bound<'py, PyBytes>) = dumped.extract()?;
-                if writer.is_some() && pickle.as_bytes().len() < LONGEST_RECORD - 16 {
-                    write_pickle(form::RAISED, pickle.as_bytes(), 0, &mut record);
-                    Given::Record
+            let is_last = matches!(given, Given::Value(_) | Given::Raised(_));
+            if calls == timed || is_last {
+                let before = std::mem::replace(&mut now, begin.elapsed());
+                untimed = if now < before + FLUSHED / 4 {
+                    2 * untimed
                 } else {
-                    Given::Raised(dumped)
+                    1
+                };
+                timed = calls + untimed;
+                if now >= flushed + FLUSHED || is_last {
+                    flush.call0()?;
+                    flushed = now;
                 }
             }
-        };
-        let is_last = matches!(given, Given::Value(_) | Given::Raised(_));
-        if calls == timed || is_last {
-            let before = std::mem::replace(&mut now, begin.elapsed());
-            untimed = if now < before + FLUSHED / 4 {
-                2 * untimed
-            } else {
-                1
-            };
-            timed = calls + untimed;
-            if now >= flushed + FLUSHED || is_last {
-                flush.call0()?;
-                flushed = now;
-            }
-        }
-        match given {
-            Given::Record => {
-                let has_room = writer.as_mut().is_some_and(|writer| writer.write(&record));
-                if !has_room || now >= budget {
-                    break;
+            match given {
+                Given::Record => {
+                    let has_room = writer.as_mut().is_some_and(|writer| writer.write(&record));
+                    if !has_room || now >= budget {
+                        break;
+                    }
                 }
+                Given::Value(dumped) | Given::Raised(dumped) => tail = Some(dumped),
             }
-            Given::Value(dumped) | Given::Raised(dumped) => tail = Some(dumped),
         }
-    }
-    Ok((begin.elapsed().as_secs_f64(), calls, tail))
+        Ok((begin.elapsed().as_secs_f64(), calls, tail))
+    })
 }
