@@ -168,6 +168,16 @@ pub(super) fn may_pass(phase: Phase, cause: &JobErrorKind, words: &LastWords, li
     }
 }
 
+/// Returns true if only a call of `kill` or `raise` ends a process in this way. That says nothing about the process:
+/// usually another one has killed it. Linux itself uses other signals, except for `WorkerExit::OutOfMemoryKill`.
+pub(super) fn is_killed(cause: &JobErrorKind) -> bool {
+    use libc::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM};
+    let JobErrorKind::Lost(WorkerExit::Signal(signal)) = cause else {
+        return false;
+    };
+    matches!(*signal, SIGHUP | SIGINT | SIGKILL | SIGQUIT | SIGTERM)
+}
+
 /// The exit code of a dynamic loader that cannot load a program.
 const CANNOT_LOAD: i32 = 127;
 /// What glibc's loader prints, which knows few names of errors, if descriptors or memory are short.
@@ -181,6 +191,9 @@ fn hint(entry: WorkerEntry, phase: Phase, cause: &JobErrorKind) -> Option<&'stat
         );
     }
     match (phase, cause) {
+        (Phase::Starting(steps::ON_START), cause) if is_killed(cause) => {
+            Some("or on_worker_start did it")
+        }
         (Phase::Starting(steps::ON_START), _) => Some("on_worker_start did it"),
         // A program that does not fit may have been started and have detected that itself.
         (

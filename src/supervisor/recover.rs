@@ -17,15 +17,16 @@ use super::state::EngineState;
 use super::suspicion::{EXPLAINED, UNEXPLAINED};
 use super::worker::{Status, WHOLE, Worker};
 use crate::control::StartFailure;
-use crate::link::{CANCEL, Phase};
+use crate::link::{CANCEL, Phase, steps};
 
 /// The number of consecutive failed starts of each worker, for reasons that cannot pass, after which the engine is
-/// broken.
-const FAILED_STARTS: usize = 4;
+/// broken. A start that was killed counts [`KILLED`].
+const FAILED_STARTS: u32 = 4;
 /// Number of consecutive processes of a worker that may die without a finished job before the next one is delayed.
 const DEATHS_AT_ONCE: u32 = 3;
-/// How many parts of a whole death are counted if an idle worker was killed from outside. A few such workers are
-/// replaced at once, but a program that kills each worker as soon as it is ready must not keep a core busy with starts.
+/// How many parts of a whole death are counted if an idle worker was killed from outside, or one that starts, which may
+/// have killed itself. A few such workers are replaced at once, but a program that kills each worker as soon as it is
+/// ready must not keep a core busy with starts.
 const KILLED: u32 = 1;
 /// The pauses after failed starts of a worker, and between restarts of an actor while the arena is full.
 pub(super) const START_PAUSES: Backoff =
@@ -89,6 +90,13 @@ impl Supervisor {
         let mut notice = None;
         // The worker is absent now. Decide when its next process may start.
         if was_starting {
+            // Before the first workers were ready, nothing shows that the program's code lets them start.
+            let is_excused =
+                phase != Phase::Starting(steps::ON_START) || state.lifecycle.has_started();
+            let parts = match refused.is_none() && is_excused && exit_causes::is_killed(&cause) {
+                true => KILLED,
+                false => WHOLE,
+            };
             let failure = refused.unwrap_or_else(|| {
                 let entry = self.settings.program.entry;
                 let lines = words.all();
@@ -99,7 +107,7 @@ impl Supervisor {
                     may_pass: exit_causes::may_pass(phase, &cause, &words, limit),
                 }
             });
-            notice = state.start_failed(index, failure);
+            notice = state.start_failed(index, failure, parts);
         } else if worker.is_retiring() && cause == JobErrorKind::Lost(WorkerExit::Code(Some(0))) {
             worker.has_retired();
             state.set_status(index, Status::Absent { not_before: None });
@@ -146,7 +154,7 @@ impl Supervisor {
     /// Records that the process of a worker could not be started.
     pub(super) fn cannot_start(&self, index: usize, failure: StartFailure) {
         let mut state = self.lock();
-        let notice = state.start_failed(index, failure);
+        let notice = state.start_failed(index, failure, WHOLE);
         state.waiters.notify_start();
         self.unlock(state);
         self.report_start(index, notice);
@@ -211,9 +219,10 @@ impl Supervisor {
 impl EngineState {
     /// Records that a worker did not become ready. Another process is tried after a pause. The engine becomes broken if
     /// a thread waits for its start, or if the cause cannot pass and this is the first start, or each worker has failed
-    /// to start several times in a row. Returns the text of a notice if the failure is news.
+    /// to start several times in a row. A cause that cannot pass counts `parts` of [`WHOLE`]. Returns the text of a
+    /// notice if the failure is news.
     #[must_use]
-    fn start_failed(&mut self, index: usize, failure: StartFailure) -> Option<String> {
+    fn start_failed(&mut self, index: usize, failure: StartFailure, parts: u32) -> Option<String> {
         let StartFailure { why, may_pass } = &failure;
         let notice = match may_pass {
             true => (!self.workers.iter().any(Worker::waits_for_resources))
@@ -222,13 +231,14 @@ impl EngineState {
                 .then(|| format!("a worker has not become ready: {why}")),
         };
         let may_pass = *may_pass;
-        let pause = START_PAUSES.pause(self.workers[index].start_failed(failure), 0);
+        let pause = START_PAUSES.pause(self.workers[index].start_failed(failure, parts), 0);
         let not_before = Some(Instant::now() + pause);
         self.set_status(index, Status::Absent { not_before });
         let is_first = !self.lifecycle.has_started();
         let is_awaited = is_first && !self.config.starts_in_background;
-        let hopeless = |worker: &Worker| worker.is_hopeless(FAILED_STARTS);
-        if is_awaited || !may_pass && (is_first || self.workers.iter().all(hopeless)) {
+        let hopeless = |worker: &Worker| worker.is_hopeless(FAILED_STARTS * WHOLE);
+        let is_final = is_first && parts == WHOLE;
+        if is_awaited || !may_pass && (is_final || self.workers.iter().all(hopeless)) {
             let why = one_after_the_other(self.workers[index].failed_starts());
             self.give_up_starts(&why);
         }
@@ -341,8 +351,7 @@ impl EngineState {
             }
         }
         let Some((first, why)) = culprits.first() else {
-            let is_own_death =
-                !ran.is_empty() || cause != JobErrorKind::Lost(WorkerExit::Signal(libc::SIGKILL));
+            let is_own_death = !ran.is_empty() || !exit_causes::is_killed(&cause);
             self.workers[index].last_words_mut().ran(jobs, false);
             let mut calls = Vec::new();
             for (_, record) in ran {

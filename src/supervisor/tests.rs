@@ -22,7 +22,7 @@ use super::*;
 use crate::arena::{Arena, Block, BlockPlacement, Extent, Offset};
 use crate::kernel::wire::{ArgWriter, Lease, Leases, SentArray};
 use crate::kernel::{KernelInfo, Reply, Single};
-use crate::link::{Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, kind};
+use crate::link::{Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, Phase, kind, steps};
 
 mod chains;
 mod decoders;
@@ -363,6 +363,35 @@ fn an_engine_does_not_give_up_for_what_may_pass() {
     assert_eq!(shared.broken(), None);
     assert!(!shared.revive());
     assert!(shared.stats().start_failure.is_some());
+}
+
+/// Each worker has this number of starts that end so, one after the other, before the engine gives up.
+#[track_caller]
+fn gives_up_after(starts: u32, signal: i32, step: u8) {
+    let (shared, _consumers) = fixture(2, 0);
+    let id = submit(&shared);
+    for start in 1..=starts {
+        for worker in 0..2 {
+            assert!(answer(&shared, id).is_none(), "start {start} of {worker}");
+            shared.lock().set_status(worker, Status::Starting);
+            shared.cells[worker].set_phase(Phase::Starting(step));
+            die_of(&shared, worker, signal);
+        }
+    }
+    let why = answer(&shared, id).unwrap();
+    assert!(why.contains(&format!("{starts} times in a row")), "{why}");
+}
+
+#[test]
+fn starts_that_are_killed_count_less_than_starts_that_crash() {
+    for step in [steps::MAP, steps::ON_START] {
+        for signal in [libc::SIGKILL, libc::SIGTERM, libc::SIGINT] {
+            gives_up_after(32, signal, step);
+        }
+        for signal in [libc::SIGSEGV, libc::SIGABRT, libc::SIGSYS, libc::SIGXCPU] {
+            gives_up_after(4, signal, step);
+        }
+    }
 }
 
 #[test]

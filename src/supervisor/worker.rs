@@ -52,8 +52,9 @@ pub(super) struct Process {
 /// error of that job.
 pub(super) type KillReason = (u32, JobErrorKind);
 
-/// The maximum number of failed starts that are stored: beyond it the pause does not grow.
-const MAX_REMEMBERED: usize = 8;
+/// The maximum number of failed starts that are stored. An engine gives up after at most as many, and beyond it the
+/// pause does not grow.
+const MAX_REMEMBERED: usize = 32;
 
 /// One worker: see the module.
 #[derive(Debug)]
@@ -71,6 +72,8 @@ pub(super) struct Worker {
     code: Option<Arc<[CodeMap]>>,
     /// Why the last consecutive starts failed.
     failed_starts: Vec<StartFailure>,
+    /// The sum of the parts, out of [`WHOLE`], that those count which have failed since a cause could pass.
+    parts_of_starts: u32,
     /// Why this worker is being killed, the first reason first.
     kill_reasons: Vec<KillReason>,
     /// The last lines that the worker's process printed. Set only while its end is handled.
@@ -102,6 +105,7 @@ impl Worker {
             generation: FIRST_COUNT,
             code: None,
             failed_starts: Vec::new(),
+            parts_of_starts: 0,
             kill_reasons: Vec::new(),
             last_words: LastWords::default(),
             restarts: 0,
@@ -183,8 +187,13 @@ impl Worker {
 
     // ---- starts -----------------------------------------------------------------------------
 
-    /// Records a failed start. Returns the number of consecutive failed starts.
-    pub(super) fn start_failed(&mut self, failure: StartFailure) -> u32 {
+    /// Records a failed start, which counts `parts` of [`WHOLE`] if its cause cannot pass. Returns the number of
+    /// consecutive failed starts.
+    pub(super) fn start_failed(&mut self, failure: StartFailure, parts: u32) -> u32 {
+        self.parts_of_starts = match failure.may_pass {
+            true => 0,
+            false => self.parts_of_starts.saturating_add(parts),
+        };
         self.failed_starts.push(failure);
         let failed = self.failed_starts.len();
         if failed > MAX_REMEMBERED {
@@ -196,6 +205,7 @@ impl Worker {
     /// Forgets failed starts: a start has succeeded, or the engine is to try again.
     pub(super) fn forget_failed_starts(&mut self) {
         self.failed_starts.clear();
+        self.parts_of_starts = 0;
     }
 
     /// Returns why the last consecutive starts failed.
@@ -208,10 +218,9 @@ impl Worker {
         self.failed_starts.last().is_some_and(|last| last.may_pass)
     }
 
-    /// Returns true if the last `most` starts failed, each for a reason that cannot pass.
-    pub(super) fn is_hopeless(&self, most: usize) -> bool {
-        let last = self.failed_starts.iter().rev();
-        last.take_while(|failure| !failure.may_pass).count() >= most
+    /// Returns true if the last starts failed for reasons that cannot pass, which count `most` parts or more.
+    pub(super) fn is_hopeless(&self, most: u32) -> bool {
+        self.parts_of_starts >= most
     }
 
     // ---- its end ----------------------------------------------------------------------------
