@@ -23,6 +23,7 @@ mod users;
 
 tests![
     jobs_wait_while_descriptors_are_short,
+    jobs_wait_while_few_descriptors_are_left,
     jobs_wait_while_no_process_may_be_started,
     a_deleted_worker_program_is_started,
     a_program_that_the_loader_was_given,
@@ -32,6 +33,7 @@ tests![
 
 pub const SCENARIOS: &[Scenario] = &[
     ("short-descriptors", || short(Resource::RLIMIT_NOFILE)),
+    ("few-descriptors", few_descriptors),
     ("short-processes", || short(Resource::RLIMIT_NPROC)),
     ("changes-root", changes_root),
     ("short-valgrind", under_valgrind),
@@ -68,6 +70,12 @@ fn jobs_wait_while_descriptors_are_short() {
     }
 }
 
+fn jobs_wait_while_few_descriptors_are_left() {
+    for kind in ["plain", "template"] {
+        run("few-descriptors", kind, || Ok(()));
+    }
+}
+
 /// Linux limits the processes of all users but root.
 fn jobs_wait_while_no_process_may_be_started() {
     for kind in KINDS {
@@ -91,7 +99,7 @@ struct Shortage {
     resource: Resource,
     before: u64,
     is_over: Arc<AtomicBool>,
-    eater: Option<thread::JoinHandle<()>>,
+    eater: Option<thread::JoinHandle<Vec<File>>>,
 }
 
 impl Shortage {
@@ -115,6 +123,7 @@ impl Shortage {
                     Err(_) => all.store(true, Ordering::Relaxed),
                 }
             }
+            files
         };
         let eater = (resource == Resource::RLIMIT_NOFILE).then(|| thread::spawn(eat));
         wait_until("all is used up", || has_all.load(Ordering::Relaxed));
@@ -125,14 +134,18 @@ impl Shortage {
             eater,
         }
     }
+
+    /// Returns the descriptors that are used up. From now on the program may have what others give back.
+    fn stop_eating(&mut self) -> Vec<File> {
+        self.is_over.store(true, Ordering::Relaxed);
+        let eater = self.eater.take();
+        eater.map_or_else(Vec::new, |eater| eater.join().unwrap())
+    }
 }
 
 impl Drop for Shortage {
     fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        if let Some(eater) = self.eater.take() {
-            eater.join().unwrap();
-        }
+        self.stop_eating();
         let (_, most) = getrlimit(self.resource).unwrap();
         setrlimit(self.resource, self.before, most).unwrap();
     }
@@ -153,6 +166,37 @@ fn check(n: u64, crashes: bool, result: Result<u64, JobError>) {
     }
 }
 
+/// Submits jobs, of which some crash.
+fn submit(engine: &Engine) -> Vec<(u64, bool, Job<u64>)> {
+    let submit = |n| {
+        let crashes = n % 4 == 0;
+        // On one of several lanes, a crash ends other jobs too, which are not to blame.
+        let job = engine.job(square, (n, crashes)).retries(1).submit();
+        (n, crashes, job)
+    };
+    (0..12).map(submit).collect()
+}
+
+/// Looks at the engine meanwhile.
+fn stays_whole(engine: &Engine, lasts: Duration) {
+    let begin = Instant::now();
+    while begin.elapsed() < lasts {
+        assert_eq!(engine.broken(), None);
+        thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+fn all_are_back(engine: &Engine) {
+    wait_until("all workers are back", || {
+        let stats = engine.stats();
+        let is_up = stats
+            .workers
+            .iter()
+            .all(|worker| worker.ready || worker.spare);
+        is_up && stats.start_failure.is_none()
+    });
+}
+
 fn short(resource: Resource) {
     let notices = Arc::new(Mutex::new(Vec::new()));
     let lines = Arc::clone(&notices);
@@ -160,20 +204,9 @@ fn short(resource: Resource) {
     let engine = engine.build().unwrap();
     assert_eq!(engine.value_of(square, (3, false)), 9);
     let shortage = Shortage::begin(resource);
-    let jobs: Vec<(u64, bool, Job<u64>)> = (0..12)
-        .map(|n| {
-            let crashes = n % 4 == 0;
-            // On one of several lanes, a crash ends other jobs too, which are not to blame.
-            let job = engine.job(square, (n, crashes)).retries(1).submit();
-            (n, crashes, job)
-        })
-        .collect();
+    let jobs = submit(&engine);
     wait_until("a start fails", || engine.stats().start_failure.is_some());
-    let begin = Instant::now();
-    while begin.elapsed() < LASTS {
-        assert_eq!(engine.broken(), None);
-        thread::park_timeout(Duration::from_millis(10));
-    }
+    stays_whole(&engine, LASTS);
     let stats = engine.stats();
     assert_eq!(
         stats.workers.iter().filter(|worker| worker.ready).count(),
@@ -187,20 +220,34 @@ fn short(resource: Resource) {
         check(n, crashes, job.wait());
     }
     assert_eq!(engine.value_of(square, (4, false)), 16);
-    wait_until("all workers are back", || {
-        let stats = engine.stats();
-        let is_up = stats
-            .workers
-            .iter()
-            .all(|worker| worker.ready || worker.spare);
-        is_up && stats.start_failure.is_none()
-    });
+    all_are_back(&engine);
     assert!(!engine.revive(), "there is nothing to revive");
     engine.flush_logs();
     let notices = notices.lock().unwrap();
     let said = notices.iter().filter(|line| line.contains("tried again"));
     assert!((1..10).contains(&said.count()), "{notices:?}");
     drop(notices);
+    engine.shutdown();
+}
+
+/// Each step of a start lacks descriptors in its turn.
+fn few_descriptors() {
+    let engine = asked().build().unwrap();
+    for left in 0..12 {
+        let mut shortage = Shortage::begin(Resource::RLIMIT_NOFILE);
+        let jobs = submit(&engine);
+        wait_until("a start fails", || engine.stats().start_failure.is_some());
+        let mut files = shortage.stop_eating();
+        files.truncate(files.len() - left);
+        step(format!("{left} descriptors are left"));
+        // Four failed starts, with the pauses between them.
+        stays_whole(&engine, Duration::from_millis(300));
+        drop((files, shortage));
+        for (n, crashes, job) in jobs {
+            check(n, crashes, job.wait());
+        }
+        all_are_back(&engine);
+    }
     engine.shutdown();
 }
 
