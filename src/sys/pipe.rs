@@ -82,7 +82,7 @@ pub fn open_null() -> Result<OwnedFd> {
 pub fn open_closed_standard(null: &OwnedFd) -> Result<()> {
     loop {
         // Returns the lowest free number.
-        match allowed().and_then(|()| fcntl(null, FcntlArg::F_DUPFD(0))) {
+        match allowed().and_then(|()| fcntl(null, FcntlArg::F_DUPFD(0)).map_err(none_free)) {
             Ok(0..=2) => {}
             Ok(number) => {
                 // SAFETY: Linux has just made this descriptor for this process, and no other code knows its number.
@@ -107,10 +107,18 @@ pub fn above_standard(fd: OwnedFd) -> Result<OwnedFd> {
 /// Returns a new descriptor of the same description, close-on-exec and numbered above 2.
 pub fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     let number = allowed()
-        .and_then(|()| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3)))
+        .and_then(|()| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3)).map_err(none_free))
         .map_err(|errno| Error::new("fcntl(F_DUPFD_CLOEXEC)", errno, "an end of a pipe"))?;
     // SAFETY: Linux has just made this descriptor for this process, and no other code knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Turns the error of a copy whose least number is at or above the limit on open files into that for no free number.
+fn none_free(errno: Errno) -> Errno {
+    match errno {
+        Errno::EINVAL => Errno::EMFILE,
+        errno => errno,
+    }
 }
 
 /// Duplicates this process's stdout (1) or stderr (2).

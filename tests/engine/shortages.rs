@@ -32,9 +32,9 @@ tests![
 ];
 
 pub const SCENARIOS: &[Scenario] = &[
-    ("short-descriptors", || short(Resource::RLIMIT_NOFILE)),
+    ("short-descriptors", || short(Resource::RLIMIT_NOFILE, 256)),
     ("few-descriptors", few_descriptors),
-    ("short-processes", || short(Resource::RLIMIT_NPROC)),
+    ("short-processes", || short(Resource::RLIMIT_NPROC, 0)),
     ("changes-root", changes_root),
     ("short-valgrind", under_valgrind),
 ];
@@ -103,14 +103,9 @@ struct Shortage {
 }
 
 impl Shortage {
-    fn begin(resource: Resource) -> Self {
+    fn begin(resource: Resource, low: u64) -> Self {
         let (before, most) = getrlimit(resource).unwrap();
         let is_over = Arc::new(AtomicBool::new(false));
-        let low = if resource == Resource::RLIMIT_NOFILE {
-            256
-        } else {
-            0
-        };
         setrlimit(resource, low, most).unwrap();
         let has_all = Arc::new(AtomicBool::new(resource != Resource::RLIMIT_NOFILE));
         let (ends, all) = (Arc::clone(&is_over), Arc::clone(&has_all));
@@ -197,13 +192,13 @@ fn all_are_back(engine: &Engine) {
     });
 }
 
-fn short(resource: Resource) {
+fn short(resource: Resource, low: u64) {
     let notices = Arc::new(Mutex::new(Vec::new()));
     let lines = Arc::clone(&notices);
     let engine = asked().on_log(move |line| lines.lock().unwrap().push(line.text.clone()));
     let engine = engine.build().unwrap();
     assert_eq!(engine.value_of(square, (3, false)), 9);
-    let shortage = Shortage::begin(resource);
+    let shortage = Shortage::begin(resource, low);
     let jobs = submit(&engine);
     wait_until("a start fails", || engine.stats().start_failure.is_some());
     stays_whole(&engine, LASTS);
@@ -233,13 +228,14 @@ fn short(resource: Resource) {
 /// Each step of a start lacks descriptors in its turn.
 fn few_descriptors() {
     let engine = asked().build().unwrap();
-    for left in 0..12 {
-        let mut shortage = Shortage::begin(Resource::RLIMIT_NOFILE);
+    let low_limits = (0..5).map(|low| (low, 0));
+    for (low, left) in (0..12).map(|left| (256, left)).chain(low_limits) {
+        let mut shortage = Shortage::begin(Resource::RLIMIT_NOFILE, low);
         let jobs = submit(&engine);
         wait_until("a start fails", || engine.stats().start_failure.is_some());
         let mut files = shortage.stop_eating();
         files.truncate(files.len() - left);
-        step(format!("{left} descriptors are left"));
+        step(format!("{left} descriptors are left of {low}"));
         // Four failed starts, with the pauses between them.
         stays_whole(&engine, Duration::from_millis(300));
         drop((files, shortage));
