@@ -17,6 +17,7 @@ mod buffer;
 mod engine;
 mod events;
 mod failure;
+mod inline;
 mod layout;
 mod loans;
 mod numpy_memory;
@@ -39,11 +40,13 @@ mod _arenite {
     #[pymodule_export]
     use crate::buffer::{Buffer, PrivateBuffer, map_file};
     #[pymodule_export]
-    use crate::engine::{Closing, Engine, Inline, Series, join_all};
+    use crate::engine::{Closing, Engine, Series, join_all};
     #[pymodule_export]
     use crate::events::next_events;
     #[pymodule_export]
     use crate::failure::escape;
+    #[pymodule_export]
+    use crate::inline::Inline;
     #[pymodule_export]
     use crate::numpy_memory::{install, numpy_memory};
     #[pymodule_export]
