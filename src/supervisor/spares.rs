@@ -68,6 +68,7 @@ mod tests {
     use super::*;
     use crate::supervisor::fixture::fixture;
     use crate::supervisor::state::EngineState;
+    use crate::supervisor::worker::WHOLE;
 
     const ABSENT: Status = Status::Absent { not_before: None };
 
@@ -153,7 +154,7 @@ mod tests {
             let next = to_start(&state, later)[0];
             order.push(next);
             state.set_status(next, Status::Starting);
-            state.workers[next].start_failed("it is broken".into());
+            state.workers[next].start_failed("it is broken".into(), WHOLE);
             state.set_status(
                 next,
                 Status::Absent {
