@@ -24,7 +24,7 @@ pub(super) fn corrupt(reason: &str) -> ImageError {
     ImageError::corrupt(Format::Avif, reason)
 }
 
-/// Returns whether these bytes may be the beginning of a box of less than 64 MiB, or of one with a length of eight bytes.
+/// Returns whether these bytes may begin a box of less than 64 MiB, or one with a length of eight bytes.
 /// Zeros and text are not.
 fn begins_box(bytes: &[u8]) -> bool {
     let (len, kind) = bytes.split_at(bytes.len().min(4));
