@@ -185,14 +185,15 @@ def made_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, A
     if not _made or body.get("__module__") != "__main__":
         return None
     found: Any = _find(body.get("__qualname__", name))
-    if type(found) is not meta or found.__bases__ != bases:
+    kind = type(found)
+    if kind is not meta or found.__bases__ != bases:
         return None
     names = [one[0] for one in members[2]] if members is not None else None
     is_same = vars(found).get("__slots__") == body.get("__slots__")
-    is_same = is_same and (names is None or list(vars(found)["_member_map_"]) == names)
-    if is_same:
-        _filled.append(found)
-    return found if is_same else None  # type: ignore[no-any-return]
+    if not is_same or names is not None and list(vars(found)["_member_map_"]) != names:
+        return None
+    _filled.append(found)
+    return found  # type: ignore[no-any-return]
 
 
 def _find(qualname: str) -> Any:
