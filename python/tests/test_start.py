@@ -321,3 +321,22 @@ def test_forked_workers_have_the_programs_files_and_memory(tmp_path):
             file.seek(0)
             assert file.read() == b"x"
             assert ex.submit(multiprocessing.active_children).result() == []
+
+
+def test_workers_of_a_template_that_is_older_than_a_reload_have_the_new_code(tmp_path):
+    (tmp_path / "reloaded_here.py").write_text("def value(): return 'old'\n")
+    program = f"""
+    import importlib, pathlib, sys
+    sys.path.insert(0, {str(tmp_path)!r})
+    import reloaded_here
+    if __name__ == "__main__":
+        import arenite
+        for text in ("old", "newer"):
+            pathlib.Path(reloaded_here.__file__).write_text(f"def value(): return {{text!r}}\\n")
+            importlib.invalidate_caches()
+            importlib.reload(reloaded_here)
+            with arenite.Executor(1) as ex:
+                print(ex.submit(reloaded_here.value).result(), reloaded_here.value())
+    """
+    ran = harness.script(program)
+    assert ran.out == "old old\nnewer newer\n", ran

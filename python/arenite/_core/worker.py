@@ -66,6 +66,8 @@ def load(setup: bytes) -> str | None:
     """Makes this process a template: loads the modules and data for all workers. Returns the error, or None."""
     global _is_loaded
     _is_loaded = True
+    # Copies have the modules as they are now.
+    mirror.started = time.monotonic()
     given = pickle.loads(setup)
     if given["is_forked"]:
         _leave_program()
@@ -181,8 +183,8 @@ def start(setup: bytes) -> str | None:
     global _arena, _private, _memory_limit, _is_sandboxed, _dump
     import faulthandler
 
-    mirror.started = time.monotonic()
     if not _is_loaded:
+        mirror.started = time.monotonic()
         mirror.clear_main()
     given = pickle.loads(setup)
     mirror.program = given["lookups"]
