@@ -292,3 +292,34 @@ def test_an_executor_that_is_rebound_ends_its_workers(use):
     path = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
     end = harness.script(source, use, env={**os.environ, "PYTHONPATH": path}, flags=("-W", "ignore"))
     assert end.ok().out == "ended\n"
+
+
+@pytest.mark.parametrize("is_shut_down", [False, True])
+def test_tasks_of_a_dropped_executor_have_the_program(is_shut_down):
+    source = """
+        import concurrent.futures, logging, multiprocessing, sys
+        import arenite
+
+        begun, event = multiprocessing.Event(), multiprocessing.Event()
+        class Late: pass
+
+        def work():
+            begun.set()
+            logging.getLogger("own").warning("waited: %s", event.wait(60))
+            return getattr(sys.modules["__main__"], "".join(["La", "te"])).__name__
+
+        logging.basicConfig(format="%(message)s", stream=sys.stdout)
+        if sys.argv[1] == "arenite":
+            ex = arenite.Executor(1)
+        else:
+            ex = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+        future = ex.submit(work)
+        begun.wait()
+        if sys.argv[2] == "True":
+            ex.shutdown(wait=False)
+        del ex
+        event.set()
+        print(future.result(), flush=True)
+    """
+    expected, found = (harness.script(source, how, is_shut_down).ok().out for how in ("fork", "arenite"))
+    assert sorted(found.splitlines()) == sorted(expected.splitlines()) == ["Late", "waited: True"]

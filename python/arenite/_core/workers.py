@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from _thread import start_new_thread
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet, finalize
@@ -109,6 +110,8 @@ class Workers:
         self.lock = threading.RLock()
         self.is_closed = False
         self._closing: _arenite.Closing | None = None
+        #: The handles of `_closing`, for the finalizer.
+        self._ends: list[_arenite.Closing] = []
         self.maps: WeakSet[Results[Any]] = WeakSet()
         self.servings: WeakSet[Serving] = WeakSet()
         self.plain = Settings({})
@@ -117,8 +120,8 @@ class Workers:
         self._copies = copies.Copies()
         #: Receivers of the data that workers send outside of results.
         self.receivers: list[channel.Receiver] = []
-        #: Finalizers that run at the end of the workers.
-        self.closers: list[finalize[..., Workers]] = []
+        #: What is called at the end of the workers.
+        self.closers: list[Callable[[], object]] = []
         #: If the executor was made in a worker: the reason why it refuses tasks.
         self.refusal: str | None = None
 
@@ -126,6 +129,7 @@ class Workers:
         """Called when the engine runs."""
         self.definitions.engine = self.engine
         self.capacity = self.engine.capacity
+        finalize(self, _close_later, self.engine, self._ends, self.closers).atexit = False
         running.add(self)
         if "IPython" in sys.modules:
             from . import notebook
@@ -133,10 +137,8 @@ class Workers:
             notebook.follow_cells(running)
 
     def end_with(self, close: Callable[..., object], *arguments: Any) -> None:
-        """Calls `close` when the workers have ended or are dropped."""
-        closer = finalize(self, close, *arguments)
-        closer.atexit = False
-        self.closers.append(closer)
+        """Calls `close` when the workers have ended, also those of a dropped executor."""
+        self.closers.append(partial(close, *arguments))
 
     def has_no_engine(self) -> bool:
         return self.is_inline or self.refusal is not None
@@ -302,6 +304,7 @@ class Workers:
                 self.engine.cancel_all(grace == 0)
             with self.lock:
                 self._closing = self.engine.close(grace if cancel else None) or self._closing
+                self._ends[:] = [self._closing] if self._closing is not None else []
             if wait and self._closing is not None:
                 native.wait(self._closing, None)
                 for results in maps:
@@ -311,8 +314,8 @@ class Workers:
                 dispatch.unregister(self.output)
                 for receiver in self.receivers:
                     receiver.close()
-                for closer in self.closers:
-                    closer()
+                while self.closers:
+                    self.closers.pop(0)()
         except KeyboardInterrupt:
             self._report_ended(KeyboardInterrupt)
             self.engine.cancel_all(True)
@@ -344,6 +347,20 @@ class Workers:
             from .._broken import start_failed
 
             raise start_failed(f"no worker can be started any more: {why}")
+
+
+def _close_later(engine: _arenite.Engine, ends: list[_arenite.Closing], closers: list[Callable[[], object]]) -> None:
+    """Called when an executor is dropped: its tasks may need what the closers end."""
+    if not engine.is_foreign and closers:
+        closing = engine.close(None)
+        # Not a thread of `threading`, whose locks may be held where an object is dropped.
+        start_new_thread(_close_at_end, (ends[-1] if closing is None else closing, closers))
+
+
+def _close_at_end(closing: _arenite.Closing, closers: list[Callable[[], object]]) -> None:
+    native.wait(closing, None)
+    for close in closers:
+        close()
 
 
 def refusal() -> str:
