@@ -86,3 +86,39 @@ def test_the_core_lists_its_modules():
     listed = arenite._core.__doc__ or ""
     missing = [path.stem for path in (PACKAGE / "_core").glob("[!_]*.py") if f"`{path.stem}`" not in listed]
     assert not missing, missing
+
+
+#: The modules for pickling, and for what workers have of the program.
+PICKLING = {
+    "by_name", "by_value", "codes", "context", "copies", "definitions", "elsewhere", "grouping", "imports", "inherit",
+    "libraries", "lookup", "making", "mirror", "objects", "out_of_band", "pickling", "reach", "sharing", "weak",
+}  # fmt: skip
+#: The largest number of lines with code in one of them.
+MOST_LINES = 500
+
+
+def imports_of(node, names):
+    """The modules of the core that a module imports at any time, apart from those for type checkers."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            child = ast.Module(child.orelse, [])
+        if isinstance(child, ast.ImportFrom) and child.level == 1:
+            found = [child.module] if child.module else [name.name for name in child.names]
+            yield from (name for name in found if name in names)
+        yield from imports_of(child, names)
+
+
+def test_modules_for_pickling_import_each_other_in_layers():
+    trees = {name: ast.parse((PACKAGE / "_core" / f"{name}.py").read_text()) for name in PICKLING}
+    left = {name: set(imports_of(tree, PICKLING)) - {name} for name, tree in trees.items()}
+    while lowest := [name for name, uses in left.items() if not uses & left.keys()]:
+        for name in lowest:
+            del left[name]
+    assert not left, f"these import each other: {left}"
+
+
+@pytest.mark.parametrize("name", sorted(PICKLING))
+def test_modules_for_pickling_are_short(name):
+    tree = ast.parse((PACKAGE / "_core" / f"{name}.py").read_text())
+    lines = {node.lineno for node in ast.walk(tree) if hasattr(node, "lineno")}
+    assert len(lines) <= MOST_LINES

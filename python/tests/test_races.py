@@ -17,7 +17,7 @@ import pytest
 
 import arenite
 from arenite import _arenite
-from arenite._core import copies, dispatch, isolated, locks, mirror
+from arenite._core import copies, dispatch, isolated, locks, making
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_a_finalizer_submits_while_a_lock_is_held(executor):
 
 
 def test_a_child_made_by_fork_has_no_lock_of_other_threads():
-    inner = [mirror._lock, isolated._lock, copies.Copies()._lock, locks.lock()]
+    inner = [making.lock, isolated._lock, copies.Copies()._lock, locks.lock()]
     own, locked, over = locks.lock(), threading.Event(), threading.Event()
 
     def hold():

@@ -24,9 +24,10 @@ ALLOWED = """
 arenite._arenite.Buffer.__buffer__
 arenite._arenite.PrivateBuffer.__buffer__
 # Classes that are made when they are first needed.
+arenite._core.out_of_band.Arena
 arenite._core.pickling.*
 # Functions with a cache, which hides their parameters.
-arenite._core.by_value._names_in_text
+arenite._core.codes._names_in_text
 arenite._core.start._is_guarded
 # Of libraries without types.
 arenite.integrations.dask.Worker

@@ -14,17 +14,24 @@ Submitting a call, in the program
 - `inline`: tasks in this process, for `max_workers=0`.
 
 Pickling, for both sides
-- `pickling`: pickles calls and results, with arrays in the arena.
+- `pickling`: pickles calls and results.
+- `by_name`: the pickler, for which functions and classes with a name are this name.
+- `by_value`: functions and classes without a name.
+- `out_of_band`: the large data of a pickle, in the arena.
 - `arrays`, `copies`: arrays in the arena, and arguments that were copied there.
-- `definitions`, `by_value`: functions and classes that workers cannot import.
-- `links`: objects that their globals share.
-- `instances`: whether a container with objects of the program has changed.
-- `elsewhere`: objects that modules have which workers import.
-- `mirror`: the worker's version of their modules.
-- `lookup`: names that a task looks up without having them in its code.
-- `lenient`: definitions of which a part cannot be unpickled.
+- `reach`, `codes`: what names lead to, and the names in code.
 - `weak`: what is known of objects, by identity.
 - `plain`: the pickles of a sandbox, which can only contain data.
+
+What workers have of modules that they cannot import
+- `definitions`: what an executor has sent.
+- `grouping`: the groups of variables that a task needs.
+- `sharing`: which variables share objects.
+- `objects`: pickles the objects in variables.
+- `elsewhere`: objects that modules have which workers import.
+- `mirror`: these modules in a worker.
+- `making`: makes classes and other objects.
+- `lookup`: names that a task looks up without having them in its code.
 
 The worker
 - `start`, `template`: its interpreter, arguments and data; the process of which it is a copy.

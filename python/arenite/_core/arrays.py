@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numpy
 
 from .. import _arenite
-from . import pickling
+from . import out_of_band, pickling
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -95,7 +95,7 @@ def mut(array: NDArray[Scalar]) -> NDArray[Scalar]:
         raise TypeError(f"mut() takes an array, not {type(array).__name__}")
     if array.dtype.hasobject:
         raise TypeError("mut() takes an array of numbers: objects cannot be in shared memory")
-    if pickling.overlaps(array):
+    if out_of_band.overlaps(array):
         raise ValueError("mut() takes an array whose elements have memory of their own: no broadcast or sliding window")
     if not array.flags.writeable:
         raise ValueError("mut() takes a writable array: this one is read-only, as what share() and tasks return")

@@ -8,13 +8,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import copyreg
-import dis
 import functools
 import gc
 import itertools
 import marshal
 import operator
-import re
 import sys
 import types
 import weakref
@@ -29,232 +27,20 @@ from types import (
     MethodType,
     ModuleType,
 )
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from . import mirror, pickling
+from . import codes, making, mirror, reach
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable
 
-
-# ---- code
-
-
-class Names(NamedTuple):
-    """The names that the code of a function refers to, with the code of its inner functions and classes."""
-
-    #: Globals and builtins.
-    globals: frozenset[str]
-    #: Attributes and everything else.
-    others: frozenset[str]
-    #: Whether the code sets variables of an enclosing function.
-    sets_cells: bool
-    #: Whether the code sets attributes or globals.
-    sets_others: bool
-    #: Whether the code may look up any global.
-    is_open: bool
-    #: Words in texts of the code that may be globals.
-    texts: frozenset[str]
-
-
-_OF_GLOBALS = {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
-#: Functions that look up globals by names that are not in the code.
-_OPEN = {"globals", "eval", "exec"}
-#: Attributes that lead to any global.
-_OPEN_ATTRIBUTES = {"__subclasses__", "__globals__", "f_globals"}
-#: What looks up a name of `__main__` that is not an attribute in the code.
-_OPEN_MAIN = {"getattr", "vars", "__dict__", "attrgetter"}
-#: Functions of libraries that evaluate a text with the globals of their caller: pandas, numexpr, DuckDB.
-_EVALUATING = {"eval", "evaluate", "sql"}
-#: A longer text is not searched for names.
-_LONGEST_TEXT = 1000
-_WORD = re.compile(r"[^\W\d]\w*")
-#: A global in a query of pandas, and a formula of statsmodels.
-_MARKED, _FORMULA = re.compile(r"@([^\W\d]\w*)"), re.compile(r"\w\s*~\s*[\w(]")
-#: Flags of code: of a function, and of a function with documentation.
-_OF_FUNCTION, _HAS_DOCSTRING = 1, 0x4000000
-_OF_CELLS = {"STORE_DEREF", "DELETE_DEREF"}
-_SETTING = {"STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "DELETE_GLOBAL"}
-#: Functions and attributes that set attributes.
-_SETTERS = {"setattr", "delattr", "__setattr__", "__delattr__", "vars", "__dict__"}
-#: By the identity of a code object that exists.
-_names: dict[int, tuple[weakref.ref[CodeType], Names]] = {}
-
-
-def names_of(code: CodeType) -> Names:
-    known = _names.get(id(code))
-    if known is not None and known[0]() is code:
-        return known[1]
-    found, others, sets, sets_others = set(), set(code.co_names), False, not _SETTERS.isdisjoint(code.co_names)
-    texts = {word for text in _texts(code) for word in words(text)}
-    called = None
-    for instruction in dis.get_instructions(code):
-        sets_others |= instruction.opname in _SETTING
-        if instruction.opname in _OF_GLOBALS:
-            found.add(instruction.argval)
-        elif instruction.opname in _OF_CELLS and instruction.argval in code.co_freevars:
-            sets = True
-        elif instruction.opname == "LOAD_CONST" and called in _EVALUATING and type(instruction.argval) is str:
-            texts.update(words(instruction.argval, True))
-        if instruction.opname != "PUSH_NULL":
-            called = instruction.argval if type(instruction.argval) is str else None
-    for constant in code.co_consts:
-        if constant == "__main__":
-            others.add(constant)
-        if type(constant) is CodeType:
-            inner = names_of(constant)
-            found |= inner.globals
-            others |= inner.others
-            texts |= inner.texts
-            sets |= inner.sets_cells
-            sets_others |= inner.sets_others
-    is_open = bool(found & _OPEN or others & _OPEN_ATTRIBUTES) or "__name__" in found and "modules" in others
-    is_open |= "__main__" in others and not _OPEN_MAIN.isdisjoint(found | others)
-    names = Names(frozenset(found), frozenset(others), sets, sets_others, is_open, frozenset(texts))
-    key = id(code)
-    _names[key] = weakref.ref(code, lambda _: _names.pop(key, None)), names
-    return names
-
-
-def _texts(code: CodeType) -> Iterator[str]:
-    """Returns the texts in the code of a function, without its documentation and its inner functions."""
-    has_docstring = code.co_flags & (_OF_FUNCTION if sys.version_info < (3, 14) else _HAS_DOCSTRING)
-    left = list(code.co_consts[1:] if has_docstring else code.co_consts)
-    while left:
-        constant = left.pop()
-        if type(constant) is str:
-            yield constant
-        elif type(constant) in (tuple, frozenset):
-            left += constant
-
-
-def words(text: str, is_evaluated: bool = False) -> list[str]:
-    """Returns the words of a text that may be globals of the code that uses the text."""
-    if len(text) > _LONGEST_TEXT:
-        return []
-    if is_evaluated or "__main__" in text or _FORMULA.search(text):
-        return _WORD.findall(text)
-    return _MARKED.findall(text)
-
-
-@functools.lru_cache
-def _names_in_text(text: str) -> frozenset[str]:
-    """Returns the names in an annotation that is text."""
-    try:
-        code = compile(text, "<annotation>", "eval")
-    except (SyntaxError, ValueError):
-        return frozenset()
-    inner = () if {"Literal", "Annotated"}.intersection(code.co_names) else _texts(code)
-    return frozenset(code.co_names).union(*map(_names_in_text, inner))
-
-
-def names_in(annotation: Any) -> frozenset[str]:
-    """Returns the names that an annotation, or an alias of a type, has as text."""
-    kind = type(annotation)
-    if kind is str:
-        return _names_in_text(annotation)
-    if kind.__name__ == "ForwardRef":
-        return _names_in_text(annotation.__forward_arg__)
-    if kind.__module__ in ("typing", "types", "collections.abc") and kind.__name__ != "_LiteralGenericAlias":
-        return frozenset().union(*map(names_in, getattr(annotation, "__args__", ())))
-    return frozenset()
-
-
-# ---- objects that can change
-
-#: Types whose objects cannot change.
-ATOMS = {int, float, complex, bool, str, bytes, type(None), range, type(Ellipsis), type(NotImplemented)}
-
-
-def is_one_of(kind: type, kinds: Collection[type]) -> bool:
-    """Whether a type is one of these."""
-    try:
-        return kind in kinds
-    except Exception:  # Its metaclass compares types, but has no hash.
-        return False
-
-
-def parts_of_tuples(value: Any) -> Iterator[Any]:
-    """Yields what tuples and frozensets in each other contain, however deep they are; the value, if it is neither."""
-    left, seen = [value], set()
-    while left:
-        one = left.pop()
-        if type(one) is not tuple and type(one) is not frozenset:
-            yield one
-        elif id(one) not in seen:
-            seen.add(id(one))
-            left += one
-
-
-def is_atom(value: Any) -> bool:
-    return all(is_one_of(type(one), ATOMS) for one in parts_of_tuples(value))
-
-
-def is_constant(value: Any, held: list[Any], inside: tuple[Any, ...] = ()) -> bool:
-    """Whether nothing that a task does can change a value that is pickled by value. Adds to `held` the objects that the
-    pickle has or refers to: with the same objects, the next pickle is the same."""
-    kind = type(value)
-    if kind in ATOMS or kind is ModuleType:
-        return True
-    if kind in (tuple, frozenset):
-        return all(is_constant(item, held, inside) for item in value)
-    if kind is BuiltinFunctionType:
-        return type(value.__self__) in (ModuleType, type(None))
-    if kind is not FunctionType and not issubclass(kind, type):
-        return False
-    if pickling.is_global(value):
-        held.append(value)
-        return True
-    # A function that refers to itself may store something in an attribute.
-    if kind is not FunctionType or value in inside or not _is_constant_function(value, held, inside):
-        return False
-    # So may one that has other functions, or globals of its own.
-    codes = () if inside else [one for one in held if type(one) is CodeType]
-    return len(codes) < 2 or not any(names_of(code).sets_others for code in codes)
-
-
-def _is_constant_function(function: FunctionType, held: list[Any], inside: tuple[Any, ...]) -> bool:
-    inside = (*inside, function)
-    space = function.__globals__
-    values = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    values += [content for _, content in contents(function)]
-    if names := [name for name in own_names(function) if name in space]:
-        held += names
-        values += [space[name] for name in names]
-    held += [function.__code__, function.__defaults__, function.__kwdefaults__, function.__name__, *values]
-    if function.__dict__ or not all(is_constant(value, held, inside) for value in values):
-        return False
-    found = names_of(function.__code__)
-    return not found.sets_cells and not (names and found.sets_others)
-
-
-def own_names(function: FunctionType) -> list[str]:
-    """Returns the names of the globals that a function uses, if no module has them: the function is sent with them."""
-    return sorted(names_of(function.__code__).globals) if _home(function.__globals__, False) is None else []
-
-
-def contents(function: FunctionType) -> Iterator[tuple[CellType, Any]]:
-    for cell in function.__closure__ or ():
-        try:
-            yield cell, cell.cell_contents
-        except ValueError:
-            pass  # The cell is empty.
+    from . import by_name
 
 
 # ---- functions
 
 
-def _home(space: dict[str, Any], copies: bool) -> tuple[str, bool] | None:
-    """Returns the name of the module with these globals, and whether it is mirrored; None if the globals are copied."""
-    name = space.get("__name__")
-    module = sys.modules.get(name) if type(name) is str else None
-    if module is None or vars(module) is not space:
-        return None
-    is_mirrored = not pickling.is_importable(name)
-    return None if copies and not is_mirrored else (name, is_mirrored)  # type: ignore[return-value]
-
-
-def reduce_function(pickler: pickling.Pickler, function: FunctionType) -> Any:
+def reduce_function(pickler: by_name.Pickler, function: FunctionType) -> Any:
     how, state = parts_of_function(pickler, function)
     defaults = {"__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__}
     state.update((name, value) for name, value in defaults.items() if value)
@@ -263,10 +49,10 @@ def reduce_function(pickler: pickling.Pickler, function: FunctionType) -> Any:
     return mirror.make_function, how, state, None, None, mirror.fill_function
 
 
-def parts_of_function(pickler: pickling.Pickler, function: FunctionType) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def parts_of_function(pickler: by_name.Pickler, function: FunctionType) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Returns the arguments that create a function, and its state, without its defaults and attributes."""
     code, space = function.__code__, function.__globals__
-    names = names_of(code)
+    names = codes.names_of(code)
     state: dict[str, Any] = {"__qualname__": function.__qualname__, "__module__": function.__module__}
     if function.__doc__ is not None:
         state["__doc__"] = function.__doc__
@@ -274,9 +60,9 @@ def parts_of_function(pickler: pickling.Pickler, function: FunctionType) -> tupl
         state["__annotations__"] = annotations
     if kinds := getattr(function, "__type_params__", None):
         state["__type_params__"] = kinds
-    if cells := list(contents(function)):
+    if cells := list(codes.contents(function)):
         state["cells"] = cells
-    home: Any = _home(space, pickler.copies_globals)
+    home: Any = codes.home_of(space, pickler.copies_globals)
     used = names.globals & space.keys()
     if home is None or not (home[1] or _needs_module(home[0], [space[name] for name in used])):
         # The function is sent without its module, which the worker may not have.
@@ -296,12 +82,12 @@ def _needs_module(home: str, values: list[Any]) -> bool:
             continue
         other = getattr(value, "__module__", None)
         is_named = isinstance(value, (type, FunctionType, BuiltinFunctionType))
-        if not is_named or other == home or not pickling.is_importable(other):
+        if not is_named or other == home or not reach.is_importable(other):
             return True
     return False
 
 
-def _submodules(names: Names, values: list[Any]) -> list[str]:
+def _submodules(names: codes.Names, values: list[Any]) -> list[str]:
     """Returns the modules that the code reads as attributes of packages, as in `xml.dom.minidom`."""
     packages = [value for value in values if type(value) is ModuleType and hasattr(value, "__path__")]
     found = []
@@ -309,33 +95,25 @@ def _submodules(names: Names, values: list[Any]) -> list[str]:
         prefix = f"{package.__name__}."
         for name in list(sys.modules):
             if name.startswith(prefix) and names.others.issuperset(name[len(prefix) :].split(".")):
-                if pickling.is_importable(name):
+                if reach.is_importable(name):
                     found.append(name)
     return found
 
 
-def _annotations(pickler: pickling.Pickler, owner: FunctionType | type) -> dict[str, Any]:
+def _annotations(pickler: by_name.Pickler, owner: FunctionType | type) -> dict[str, Any]:
     """Returns the annotations of a function or class that can be pickled: few tasks need them."""
     try:
         given = owner.__annotations__
     except Exception:  # From Python 3.14 on, a name may not exist.
         return {}
     for value in given.values():
-        pickler.may_refer(owner.__module__, names_in(value))
-    return {name: value for name, value in given.items() if type(value) in ATOMS or can_pickle(value)}
+        pickler.may_refer(owner.__module__, codes.names_in(value))
+    return {name: value for name, value in given.items() if type(value) in codes.ATOMS or pickler.can_pickle(value)}
 
 
-def can_pickle(value: Any) -> bool:
-    try:
-        pickling.dump(value, None)
-    except Exception:
-        return False
-    return True
-
-
-def reduce_code(_: pickling.Pickler, code: CodeType) -> Any:
+def reduce_code(_: by_name.Pickler, code: CodeType) -> Any:
     # The code contains its file name and line numbers, for tracebacks. Both sides have the same version of Python.
-    return mirror.make_code, (marshal.dumps(code),)
+    return making.make_code, (marshal.dumps(code),)
 
 
 # ---- classes
@@ -343,7 +121,7 @@ def reduce_code(_: pickling.Pickler, code: CodeType) -> Any:
 #: Attributes that determine how a class is created.
 _OF_BODY = ("__module__", "__qualname__", "__slots__", "__doc__", "__orig_bases__", "__class__")
 #: Attributes that a new class has.
-_OF_CREATION = {*_OF_BODY, "__dict__", "__weakref__", "__classdictcell__"}
+_OF_CREATION = {*_OF_BODY, "__dict__", "__weakref__", "__classdictcell__", "__slotnames__"}
 #: Attributes that a class with annotations has: Python 3.14 has a function that evaluates the annotations.
 _OF_ANNOTATIONS = {"__annotations__", "__annotations_cache__", "__annotate_func__", "__annotate__"}
 
@@ -372,10 +150,10 @@ def _own_of_ctypes(cls: type) -> tuple[str, ...]:
 
 def reduce_jitclass(cls: Any) -> Any:
     """Reduces a class of numba to the plain class that was compiled, and the types of its fields."""
-    return mirror.make_jitclass, (mirror.track(cls), cls.__bases__[0], dict(cls.class_type.struct))
+    return making.make_jitclass, (making.track(cls), cls.__bases__[0], dict(cls.class_type.struct))
 
 
-def _reduce_compiled(_: pickling.Pickler, made: Any) -> Any:
+def _reduce_compiled(_: by_name.Pickler, made: Any) -> Any:
     """Reduces a function of numba, which numba pickles with copies of its globals: not if its classes are among
     them."""
     try:
@@ -384,7 +162,7 @@ def _reduce_compiled(_: pickling.Pickler, made: Any) -> Any:
         return made._reduce()
 
 
-def _reduce_instance_type(_: pickling.Pickler, made: Any) -> Any:
+def _reduce_instance_type(_: by_name.Pickler, made: Any) -> Any:
     """Reduces the type that numba has for objects of one of its classes, which has no attribute for the class."""
     for known in list(sys.modules["numba.core.registry"].cpu_target.typing_context._globals):
         cls: Any = known() if isinstance(known, weakref.ref) else known
@@ -393,13 +171,13 @@ def _reduce_instance_type(_: pickling.Pickler, made: Any) -> Any:
     return NotImplemented
 
 
-def reduce_class(pickler: pickling.Pickler, cls: type) -> Any:
-    name, made = mirror.track(cls), how_of_class(cls)
-    return mirror.make_tracked, (name, *made), attributes_of_class(pickler, cls), None, None, mirror.fill_tracked
+def reduce_class(pickler: by_name.Pickler, cls: type) -> Any:
+    name, made = making.track(cls), how_of_class(cls)
+    return making.make_tracked, (name, *made), attributes_of_class(pickler, cls), None, None, making.fill_tracked
 
 
 def how_of_class(cls: type) -> tuple[Any, ...]:
-    """Returns the arguments of `mirror.make_class`."""
+    """Returns the arguments of `making.make_class`."""
     space = vars(cls)
     body = {name: space[name] for name in (*_OF_BODY, *_own_of_ctypes(cls)) if name in space}
     # A slot may have the name of an attribute.
@@ -410,10 +188,10 @@ def how_of_class(cls: type) -> tuple[Any, ...]:
         body["__slots__"] = (*own, *(name for name, one in space.items() if type(one) is MemberDescriptorType))
     body.setdefault("__qualname__", cls.__qualname__)
     home = str(type(cls).__module__)
-    if not pickling.is_standard(home) and pickling.is_importable(home):
+    if not reach.is_standard(home) and reach.is_importable(home):
         # An imported metaclass, which may check attributes.
         names = space.keys() - _OF_CREATION - _OF_ANNOTATIONS
-        body |= {name: space[name] for name in sorted(names) if is_atom(space[name])}
+        body |= {name: space[name] for name in sorted(names) if codes.is_atom(space[name])}
     members = None
     if _is_enum(cls):
         members = _members_of(cls)
@@ -426,7 +204,7 @@ def _is_enum(cls: type) -> bool:
 
 
 def _members_of(cls: Any) -> tuple[Any, ...]:
-    """Returns the arguments of `mirror.make_enum` that describe the members of an enumeration."""
+    """Returns the arguments of `making.make_enum` that describe the members of an enumeration."""
     kind = next(one for one in cls._member_type_.__mro__ if type(vars(one).get("__new__")) is BuiltinFunctionType)
     members = [(name, one._value_, _content_of(one, kind)) for name, one in cls.__members__.items()]
     if any(content is None for _, _, content in members):
@@ -446,7 +224,7 @@ def _content_of(member: Any, kind: Any) -> tuple[Any, ...] | None:
     return reduced[1] if reduced[0] is type(member) else None
 
 
-def attributes_of_class(pickler: pickling.Pickler, cls: type) -> dict[str, Any]:
+def attributes_of_class(pickler: by_name.Pickler, cls: type) -> dict[str, Any]:
     found: dict[str, Any] = {}
     of_body = _own_of_ctypes(cls)
     members: Any = cls.__members__ if _is_enum(cls) else None  # type: ignore[attr-defined]
@@ -475,7 +253,7 @@ def attributes_of_class(pickler: pickling.Pickler, cls: type) -> dict[str, Any]:
         if more := [(value, names[id(one)]) for value, one in more if value != one._value_]:
             found["_value2member_map_"] = more
     if is_registered(cls):
-        found[mirror.COPYREG] = copyreg.dispatch_table[cls]
+        found[making.COPYREG] = copyreg.dispatch_table[cls]
     return found
 
 
@@ -533,17 +311,16 @@ for _unnamed in (type(None), type(NotImplemented), type(Ellipsis)):
 
 def reduce_builtin(cls: type) -> Any:
     name = _OF_TYPES.get(cls)
-    return NotImplemented if name is None else (mirror.find_in, ("types", name))
+    return NotImplemented if name is None else (making.find_in, ("types", name))
 
 
 # ---- parts of functions and classes
 
 
-def _reduce_module(pickler: pickling.Pickler, module: ModuleType) -> Any:
+def _reduce_module(pickler: by_name.Pickler, module: ModuleType) -> Any:
     name = module.__name__
-    if name in sys.modules and pickling.is_importable(name):
-        pickler.note_module(name)
-        return mirror.import_module, (name,)
+    if name in sys.modules and reach.is_importable(name):
+        return making.import_module, (name,)
     pickler.refer_module(module)
     return mirror.module, (name,)
 
@@ -552,30 +329,30 @@ def _reduce_module(pickler: pickling.Pickler, module: ModuleType) -> Any:
 _OF_CACHE = ("__wrapped__", "cache_parameters")
 
 
-def _reduce_lru_cache(_: pickling.Pickler, cache: Any) -> Any:
-    made = mirror.make_lru_cache, (cache.__wrapped__, cache.cache_parameters())
+def _reduce_lru_cache(pickler: by_name.Pickler, cache: Any) -> Any:
+    made = making.make_lru_cache, (cache.__wrapped__, cache.cache_parameters())
     # `functools.update_wrapper` has copied the others.
     own = {name: value for name, value in vars(cache).items() if getattr(cache.__wrapped__, name, cache) is not value}
-    own = {name: value for name, value in own.items() if name not in _OF_CACHE and can_pickle(value)}
-    return (*made, own, None, None, mirror.fill_slots) if own else made
+    own = {name: value for name, value in own.items() if name not in _OF_CACHE and pickler.can_pickle(value)}
+    return (*made, own, None, None, making.fill_slots) if own else made
 
 
-def _reduce_new_type(_: pickling.Pickler, made: Any) -> Any:
+def _reduce_new_type(_: by_name.Pickler, made: Any) -> Any:
     return type(made), (made.__name__, made.__supertype__), {"__module__": made.__module__}
 
 
-def _reduce_type_variable(_: pickling.Pickler, made: Any) -> Any:
+def _reduce_type_variable(_: by_name.Pickler, made: Any) -> Any:
     kind, constraints = type(made).__name__, ()
     options = {"default": made.__default__} if _has_default(made) else {}
     if not _is_named(made):
         constraints, bound = _bounds_of(made)
         parts = {"bound": constraints or bound, **options}
-        return mirror.make_type_parameter, _how_of_parameter(made), parts, None, None, mirror.fill_late
+        return making.make_type_parameter, _how_of_parameter(made), parts, None, None, making.fill_late
     if kind == "TypeVar":
         constraints = made.__constraints__
         options |= {"bound": made.__bound__, "covariant": made.__covariant__, "contravariant": made.__contravariant__}
-    how = mirror.track(made), kind, made.__module__, made.__name__, constraints, options
-    return mirror.make_type_variable, how
+    how = making.track(made), kind, made.__module__, made.__name__, constraints, options
+    return making.make_type_variable, how
 
 
 #: The stars before a type parameter, by its type.
@@ -592,10 +369,10 @@ def _has_default(variable: Any) -> bool:
 
 
 def _how_of_parameter(made: Any) -> tuple[Any, ...]:
-    """Returns the arguments of `mirror.make_type_parameter`."""
+    """Returns the arguments of `making.make_type_parameter`."""
     constraints, bound = _bounds_of(made)
     stars = _STARS[type(made).__name__]
-    return mirror.track(made), stars, made.__name__, len(constraints), bound is not None, _has_default(made)
+    return making.track(made), stars, made.__name__, len(constraints), bound is not None, _has_default(made)
 
 
 def _bounds_of(parameter: Any) -> tuple[tuple[Any, ...], Any]:
@@ -614,7 +391,7 @@ DESCRIPTORS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
 }
 
 
-def reduce_descriptor(_: pickling.Pickler, made: Any) -> Any:
+def reduce_descriptor(_: by_name.Pickler, made: Any) -> Any:
     """Reduces a method of a class or a property. Returns NotImplemented for other objects."""
     base = next((base for base in DESCRIPTORS if isinstance(made, base)), None)
     if base is None:
@@ -623,7 +400,7 @@ def reduce_descriptor(_: pickling.Pickler, made: Any) -> Any:
     if kind is base:
         return kind, arguments
     state = made.__getstate__()
-    return mirror.make_as, (kind, base, arguments), state, None, None, mirror.fill_new
+    return making.make_as, (kind, base, arguments), state, None, None, making.fill_new
 
 
 #: The types of the views of dictionaries.
@@ -634,7 +411,7 @@ _VIEWS = [
 ]
 
 
-def _reduce_view(_: pickling.Pickler, view: Any) -> Any:
+def _reduce_view(_: by_name.Pickler, view: Any) -> Any:
     """Reduces a view of a dictionary."""
     kind = type(view).__name__
     held: Any = dict(enumerate(view)) if kind.endswith("values") else view
@@ -644,16 +421,16 @@ def _reduce_view(_: pickling.Pickler, view: Any) -> Any:
     return operator.methodcaller(kind.partition("_")[2]), (whole(held),)
 
 
-def _reduce_memory(_: pickling.Pickler, view: memoryview) -> Any:
+def _reduce_memory(_: by_name.Pickler, view: memoryview) -> Any:
     whole = view.obj
     if view.contiguous and not view.readonly and view.nbytes and type(whole).__name__ in ("bytearray", "array"):
         # What is written by the one is seen by the other.
         start = _address_of(view) - _address_of(memoryview(whole))
-        return mirror.make_memory, (whole, view.format, view.shape, (start, start + view.nbytes))
+        return making.make_memory, (whole, view.format, view.shape, (start, start + view.nbytes))
     data = view.tobytes() if view.readonly else bytearray(view.tobytes())
     if 0 in (view.shape or ()) or view.ndim == 1 and view.format == "B":
         return memoryview, (data,)
-    return mirror.make_memory, (data, view.format, view.shape)
+    return making.make_memory, (data, view.format, view.shape)
 
 
 def _address_of(view: memoryview) -> int:
@@ -662,7 +439,7 @@ def _address_of(view: memoryview) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 
-def _reduce_count(_: pickling.Pickler, count: Any) -> Any:
+def _reduce_count(_: by_name.Pickler, count: Any) -> Any:
     # Only its text has the numbers: `itertools` has no support for pickling from Python 3.14 on.
     try:
         return itertools.count, ast.literal_eval(repr(count).removeprefix("count")[:-1] + ",)")
@@ -670,13 +447,13 @@ def _reduce_count(_: pickling.Pickler, count: Any) -> Any:
         return NotImplemented
 
 
-def _reduce_key(_: pickling.Pickler, key: Any) -> Any:
+def _reduce_key(_: by_name.Pickler, key: Any) -> Any:
     """Reduces what `functools.cmp_to_key` has made, which has no attribute for its function."""
     held = [one for one in gc.get_referents(key) if one is not type(key)]
     return (functools.cmp_to_key, tuple(held)) if len(held) == 1 else NotImplemented
 
 
-def _reduce_ufunc(_: pickling.Pickler, made: Any) -> Any:
+def _reduce_ufunc(_: by_name.Pickler, made: Any) -> Any:
     """Reduces what `numpy.frompyfunc` has made, which has no attribute for its function."""
     held = [one for one in gc.get_referents(made) if callable(one)]
     if len(held) != 1:
@@ -687,15 +464,15 @@ def _reduce_ufunc(_: pickling.Pickler, made: Any) -> Any:
     return make, (held[0], made.nin, made.nout)
 
 
-def _reduce_cached_property(_: pickling.Pickler, made: Any) -> Any:
-    return mirror.make_cached_property, (made.func, made.attrname)
+def _reduce_cached_property(_: by_name.Pickler, made: Any) -> Any:
+    return making.make_cached_property, (made.func, made.attrname)
 
 
-def _reduce_context_manager(_: pickling.Pickler, made: Any) -> Any:
+def _reduce_context_manager(_: by_name.Pickler, made: Any) -> Any:
     state = {name: value for name, value in vars(made).items() if name != "gen"}
     if "func" not in state:
         return NotImplemented  # The generator has begun.
-    return mirror.make_new, (type(made),), state, None, None, mirror.fill_context_manager
+    return making.make_new, (type(made),), state, None, None, making.fill_context_manager
 
 
 _SINGLEDISPATCH = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
@@ -712,40 +489,41 @@ def parts_of_singledispatch(function: Any) -> tuple[tuple[Any, ...], tuple[Any, 
     return (first,), (tuple(registered), {name: value for name, value in vars(function).items() if name not in own})
 
 
-def reduce_singledispatch(_: pickling.Pickler, function: Any) -> Any:
+def reduce_singledispatch(_: by_name.Pickler, function: Any) -> Any:
     how, state = parts_of_singledispatch(function)
-    return mirror.make_singledispatch, how, state, None, None, mirror.fill_singledispatch
+    return making.make_singledispatch, how, state, None, None, making.fill_singledispatch
 
 
-def _reduce_json_scanner(_: pickling.Pickler, scanner: Any) -> Any:
+def _reduce_json_scanner(_: by_name.Pickler, scanner: Any) -> Any:
     # A hook for arrays came with Python 3.15.
     names = "strict", "object_hook", "object_pairs_hook", "array_hook", "parse_float", "parse_int", "parse_constant"
-    return mirror.make_json_scanner, ({name: getattr(scanner, name) for name in names if hasattr(scanner, name)},)
+    return making.make_json_scanner, ({name: getattr(scanner, name) for name in names if hasattr(scanner, name)},)
 
 
 #: The flag of `ctypes` for functions that keep a copy of `errno`.
 _USES_ERRNO = 8
 
 
-def _reduce_library(_: pickling.Pickler, library: Any) -> Any:
+def _reduce_library(_: by_name.Pickler, library: Any) -> Any:
     """Reduces a library of `ctypes`: the worker loads it. Its functions keep their types."""
     found = {name: _types_of(one) for name, one in vars(library).items() if type(one) is library._FuncPtr}
     how = type(library), library._name, bool(library._FuncPtr._flags_ & _USES_ERRNO)
-    return mirror.make_library, how, found, None, None, mirror.fill_library
+    return making.make_library, how, found, None, None, making.fill_library
 
 
-def _reduce_library_function(_: pickling.Pickler, function: Any) -> Any:
+def _reduce_library_function(_: by_name.Pickler, function: Any) -> Any:
     library = (function._objects or {}).get("0")
     if library is None or not hasattr(library, "_FuncPtr"):
         return NotImplemented  # A pointer, which means nothing in another process.
-    return getattr, (library, function.__name__), _types_of(function), None, None, mirror.fill_slots
+    return getattr, (library, function.__name__), _types_of(function), None, None, making.fill_slots
 
 
 def _types_of(function: Any) -> dict[str, Any]:
-    return {name: getattr(function, name) for name in ("argtypes", "restype", "errcheck") if hasattr(function, name)}
+    found = {name: getattr(function, name) for name in ("argtypes", "restype", "errcheck") if hasattr(function, name)}
+    return {name: value for name, value in found.items() if name != "errcheck" or value is not None}
 
 
-def _reduce_method(_: pickling.Pickler, method: MethodType) -> Any:
+def _reduce_method(_: by_name.Pickler, method: MethodType) -> Any:
     # By its name, as pickle does, unless its class has the method under another name.
     if getattr(method.__self__, method.__func__.__name__, None) == method:
         return NotImplemented
@@ -753,9 +531,9 @@ def _reduce_method(_: pickling.Pickler, method: MethodType) -> Any:
 
 
 #: Reducers by the type of the object. Arguments: the pickler and the object.
-_REDUCERS: dict[type, Callable[[pickling.Pickler, Any], Any]] = {
+REDUCERS: dict[type, Callable[[by_name.Pickler, Any], Any]] = {
     CodeType: reduce_code,
-    CellType: lambda _, cell: (mirror.make_cell, ()),
+    CellType: lambda _, cell: (making.make_cell, ()),
     MethodType: _reduce_method,
     ModuleType: _reduce_module,
     mirror.Mirror: _reduce_module,
@@ -773,9 +551,8 @@ _REDUCERS: dict[type, Callable[[pickling.Pickler, Any], Any]] = {
     weakref.WeakKeyDictionary: lambda _, made: (weakref.WeakKeyDictionary, (dict(made.items()),)),
     weakref.WeakValueDictionary: lambda _, made: (weakref.WeakValueDictionary, (dict(made.items()),)),
 }
-pickling.reducers.update(_REDUCERS)
 #: Reducers, likewise, for types of modules that few programs import.
-RARE: dict[str, Callable[[pickling.Pickler, Any], Any]] = {
+RARE: dict[str, Callable[[by_name.Pickler, Any], Any]] = {
     "_json.Scanner": _reduce_json_scanner,
     "ctypes.CDLL": _reduce_library,
     "ctypes.PyDLL": _reduce_library,
@@ -786,7 +563,7 @@ RARE: dict[str, Callable[[pickling.Pickler, Any], Any]] = {
     "random.SystemRandom": lambda _, made: (type(made), ()),
 }
 #: Reducers of definitions, by type, for objects that pickle by name.
-NAMED: dict[type, Callable[[pickling.Pickler, Any], Any]] = {type(functools.lru_cache(len)): _reduce_lru_cache}
+NAMED: dict[type, Callable[[by_name.Pickler, Any], Any]] = {type(functools.lru_cache(len)): _reduce_lru_cache}
 
 
 def has_definition(obj: Any) -> bool:
@@ -802,22 +579,22 @@ def has_definition(obj: Any) -> bool:
     return type(obj) in NAMED
 
 
-def reduce_named(pickler: pickling.Pickler, obj: Any) -> Any:
+def reduce_named(pickler: by_name.Pickler, obj: Any) -> Any:
     """Reduces the definition of an object that pickles by name."""
     if has_definition(obj):
         return NAMED[type(obj)](pickler, obj)
-    return mirror.make_new, (type(obj),), obj.__getstate__(), None, None, mirror.fill_new
+    return making.make_new, (type(obj),), obj.__getstate__(), None, None, making.fill_new
 
 
-def _reduce_alias(_: pickling.Pickler, alias: Any) -> Any:
+def _reduce_alias(_: by_name.Pickler, alias: Any) -> Any:
     parameters, home, name = alias.__type_params__, alias.__module__, alias.__name__
     # New in Python 3.15.
     options = {"qualname": alias.__qualname__} if hasattr(alias, "__qualname__") else {}
     if any(map(_is_named, parameters)):
-        return mirror.call_in, (home, type(alias), (name, alias.__value__), {"type_params": parameters, **options})
+        return making.call_in, (home, type(alias), (name, alias.__value__), {"type_params": parameters, **options})
     how = home, name, options.get("qualname"), *map(_how_of_parameter, parameters)
     parts = {"value": alias.__value__, "parameters": parameters}
-    return mirror.make_alias, how, parts, None, None, mirror.fill_late
+    return making.make_alias, how, parts, None, None, making.fill_late
 
 
 #: The markers of `dataclasses` by the names of their types. `dataclasses` compares markers by identity.
@@ -832,4 +609,4 @@ def reduce_marker(obj: Any) -> Any:
     """Reduces a marker of `dataclasses`, or a copy of a marker that another pickler has made."""
     kind = type(obj).__name__
     name = obj.name if kind == "_FIELD_BASE" else _MARKERS.get(kind)
-    return NotImplemented if name is None else (mirror.find_in, ("dataclasses", name))
+    return NotImplemented if name is None else (making.find_in, ("dataclasses", name))

@@ -1,6 +1,6 @@
-"""State of the program that workers follow: the search path and the warning filters.
+"""State of the program that workers follow: the search path, the warning filters, and which modules it has reloaded.
 
-Workers get both when they start. After the program has changed one of them, each call is preceded by the current state:
+Workers get the first two when they start. After the program has changed one, the current state precedes each call:
 the length of a pickle, and the pickle. A worker that has this state compares bytes and does nothing.
 
 Entries that a worker has added itself, in its initializer or by an import, remain: see `merged`.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from time import monotonic
 
 # A worker imports this before its first task: see `pickling`.
 TYPE_CHECKING = False
@@ -49,25 +50,41 @@ def _filters() -> list[Any]:
     return found
 
 
+#: The modules that the program has reloaded, each with the time.
+reloaded: dict[str, float] = {}
+
+
+class _Reloads:
+    """Finds no module, but notes which ones are reloaded: their finders get the module as the target."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        if target is not None:
+            reloaded[name] = monotonic()
+
+
 class Sent:
     """The state that the workers of an executor have got."""
 
     __slots__ = ("_state",)
 
     def __init__(self) -> None:
-        #: Search path and filters, and what precedes each call. Replaced as a whole: threads may submit at the same time.
-        self._state = sys.path[:], _filters()[:], b""
+        if _Reloads not in sys.meta_path:
+            sys.meta_path.insert(0, _Reloads)
+        #: Search path, filters and reloaded modules, and what precedes each call. Replaced as a whole: threads may
+        #: submit at the same time.
+        self._state = sys.path[:], _filters()[:], reloaded.copy(), b""
 
     def before(self, head: bytes, kind: int) -> tuple[bytes, int]:
         """Adds the state before the head of a call if it has changed since the executor was made. Returns head and
         kind."""
         # Entries are compared by identity first, so this takes a tenth of a microsecond.
-        known_path, known_filters, prefix = self._state
-        if sys.path != known_path or _filters() != known_filters:
-            new_path, new_filters = sys.path[:], _filters()[:]
-            data = pickle.dumps((path(new_path), filters(new_filters)), 5)
+        known_path, known_filters, known_reloads, prefix = self._state
+        if sys.path != known_path or _filters() != known_filters or reloaded != known_reloads:
+            new_path, new_filters, reloads = sys.path[:], _filters()[:], reloaded.copy()
+            data = pickle.dumps((path(new_path), filters(new_filters), reloads), 5)
             prefix = len(data).to_bytes(_LENGTH, "little") + data
-            self._state = new_path, new_filters, prefix
+            self._state = new_path, new_filters, reloads, prefix
         return (prefix + head, kind | PRECEDED) if prefix else (head, kind)
 
 
@@ -102,16 +119,42 @@ def split(function: bytes) -> bytes:
     end = _LENGTH + int.from_bytes(function[:_LENGTH], "little")
     prefix = function[:end]
     if prefix != _applied:
-        take_path, take_filters = pickle.loads(prefix[_LENGTH:])
+        take_path, take_filters, reloads = pickle.loads(prefix[_LENGTH:])
         _apply(take_path, take_filters)
+        for name, since in reloads.items():
+            _reload(name, since)
         _applied = prefix
     return function[end:]
+
+
+#: When this process started, and when the modules that it has reloaded since were reloaded in the program.
+_started = monotonic()
+followed: dict[str, float] = {}
+
+
+def _reload(name: str, since: float) -> None:
+    """Reloads a module that the program has reloaded, if this worker may have its old code."""
+    module = sys.modules.get(name)
+    if followed.get(name, _started) < since and module is not None:
+        import importlib
+
+        from . import mirror
+
+        importlib.invalidate_caches()
+        try:
+            importlib.reload(module)
+        except Exception:
+            pass  # In the program it has failed in the same way, or it is a module that the program sends.
+        mirror.note_change()
+    followed[name] = since
 
 
 def begin(new_path: list[Any] | None, new_filters: list[Any], is_copy: bool = False) -> None:
     """Applies the state that the program had when the executor was made. This process has no entries of its own yet,
     unless it is a copy of a template. Without a path, this process does not follow the program's path."""
     global _path, _given
+    global _started
+    _started = monotonic()
     # With this import, the process has filters.
     import warnings  # noqa: F401
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from . import locks, pickling
+from . import locks, out_of_band, pickling
 
 if TYPE_CHECKING:
     from .future import Future
@@ -48,7 +48,7 @@ class Copies:
         if known is None or known.array() is not array or known.layout != _layout(array):
             return None
         # A read-only array may still have changed, by another view or while it was writable.
-        if looks and not pickling.is_same(array, pickling.restore_view(*known.reduced[1])):
+        if looks and not out_of_band.is_same(array, out_of_band.restore_view(*known.reduced[1])):
             return None
         with self._lock:
             known.take(used)
@@ -123,7 +123,7 @@ def _layout(array: Any) -> tuple[Any, ...]:
     return array.__array_interface__["data"], array.shape, array.strides, array.dtype
 
 
-class Beside(pickling.Arguments):
+class Beside(out_of_band.Arguments):
     """Replaces the arrays in the arguments of one task of an executor."""
 
     def __init__(self, arena: pickling.Arena | None, private: bool, copies: Copies, used: list[int]) -> None:
@@ -131,7 +131,7 @@ class Beside(pickling.Arguments):
         self.copies, self.used = copies, used
 
     def reduce_array(self, array: Any) -> Any:
-        if self.private or array.nbytes < pickling.OUT_OF_BAND or not _is_fixed(array):
+        if self.private or array.nbytes < out_of_band.OUT_OF_BAND or not _is_fixed(array):
             return super().reduce_array(array)
         reduced = self.copies.find(array, self.used, looks=True)
         if reduced is None:

@@ -8,7 +8,7 @@ from collections.abc import Sized
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-from . import pickling
+from . import out_of_band
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,7 @@ def present(items: Any) -> Any:
     if isinstance(items, _CONTAINERS):
         # `list` asks for the length, and the one of a derived class may raise.
         return list(items) if type(items) in _CONTAINERS else [item for item in items]
-    if type(items).__module__ == "array" or pickling.is_array(items) and items.ndim == 1:
+    if type(items).__module__ == "array" or out_of_band.is_array(items) and items.ndim == 1:
         return copy(items)
     return items
 

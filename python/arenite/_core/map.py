@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._errors import ArenaFull, Cancelled
-from . import native, pickling, room
+from . import native, out_of_band, pickling, room
 from .future import error_of, of_pickling
 from .inputs import Chunks, is_endless, length, present
 from .packing import STUCK, Pace, Packing, release
@@ -56,7 +56,7 @@ class Results(Generic[T]):
     #: Whether an item of the input is the only argument of a call, rather than a tuple of all arguments.
     _takes_single = True
     #: Makes the object that replaces arrays in arguments that are sent in packets.
-    _beside: Callable[..., pickling.Beside] = pickling.Arguments
+    _beside: Callable[..., out_of_band.Beside] = out_of_band.Arguments
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class Results(Generic[T]):
         """Copies the array of each `itertools.repeat` into the arena, once for all calls."""
         found = [items for items in iterables if type(items) is itertools.repeat]
         # Takes no item: the program may use the rest.
-        arrays = [value for value in gc.get_referents(*found) if pickling.is_array(value)]
+        arrays = [value for value in gc.get_referents(*found) if out_of_band.is_array(value)]
         copied = {id(array): (array, self._workers.copy_once(array)) for array in arrays}
         return {key: one for key, one in copied.items() if one[1] is not NotImplemented}
 
@@ -681,7 +681,7 @@ class Results(Generic[T]):
 _Repeated = dict[int, tuple[Any, Any]]
 
 
-class _Beside(pickling.Arguments):
+class _Beside(out_of_band.Arguments):
     """Replaces arrays that many calls have by the copies that were made of them once."""
 
     def __init__(self, arena: pickling.Arena | None, private: bool, repeated: _Repeated) -> None:

@@ -7,58 +7,22 @@ classes: in workers from definitions, and on both sides from objects that were p
 
 from __future__ import annotations
 
-import marshal
+import builtins
 import sys
 from io import BytesIO
 from types import CellType, CodeType, FunctionType, ModuleType
-from weakref import WeakValueDictionary, proxy, ref
+from weakref import WeakValueDictionary
 
-from .. import _arenite
-from . import locks, main
-from .weak import IdentityMap
+from . import making, out_of_band
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import pickle
-    import threading
-    from collections.abc import Callable, Iterable
     from typing import Any
 
     from .channel import Address
 else:
     import _pickle as pickle
-    import _thread as threading
-
-#: The part of a function of `singledispatch` that has the functions which it calls. No attribute has this name.
-REGISTERED = "<registered>"
-
-
-class Removed:
-    """Stands, itself, for a global or an attribute that was removed."""
-
-
-class Late:
-    """Stands for an attribute of a definition that follows later: it contains a global, or instances of its class.
-    `make`: makes an empty value for a class, whose `__new__` may use the attribute meanwhile; None for None."""
-
-    def __init__(self, make: Callable[[], Any] | None) -> None:
-        self.make = make
-
-    def __reduce__(self) -> Any:
-        return Late, (self.make,)
-
-
-class Items:
-    """Stands, itself, for the attributes of a dictionary that are its items: `self.__dict__ = self`."""
-
-
-def is_removed(value: Any) -> bool:
-    return value is Removed
-
-
-#: Locked while definitions are applied and while classes are made: tasks of several lanes, and results, may bring
-#: definitions at the same time.
-_lock = locks.lock()
 
 
 def _fail(unsent: Any, *_: Any, **__: Any) -> Any:
@@ -91,7 +55,7 @@ class Unsent(_Refusing):  # type: ignore[misc]
 
     def __reduce__(self) -> Any:
         # In a worker this raises: a task may not return it.
-        return _fail(self) if _arenite.is_worker() else (Unsent, (self.arenite_reason,))
+        return _fail(self) if making.is_worker else (Unsent, (self.arenite_reason,))
 
 
 # ---- modules
@@ -101,7 +65,7 @@ def module(name: str) -> ModuleType:
     """Returns a module of the program. In a worker this is the mirror of the module, which starts empty."""
     found = sys.modules.get(name)
     if found is None:
-        if not _arenite.is_worker():
+        if not making.is_worker:
             raise ModuleNotFoundError(f"the program has no module {name!r} any more", name=name)
         found = sys.modules[name] = _new_module(name)
     return found
@@ -115,7 +79,7 @@ class Mirror(ModuleType):
         if program is not None and not name.startswith("__"):
             from . import lookup
 
-            with _lock:
+            with making.lock:
                 if data := lookup.ask(program, space["__name__"], name):
                     apply(data, [], False)
             if name in space:
@@ -134,13 +98,23 @@ def _new_module(name: str) -> ModuleType:
     # Tasks see the values of the program if they use them.
     for default in ("__doc__", "__loader__", "__package__"):
         delattr(made, default)
-    vars(made)["__builtins__"] = __builtins__
+    vars(made)["__builtins__"] = _Builtins(made)
     return made
 
 
-def import_module(name: str) -> ModuleType:
-    __import__(name)
-    return sys.modules[name]
+class _Builtins(dict):  # type: ignore[type-arg]
+    """The builtins of code that a task itself makes with the globals of a mirror, as dill does: for a name that these
+    lack, it asks the program."""
+
+    def __init__(self, home: Mirror) -> None:
+        super().__init__(vars(builtins))
+        self._home = home
+
+    def __missing__(self, name: str) -> Any:
+        try:
+            return vars(builtins)[name] if name in vars(builtins) else getattr(self._home, name)
+        except AttributeError:
+            raise KeyError(name) from None
 
 
 def namespace(home: str | dict[str, Any], is_mirrored: bool) -> dict[str, Any]:
@@ -149,7 +123,7 @@ def namespace(home: str | dict[str, Any], is_mirrored: bool) -> dict[str, Any]:
         # The thread of a lane may have no builtins.
         home.setdefault("__builtins__", __builtins__)
         return home
-    return vars(module(home) if is_mirrored else import_module(home))
+    return vars(module(home) if is_mirrored else making.import_module(home))
 
 
 def clear_main() -> None:
@@ -165,13 +139,10 @@ _started_by: ModuleType | None = None
 _OF_MAIN = ("__file__", "__spec__")
 
 
-def begin_main(path: str, name: str | None, runs: bool) -> None:
-    """Runs the main file, or sets what `multiprocessing` reads to import it in the processes that a task starts.
-    `name`: the name of the main module if the program was started by `python -m`."""
+def describe_main(path: str, name: str | None) -> None:
+    """Sets what `multiprocessing` reads to import the main file in the processes that a task starts. `name`: the name
+    of the main module if the program was started by `python -m`."""
     space = vars(module("__main__"))
-    if runs:
-        main.run(module("__main__"), path, name)
-        return
     space["__file__"] = path
     if name is not None:
         from importlib.machinery import ModuleSpec
@@ -179,29 +150,7 @@ def begin_main(path: str, name: str | None, runs: bool) -> None:
         space["__spec__"] = ModuleSpec(name, None, origin=path)
 
 
-#: Sentinels: objects of the program that have nothing but an identity, by number.
-_sentinels: dict[int, object] = {}
-
-
-#: Objects of which this worker has one, by their numbers in the program.
-_only: WeakValueDictionary[int, Any] = WeakValueDictionary()
-
-
-def only_one(number: int, make: Any, arguments: tuple[Any, ...]) -> Any:
-    return _only.setdefault(number, make(*arguments))
-
-
-def sentinel(number: int, make: Any = object, arguments: tuple[Any, ...] = ()) -> Any:
-    """Returns this worker's object for a sentinel, or another object without weak references."""
-    return _sentinels.setdefault(number, make(*arguments))
-
-
 # ---- functions
-
-
-def make_code(data: bytes) -> CodeType:
-    made: CodeType = marshal.loads(data)
-    return made
 
 
 def make_function(
@@ -209,7 +158,17 @@ def make_function(
 ) -> FunctionType:
     """Makes a function, which `fill_function` fills later. `home`: the name of the module with its globals, or the
     globals."""
-    return FunctionType(code, namespace(home, is_mirrored), name, None, cells or None)
+    space = namespace(home, is_mirrored)
+    asking = space.get("__builtins__")
+    if type(asking) is not _Builtins:
+        return FunctionType(code, space, name, None, cells or None)
+    # The program has sent the globals of this function, so it gets the plain builtins, which are faster.
+    with making.lock:
+        space["__builtins__"] = __builtins__
+        try:
+            return FunctionType(code, space, name, None, cells or None)
+        finally:
+            space["__builtins__"] = asking
 
 
 def fill_function(function: FunctionType, state: dict[str, Any]) -> None:
@@ -219,544 +178,32 @@ def fill_function(function: FunctionType, state: dict[str, Any]) -> None:
     for name in state.pop("imports", ()):
         __import__(name)
     function.__globals__.update(state.pop("globals", ()))
-    fill_slots(function, state)
-
-
-def make_cell() -> CellType:
-    return CellType()
-
-
-# ---- classes that are pickled by value
-
-#: Classes and type variables that are pickled by value, by their common name in all processes.
-_classes: WeakValueDictionary[str, Any] = WeakValueDictionary()
-_tracked = IdentityMap()
-#: Classes that were made here from a pickle and are not filled yet.
-_unfilled = IdentityMap()
-
-
-def track(made: Any) -> str:
-    """Returns the name of a class or a type variable that is pickled by value."""
-    name: str | None = _tracked.get(made)
-    if name is None:
-        import uuid
-
-        name = uuid.uuid4().hex
-        _record(name, made)
-    return name
-
-
-def _record(name: str, made: Any) -> None:
-    _tracked[made] = name
-    _classes[name] = made
-
-
-def make_tracked(name: str, *how: Any) -> type:
-    """Returns the class with this name. Makes the class if it does not exist here."""
-    found = _classes.get(name)
-    if found is None:
-        found = make_class(*how)
-        _unfilled[found] = True
-        _record(name, found)
-    return found
-
-
-def make_jitclass(name: str, plain: type, fields: dict[str, Any]) -> Any:
-    """Returns the class of numba with this name. Compiles a plain class if it does not exist here."""
-    found = _classes.get(name)
-    if found is None:
-        from numba.experimental import jitclass
-
-        found = jitclass(fields)(plain)
-        _record(name, found)
-    return found
-
-
-def fill_tracked(cls: type, attributes: dict[str, Any]) -> None:
-    """Sets the attributes of a class. Does not change a class that was defined in this process."""
-    is_unfilled = _unfilled.pop(cls, False)
-    if is_unfilled or _arenite.is_worker():
-        for name, value in attributes.items():
-            set_attribute(cls, name, value)
-        if is_unfilled:
-            _introduce(cls)
-
-
-def make_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any], members: Any) -> type:
-    """Makes a class with only those attributes, in `body`, that determine how instances are created. `members`: for
-    an enumeration, further arguments of `make_enum`."""
-    with _lock:
-        # The program has run the `__init_subclass__` of each base, and has sent its effects.
-        hooks = _suspend(base for base in _lineage(bases) if _is_hooked(base))
-        try:
-            if members is not None:
-                return make_enum(meta, name, bases, body, *members)
-            if isinstance(meta, type) and meta.__name__ == "_TypedDictMeta":
-                # The metaclass takes no base but its own.
-                parent: Any = super(meta, meta)
-                return parent.__new__(meta, name, (dict,), body)  # type: ignore[no-any-return]
-            return _make_plain(meta, name, bases, body)
-        finally:
-            _resume(hooks)
-
-
-def _make_plain(meta: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
-    # The program has run a metaclass of its own, perhaps with further arguments, and has sent the effects.
-    makers = [one.__new__ for one in meta.__mro__ if "__new__" in vars(one) and not _is_sent(one)]
-    if not any(map(_is_sent, meta.__mro__)):
-        makers.insert(0, lambda meta, *how: meta(*how))
-    failed: Exception | None = None
-    for make in makers:
-        try:
-            made: type = make(meta, name, bases, dict(body))
-            return made
-        except Exception as error:
-            # An imported metaclass may need attributes that are set later, or keywords of the class.
-            failed = failed or error
-    assert failed is not None
-    raise failed
-
-
-def _is_sent(cls: type) -> bool:
-    return cls in _sent_classes or cls in _tracked
-
-
-def make_enum(
-    meta: Any, name: str, bases: tuple[type, ...], body: dict[str, Any], boundary: Any, kind: Any, members: list[Any]
-) -> type:
-    """Makes an enumeration from the name, the value and the content of each member. `kind`: the type that makes an
-    instance from the content; None if `EnumType` makes the members from their values."""
-    from enum import member as as_member
-
-    def create(cls: type, *given: Any) -> Any:
-        # `EnumType` wraps the definition of a member again if members are tuples.
-        content, value = given if len(given) == 2 else given[0]
-        made = kind.__new__(cls, *content)
-        made._value_ = value
-        return made
-
-    # The program has run the `__new__` and the `__init__` of the enumeration, and has sent their effects.
-    is_made_here = bool(members) and kind is not None
-    own = {"__new__": create, "__init__": lambda *_: None} if is_made_here else {}
-    filled = meta.__prepare__(name, bases)
-    for member, value, content in members:
-        if is_made_here:
-            filled[member] = content, value
-        else:
-            filled[member] = as_member(value) if hasattr(value, "__get__") else value
-    filled.update({**body, **own})
-    made: Any = meta(name, bases, filled, **({} if boundary is None else {"boundary": boundary}))
-    if is_made_here:
-        type.__delattr__(made, "__init__")
-        type.__delattr__(made, "__new_member__")
-        type.__setattr__(made, "_new_member_", kind.__new__)
-    return made  # type: ignore[no-any-return]
-
-
-def _lineage(bases: Iterable[type]) -> list[type]:
-    return list(dict.fromkeys(one for base in bases for one in base.__mro__))
-
-
-def _is_hooked(base: type) -> bool:
-    """Whether a class has an `__init_subclass__`: one of the program, or of an imported module outside of the standard
-    library. The latter may need attributes that are set later, or keywords of the class."""
-    if "__init_subclass__" not in vars(base):
-        return False
-    function = getattr(vars(base)["__init_subclass__"], "__func__", None)
-    home = str(base.__module__).partition(".")[0]
-    return _is_sent(base) or type(function) is FunctionType and home not in sys.stdlib_module_names
-
-
-def _suspend(bases: Iterable[type]) -> list[tuple[type, Any]]:
-    """Keeps this thread from running the `__init_subclass__` of these classes. Returns the argument of `_resume`."""
-    thread, hooks = threading.get_ident(), [(base, vars(base)["__init_subclass__"]) for base in bases]
-    for base, hook in hooks:
-
-        def run(cls: Any, /, _base: Any = base, _hook: Any = hook, **keywords: Any) -> None:
-            here = threading.get_ident() == thread
-            (super(_base, cls).__init_subclass__ if here else _hook.__get__(None, cls))(**keywords)
-
-        type.__setattr__(base, "__init_subclass__", classmethod(run))
-    return hooks
-
-
-def _resume(hooks: list[tuple[type, Any]]) -> None:
-    for base, hook in hooks:
-        type.__setattr__(base, "__init_subclass__", hook)
-
-
-def _introduce(cls: type) -> None:
-    """Runs the `__init_subclass__` of imported bases for a class that is complete: they may register the class
-    elsewhere. What they change in the class, the program has sent."""
-    with _lock:
-        hooked = [base for base in cls.__mro__[1:] if _is_hooked(base)]
-        imported = [base for base in hooked if not _is_sent(base)]
-        if not imported:
-            return
-        before, hooks = dict(vars(cls)), _suspend(filter(_is_sent, hooked))
-        try:
-            vars(imported[0])["__init_subclass__"].__get__(None, cls)()
-        except Exception:
-            pass  # It needs keywords of the class, which are not known.
-        finally:
-            _resume(hooks)
-        for name in [name for name in vars(cls) if name not in before]:
-            type.__delattr__(cls, name)
-        for name, value in before.items():
-            if vars(cls).get(name) is not value:
-                type.__setattr__(cls, name, value)
-
-
-#: The attribute name for the reducer that `copyreg` has for a class.
-COPYREG = "__copyreg__"
-
-
-def set_attribute(cls: type, name: str, value: Any) -> None:
-    if name == "_abc_impl":
-        for subclass in value:
-            cls.register(subclass)  # type: ignore[attr-defined]
-    elif name == COPYREG:
-        import copyreg
-
-        copyreg.dispatch_table.pop(cls, None)
-        if not is_removed(value):
-            copyreg.pickle(cls, value)
-    elif name == "_value2member_map_":
-        for other, member in () if is_removed(value) else value:
-            vars(cls)[name].setdefault(other, vars(cls)["_member_map_"][member])
-    elif is_removed(value):
-        if name in vars(cls):
-            delattr(cls, name)
-    elif name == "_member_state_":
-        for member, (state, slots) in value:
-            made = vars(cls)["_member_map_"][member]
-            vars(made).update(state)
-            for slot, content in slots.items():
-                object.__setattr__(made, slot, content)
-    else:
-        try:
-            # Avoids a metaclass that checks assignments.
-            type.__setattr__(cls, name, value)
-        except TypeError:
-            # A metaclass in C, such as those of `ctypes`.
-            setattr(cls, name, value)
-
-
-# ---- other objects
-
-
-def make_alias(home: str, name: str, qualname: str | None, *parameters: tuple[Any, ...]) -> Any:
-    """Makes the alias of a `type` statement with these type parameters. `fill_late` sets its value, which may contain
-    the alias."""
-    value = f"parts[{len(parameters)}]['value']"
-    return _with_parameters(f"type {name}[", f"] = {value}", name, parameters, home, qualname)
-
-
-def make_type_parameter(*how: Any) -> Any:
-    """Returns the type parameter of a generic class, function or alias. Makes it if it does not exist here. `how`: the
-    name that `track` gives, the stars before its own name, this name, the number of its constraints, and whether it has
-    a bound and a default. `fill_late` sets these parts, which may contain the parameter."""
-    found = _classes.get(how[0])
-    return _with_parameters("def own[", "](): pass", "own", (how,)).__type_params__[0] if found is None else found
-
-
-def _with_parameters(
-    before: str, after: str, name: str, parameters: Any, home: str = __name__, qualname: str | None = None
-) -> Any:
-    """Makes a generic object with the syntax of Python 3.12, which evaluates all parts at their first use."""
-    texts = []
-    for number, (_, stars, own, constraints, has_bound, has_default) in enumerate(parameters):
-        place, text = f"parts[{number}]", stars + own
-        if constraints:
-            text += ": (" + "".join(f"{place}['bound'][{one}], " for one in range(constraints)) + ")"
-        elif has_bound:
-            text += f": {place}['bound']"
-        texts.append(text + (f" = {place}['default']" if has_default else ""))
-    space: dict[str, Any] = {"__name__": home, "parts": [{} for _ in range(len(texts) + 1)]}
-    code = compile(f"{before}{', '.join(texts)}{after}".replace("[]", ""), "<arenite>", "exec")
-    exec(code if qualname is None else _code_with_qualname(code, name, qualname), space)
-    made = space[name]
-    for (key, *_), parameter in zip(parameters, made.__type_params__, strict=True):
-        _record(key, parameter)
-    for one, parts in zip((*made.__type_params__, made), space["parts"], strict=True):
-        _late_parts[id(one)] = one, parts
-    return made
-
-
-def _code_with_qualname(code: CodeType, name: str, qualname: str) -> CodeType:
-    """Returns code that gives what it names `name` another qualified name."""
-    inner = (_code_with_qualname(one, name, qualname) if type(one) is CodeType else one for one in code.co_consts)
-    return code.replace(co_consts=tuple(inner), co_qualname=qualname if code.co_name == name else code.co_qualname)
-
-
-def call_in(home: str, make: Any, arguments: Any, options: Any) -> Any:
-    """Calls a type of `typing`, which takes the module of what it makes from the globals of the calling code."""
-    return eval("make(*arguments, **options)", {"__name__": home, **locals()})
-
-
-#: Aliases and type parameters that are not filled yet, each with the place for its parts.
-_late_parts: dict[int, tuple[Any, dict[str, Any]]] = {}
-
-
-def fill_late(made: Any, parts: dict[str, Any]) -> None:
-    known = _late_parts.pop(id(made), None)
-    if known is not None:
-        known[1].update(parts)
-
-
-def make_lru_cache(function: Any, parameters: dict[str, Any]) -> Any:
-    from functools import lru_cache
-
-    return lru_cache(**parameters)(function)
-
-
-def make_singledispatch(function: Any) -> Any:
-    from functools import singledispatch
-
-    return singledispatch(function)
-
-
-def fill_singledispatch(function: Any, state: tuple[Iterable[Any], dict[str, Any]]) -> None:
-    registered, attributes = state
-    _set_part(function, REGISTERED, registered)
-    vars(function).update(attributes)
-
-
-def make_type_variable(
-    key: str, kind: str, home: str, name: str, constraints: tuple[Any, ...], options: dict[str, Any]
-) -> Any:
-    """Returns the type variable that `track` names `key`. Makes it if it does not exist here."""
-    found = _classes.get(key)
-    if found is not None:
-        return found
-    import typing
-
-    made = call_in(home, getattr(typing, kind), (name, *constraints), options)
-    _record(key, made)
-    return made
-
-
-def make_context_variable(name: str, default: tuple[Any, ...]) -> Any:
-    from contextvars import ContextVar
-
-    return ContextVar(name, default=default[0]) if default else ContextVar(name)
-
-
-def make_cached_property(function: Any, name: str | None) -> Any:
-    from functools import cached_property
-
-    made: Any = cached_property(function)
-    made.attrname = name
-    return made
-
-
-def make_json_scanner(options: dict[str, Any]) -> Any:
-    from json.scanner import c_make_scanner  # type: ignore[attr-defined]
-    from types import SimpleNamespace
-
-    return c_make_scanner(SimpleNamespace(**options))
-
-
-def make_library(kind: Any, name: str | None, uses_errno: bool) -> Any:
-    return kind(name, use_errno=uses_errno)
-
-
-def fill_library(library: Any, functions: dict[str, dict[str, Any]]) -> None:
-    for name, types in functions.items():
-        fill_slots(getattr(library, name), types)
-
-
-def fill_slots(made: Any, values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        setattr(made, name, value)
-
-
-def fill_attributes(made: Any, state: tuple[Any, dict[str, Any]]) -> None:
-    """Applies the state of an object, and sets attributes that are not part of the state."""
-    if state[0] is not None:
-        fill_new(made, state[0])
-    vars(made).update(state[1])
-
-
-def make_memory(data: Any, layout: str, shape: tuple[int, ...], part: tuple[int, int] | None = None) -> memoryview:
-    """Makes a view of an object, or of the bytes from the first number of `part` to the second."""
-    view = memoryview(data).cast("B")
-    made = view if part is None else view[slice(*part)]
-    return made.cast(layout, shape)  # type: ignore[call-overload, no-any-return]
-
-
-#: The referents of weak references, by the number of the reference.
-_referents: dict[int, Any] = {}
-
-
-def make_reference(kind: Any, referent: Any, number: int) -> Any:
-    """Makes a weak reference. Without a referent, makes the reference of an object that no longer exists."""
-    _referents[number] = referent
-    if referent is None:
-        kind, referent = (kind if kind is proxy else ref), type("", (), {})()
-    return kind(referent)
-
-
-def make_as(kind: Any, base: Any, arguments: tuple[Any, ...]) -> Any:
-    """Makes an object of a class that inherits from `base`, without the `__new__` and `__init__` of the class."""
-    made = base.__new__(kind, *arguments)
-    if base.__init__ is not object.__init__:
-        base.__init__(made, *arguments)
-    return made
-
-
-def find_in(home: str, name: str) -> Any:
-    return getattr(import_module(home), name)
-
-
-def _find(home: str, name: str) -> Any:
-    """Returns an object of an importable module; None if the program has added it to the module."""
-    try:
-        return find_in(home, name)
-    except (ImportError, AttributeError):
-        return None
-
-
-def find_or_make(home: str, name: str, kind: Any) -> Any:
-    """Returns an object of an importable module; a new one if the program has added it to the module."""
-    found = _find(home, name)
-    return found if type(found) is kind else kind.__new__(kind)
-
-
-def find_or_call(home: str, name: str, kind: str, make: Any, arguments: tuple[Any, ...]) -> Any:
-    """Like `find_or_make`, for an object of a type with this name that a call makes."""
-    found = _find(home, name)
-    return found if type(found).__name__ == kind else make(*arguments)
-
-
-def refill(made: Any, state: tuple[int, int, Any]) -> None:
-    """Gives an object of a module the contents that it has in the program, unless this worker has this version."""
-    part, version, contents = state
-    if _versions.get(part) == version:
-        return
-    if hasattr(made, "clear") and type(contents) in (dict, list):
-        made.clear()
-        (made.extend if hasattr(made, "extend") else made.update)(contents)
-    else:
-        if hasattr(made, "__dict__"):
-            vars(made).clear()
-        fill_new(made, contents)
-
-
-def make_new(cls: Any) -> Any:
-    return cls.__new__(cls)
-
-
-def fill_new(made: Any, state: Any) -> None:
-    """Applies the state of an object as unpickling does."""
-    fill = getattr(made, "__setstate__", None)
-    if fill is not None:
-        fill(state)
-        return
-    slots = None
-    if type(state) is tuple and len(state) == 2:
-        state, slots = state
-    if state:
-        vars(made).update(state)
-    fill_slots(made, slots or {})
-
-
-def make_plain(cls: Any, attributes: dict[str, Any], slots: dict[str, Any]) -> Any:
-    """Makes an object with some of its attributes, without the `__new__` of its class."""
-    made = object.__new__(cls)
-    fill_plain(made, (attributes, slots))
-    return made
-
-
-def fill_plain(made: Any, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """Gives an object all its attributes, in their order, without methods of its class."""
-    if state[0]:
-        vars(made).clear()
-        vars(made).update(state[0])
-    for name, value in state[1].items():
-        object.__setattr__(made, name, value)
-
-
-def find_logger(name: str, kind: Any) -> Any:
-    """Returns the logger of this name, which has this class in the program."""
-    import logging
-
-    found: Any = logging.getLogger(name)
-    if type(found) is logging.Logger:
-        found.__class__ = kind
-    return found
-
-
-def fill_container(made: Any, state: tuple[Any, Any, dict[str, Any], Any]) -> None:
-    """Adds items to a container with the methods of the type from which its class inherits."""
-    base, contents, options, attributes = state
-    if issubclass(base, dict):
-        for name, value in options.items():
-            getattr(base, name).__set__(made, value)
-        for key, value in contents.items():
-            base.__setitem__(made, key, value)
-    else:
-        base.__init__(made, contents, **options)
-    if attributes is Items:
-        object.__setattr__(made, "__dict__", made)
-    elif attributes is not None:
-        fill_new(made, attributes)
-
-
-class LateGenerator:
-    """The generator of a context manager. Calls its function at the first use, when the function has its defaults."""
-
-    def __init__(self, made: Any) -> None:
-        self._call = made.func, made.args, made.kwds
-        self._made: Any = None
-
-    def _generator(self) -> Any:
-        if self._made is None:
-            function, arguments, options = self._call
-            self._made = function(*arguments, **options)
-        return self._made
-
-    def __next__(self) -> Any:
-        return next(self._generator())
-
-    def __anext__(self) -> Any:
-        return anext(self._generator())
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._generator(), name)
-
-
-def fill_context_manager(made: Any, state: dict[str, Any]) -> None:
-    vars(made).update(state)
-    made.gen = LateGenerator(made)
+    making.fill_slots(function, state)
 
 
 # ---- definitions, in a worker
 
-#: The version of each part of the definitions in this worker.
-_versions: dict[int, int] = {}
-#: Functions and classes of the mirror, by the number that the program has given them.
+#: The number of the group from which this worker has each variable of a module or of a definition.
+_state: dict[Any, dict[str, int]] = {}
+#: Functions, classes and other definitions, by the number that the program has given them.
 _objects: WeakValueDictionary[int, Any] = WeakValueDictionary()
-#: Functions and classes, likewise, whose objects have no weak references.
+#: Those whose objects have no weak references.
 _strong: dict[int, Any] = {}
-#: The numbers of objects that were made and are not filled yet.
-_fresh: set[int] = set()
-_sent_classes = IdentityMap()
-#: Classes that were filled while the definitions of one bundle are applied.
-_complete: list[type] = []
-#: The objects of globals as the program has sent them last.
-_sent: dict[tuple[str, str], Any] = {}
-#: Bundles that this worker has loaded, by number: the versions of their parts, and the value of `_changes` at which the
-#: worker had these versions.
-_bundles: dict[bytes, tuple[dict[int, int], int]] = {}
+#: The shells of definitions that are not made yet, and the copies of arrays for the group that is being made.
+_shells: dict[int, Any] = {}
+_arrays: dict[int, Any] = {}
+#: The objects that were made while a bundle is applied.
+_new: list[Any] = []
+#: Bundles that this worker has loaded, by number: the value of `_changes` at which the worker had their groups.
+_bundles: dict[bytes, int] = {}
 _changes = 0
 _MOST_BUNDLES = 512
+#: The number of entries of `_state` from which on it is looked at whether they are needed.
+_MOST_STATE = _most = 1000
 #: Heads of tasks that were parsed: the bundle's number, the number of its buffers, the definitions and the rest.
 _heads: dict[bytes, tuple[bytes, int, bytes, bytes]] = {}
-#: What precedes the number of a cell, and the name of a global that no module has, in the name of a function's part.
-CELL, GLOBAL = "cell ", "global "
-#: The seconds between the start of the machine and the start of this worker.
-started = 0.0
+#: The name of the variable with everything of a definition that has no name of its own, and how it is set.
+WHOLE = "<whole>"
 
 #: The bytes of a bundle's number, of the number of its buffers, and of its length if it is not in a buffer.
 _NUMBER, _COUNT, _LENGTH = 8, 4, 4
@@ -783,103 +230,98 @@ def define(head: bytes, buffers: list[Any], private: bool) -> bytes:
     own = buffers[:count]
     if count:
         del buffers[:count]
-    known = _bundles.get(number)
-    if known is None or known[1] != _changes:
-        with _lock:
-            _apply(number, data or own[0], own if data else own[1:], private)
+    if _bundles.get(number) != _changes:
+        with making.lock:
+            apply(data or own[0], own if data else own[1:], private)
+            if len(_bundles) >= _MOST_BUNDLES:
+                _bundles.clear()
+            _bundles[number] = _changes
     return rest
 
 
-def _apply(number: bytes, data: Any, buffers: list[Any], private: bool) -> None:
-    known = _bundles.get(number)
-    if known is not None and all(_versions.get(part) == version for part, version in known[0].items()):
-        _bundles[number] = known[0], _changes
-        return
-    versions = apply(data, buffers, private)
-    if len(_bundles) >= _MOST_BUNDLES:
-        del _bundles[next(iter(_bundles))]
-    _bundles[number] = versions, _changes
-
-
-def apply(data: Any, buffers: list[Any], private: bool) -> dict[int, int]:
-    """Loads a bundle of definitions. Returns the versions of its parts."""
-    from . import pickling
+def apply(data: Any, buffers: list[Any], private: bool) -> None:
+    """Makes the definitions of a bundle that do not exist in this worker, and sets the variables that it does not have
+    from these groups."""
 
     content = memoryview(data)
     size = int.from_bytes(content[:4], "little")
-    versions, count = pickle.loads(content[4 : 4 + size])
-    records, owned = content[4 + size :], pickling.own(buffers, private)
-    done: set[int] = set()
+    shells, records, sources = pickle.loads(content[4 : 4 + size])
+    content = content[4 + size :]
+    before = _shells.copy()
+    for number, (start, end) in shells.items():
+        if find_object(number) is None:
+            _shells[number] = content[start:end]
+            # Another object of this number had them.
+            _state.pop(number, None)
     try:
-        _set_records(_Unpickler(BytesIO(records), buffers=owned), count, done)
-    except Exception as error:
-        try:
-            from . import lenient
-        except ImportError:  # In a sandbox.
-            raise error from None
-        # Again from the beginning, because records share objects.
-        for part in done:
-            _versions.pop(part, None)
-        _set_records(lenient.Unpickler(BytesIO(records), buffers=owned), count, done)
-    while _complete:
-        _introduce(_complete.pop(0))
-    return versions  # type: ignore[no-any-return]
+        for number, keys, first, empty, start, end, count, arrays in records:
+            if all(_state.get(home, {}).get(name) == number for home, name in keys):
+                continue
+            if arrays is not None:
+                begin, stop, *part = arrays
+                own = out_of_band.own(buffers[slice(*part)], private)
+                _arrays.update(pickle.loads(content[begin:stop], buffers=own))
+            for place, kind in empty.items():
+                owner, name = find(keys[place][0]), keys[place][1]
+                if isinstance(owner, type) and name not in vars(owner):
+                    making.set_attribute(owner, name, kind())
+            _set_group(number, keys, first, content[start:end], count)
+            _arrays.clear()
+        for made in _new:
+            if isinstance(made, type):
+                making.introduce(made)
+        _forget()
+    finally:
+        _new.clear()
+        _shells.clear()
+        _shells.update(before)
+    for name, lines in sources.items():
+        set_source(name, lines)
 
 
-def _set_records(unpickler: Any, count: int, done: set[int]) -> None:
-    """Loads records and sets what they have. Adds the numbers of the globals that were set to `done`."""
-    # One unpickler for all records, so that they share objects.
-    for _ in range(count):
-        part, version, is_first, *rest = unpickler.load()
-        if _set(part, version, is_first and part not in done, *rest):
-            done.add(part)
+def _forget() -> None:
+    """Forgets definitions that nothing in this worker refers to any more."""
+    global _most
+    if len(_state) <= _most:
+        return
+    # Four references: of the table, of its items, of the variable, and of the call.
+    for number in [number for number, one in _strong.items() if sys.getrefcount(one) <= 4]:
+        del _strong[number]
+    for key in [key for key in _state if type(key) is not str and find_object(key) is None]:
+        del _state[key]
+    _most = max(_MOST_STATE, 2 * len(_state))
 
 
 class _Unpickler(pickle.Unpickler):
-    def persistent_load(self, key: tuple[str, str]) -> Any:
-        return find_global(key)
+    def persistent_load(self, place: tuple[str, str]) -> Any:
+        return making.find_in(*place)
 
 
-def find_global(key: Any) -> Any:
-    """Returns the object of another global, to which a pickled object refers. The global may have been set again by a
-    task since."""
-    if key in _sent:
-        return _sent[key]
-    if len(key) > 2:
-        return find_in(*key[:2])
-    home, name = key
-    return vars(module(home))[name]
-
-
-def _set(part: int, version: int, is_first: bool, home: str | None, name: str, value: Any) -> bool:
-    """Sets a global of the mirror, unless this worker has this version already. Returns true if it was set."""
-    if _versions.get(part) == version:
-        return False
-    if home is None and isinstance(value, list):
-        set_source(name, value)
-        return False
-    if home is None and isinstance(value, tuple):
-        _set_parts(*value)
-        return False
-    is_set = False
-    if home is None:
-        _reload(name, value)
-    else:
-        globals_ = vars(module(home))
-        _sent[home, name] = value
-        if is_removed(value):
-            globals_.pop(name, None)
-            del _sent[home, name]
-        elif not (is_made := main.is_made(home, name, globals_.get(name))) and (
-            is_first and part not in _versions and name in globals_ and name not in _OF_MAIN
-        ):
-            # Code of this worker has set the global, and the program has not changed it since.
-            pass
-        elif not (is_made and type(value) is Unsent):
-            globals_[name] = value
-            is_set = True
-    set_version(part, version)
-    return is_set
+def _set_group(number: int, keys: Any, first: Any, data: Any, count: int) -> None:
+    global _changes
+    try:
+        unpickler = _Unpickler(BytesIO(data))
+        values = unpickler.load()
+        for _ in range(count - 1):
+            unpickler.load()
+    except Exception as error:
+        if program is None:
+            raise  # In a sandbox.
+        reason = f"cannot be unpickled: {type(error).__name__}: {error}"
+        values = [Unsent(f"the global `{name}` {reason}" if type(home) is str else reason) for home, name in keys]
+    for place, ((home, name), value) in enumerate(zip(keys, values, strict=True)):
+        known = _state.setdefault(home, {})
+        if type(home) is not str:
+            _set_part(find(home), name, value)
+        else:
+            space = vars(module(home))
+            if making.is_removed(value):
+                space.pop(name, None)
+            elif name in _OF_MAIN or not (place in first and name not in known and name in space):
+                space[name] = value
+            # Otherwise code of this worker has set the global, and the program has not changed it since.
+        known[name] = number
+        _changes += 1
 
 
 def changes() -> int:
@@ -887,20 +329,10 @@ def changes() -> int:
     return _changes
 
 
-def set_version(part: int, version: int) -> None:
+def note_change() -> None:
+    """Notes that functions which tasks have loaded may refer to others now."""
     global _changes
-    _versions[part] = version
     _changes += 1
-
-
-def _reload(name: str, since: float) -> None:
-    """Reloads a module that the program has reloaded, if this worker may have its old code."""
-    found = sys.modules.get(name)
-    if found is not None and started < since:
-        import importlib
-
-        importlib.invalidate_caches()
-        importlib.reload(found)
 
 
 def find_object(number: int) -> Any:
@@ -908,88 +340,47 @@ def find_object(number: int) -> Any:
     return _strong.get(number) if found is None else found
 
 
-def _add(number: int, made: Any) -> Any:
-    _fresh.add(number)
+def find(number: int) -> Any:
+    """Returns the object of a definition. Makes the object if this worker does not have it."""
+    found = find_object(number)
+    if found is not None:
+        return found
+    make, arguments = _Unpickler(BytesIO(_shells[number])).load()
+    # Its arguments may have needed it.
+    found = find_object(number)
+    if found is not None:
+        return found
+    made = make(*arguments)
     try:
         _objects[number] = made
     except TypeError:
         _strong[number] = made
+    _new.append(made)
+    if isinstance(made, type):
+        making.note_sent(made)
     return made
 
 
-def define_function(number: int, code: CodeType, home: Any, is_mirrored: bool, name: str, cells: Any) -> Any:
-    found = find_object(number)
-    if found is None:
-        made = main.made_function(code, namespace(home, is_mirrored), len(cells))
-        found = _add(number, made or make_function(code, home, is_mirrored, name, cells))
-    return found
-
-
-def define_class(number: int, *how: Any) -> Any:
-    found = find_object(number)
-    if found is None:
-        found = _add(number, main.made_class(*how) or make_class(*how))
-        _sent_classes[found] = number
-    return found
-
-
-def define_object(number: int, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    found = find_object(number)
-    return _add(number, make(*arguments)) if found is None else found
-
-
-def fill_definition(made: Any, state: tuple[int, Callable[[Any, Any], None] | None, Any, list[Any]]) -> None:
-    """Fills an object that was just made, and sets the parts of which this worker has another version."""
-    number, fill, content, parts = state
-    # A class that is pickled by value is recorded in both.
-    is_unfilled = isinstance(made, type) and _unfilled.pop(made, False)
-    is_fresh = number in _fresh or is_unfilled
-    if is_fresh:
-        _fresh.discard(number)
-        if fill is not None:
-            fill(made, content)
-        if isinstance(made, type) and not main.has_made(made):
-            _complete.append(made)
-    _set_parts(made, parts, is_fresh)
-
-
-def _set_parts(made: Any, parts: list[Any], is_fresh: bool = False) -> None:
-    for part, version, name, value in parts:
-        if type(value) is Late:
-            if is_fresh:
-                _versions.pop(part, None)
-                if isinstance(made, type) and not name.startswith("__"):
-                    _set_part(made, name, value.make and value.make())
-        elif is_fresh or part is None or _versions.get(part) != version:
-            try:
-                if type(value) is not Unsent or not main.has_made(made):
-                    _set_part(made, name, value)
-            except Exception:
-                # Some attributes can be set once, as fields of `ctypes`.
-                if not main.has_made(made):
-                    raise
-            if part is not None:
-                set_version(part, version)
+def array(number: int) -> Any:
+    """Returns the array of the group that is being made which has this number."""
+    return _arrays[number]
 
 
 def _set_part(made: Any, name: str, value: Any) -> None:
-    if isinstance(made, type):
-        set_attribute(made, name, value)
-    elif name.startswith(CELL):
-        cell = made.__closure__[int(name.removeprefix(CELL))]
-        if is_removed(value):
-            del cell.cell_contents
+    if name == WHOLE:
+        fill, content = value
+        fill(made, content)
+    elif isinstance(made, type):
+        making.set_attribute(made, name, value)
+    elif type(made) is dict:
+        if making.is_removed(value):
+            made.pop(name, None)
         else:
-            cell.cell_contents = value
-    elif name.startswith(GLOBAL):
-        if is_removed(value):
-            made.__globals__.pop(name.removeprefix(GLOBAL), None)
-        else:
-            made.__globals__[name.removeprefix(GLOBAL)] = value
-    elif is_removed(value):
+            made[name] = value
+    elif making.is_removed(value):
         if hasattr(made, name):
             delattr(made, name)
-    elif name == REGISTERED:
+    elif name == making.REGISTERED:
         for kind, implementation in value:
             made.register(kind, implementation)
     else:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._arenite import Journal, Stock
 from .._errors import ArenaFull, Cancelled
-from . import dispatch, native, pickling
+from . import dispatch, native, out_of_band, pickling
 from .future import error_of
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class Packing:
         kind: int,
         pace: Pace,
         is_single: bool,
-        beside: Callable[..., pickling.Beside],
+        beside: Callable[..., out_of_band.Beside],
     ) -> None:
         """`is_single`: whether each item of the input is the only argument of a call, rather than a tuple of all
         arguments."""

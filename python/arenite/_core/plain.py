@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _errors
 from .._arenite import Buffer, PrivateBuffer, escape, load_plain
-from . import pickling
+from . import out_of_band, pickling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ _ATTRIBUTES = ("__notes__", "name", "limit", "requested", "free", "capacity", "l
 
 
 class _PlainPickler(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, beside: pickling.Beside) -> None:
+    def __init__(self, file: io.BytesIO, beside: out_of_band.Beside) -> None:
         super().__init__(file, 5, buffer_callback=beside.take)
         self.beside = beside
 
@@ -59,7 +59,7 @@ class _PlainPickler(pickle.Pickler):
         import numpy
 
         if type(obj) is numpy.ndarray and not obj.dtype.hasobject:
-            if obj.size and pickling.overlaps(obj):
+            if obj.size and out_of_band.overlaps(obj):
                 # The program refuses arrays that are longer than their data.
                 obj = obj.copy()
             reduced = self.beside.reduce_array(obj)
@@ -68,7 +68,7 @@ class _PlainPickler(pickle.Pickler):
                 return _array, (obj.tobytes(order), _description(obj.dtype), obj.shape, order)
             restore, (data, _, *more) = reduced
             shape, *layout = more
-            if restore is pickling.restore_small:
+            if restore is out_of_band.restore_small:
                 return _array, (bytes(data), _description(obj.dtype), shape, layout[0])
             return _array, (data, _description(obj.dtype), shape, None, *layout)
         if isinstance(obj, numpy.generic) and not obj.dtype.hasobject:
@@ -114,7 +114,7 @@ def _exception_type(module: Any, name: Any) -> Any:
 
 def dump(value: Any, arena: pickling.Arena | None, private: bool = False) -> tuple[bytes, list[Any], int]:
     """Pickles a plain value, like `pickling.dump`. Raises TypeError for other values."""
-    file, beside = io.BytesIO(), pickling.Beside(arena, private)
+    file, beside = io.BytesIO(), out_of_band.Beside(arena, private)
     _PlainPickler(file, beside).dump(value)
     return file.getvalue(), beside.buffers, beside.copied
 
@@ -126,7 +126,7 @@ def load(data: Any, buffers: Sequence[Buffer] = (), private: bool = False) -> An
         return load_plain(data, list(buffers), distinct, _MAKERS)
     # One copy for each buffer, because any number of arrays may refer to it.
     own = [
-        buffer.nbytes >= pickling.COPIED and not buffer.lendable and buffer.private_copy() or buffer for buffer in buffers
+        buffer.nbytes >= out_of_band.COPIED and not buffer.lendable and buffer.private_copy() or buffer for buffer in buffers
     ]
     return load_plain(data, own, distinct, _PRIVATE_MAKERS)
 

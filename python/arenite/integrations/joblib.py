@@ -20,7 +20,7 @@ from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBacken
 
 from .. import _arenite
 from .._broken import WorkerDied
-from .._core import dispatch, pickling
+from .._core import codes, dispatch, out_of_band, pickling, reach
 from .._core.copies import Copies
 from .._core.executor import Configured, Executor, settings_of, workers_of
 from .._core.future import when_ended
@@ -187,7 +187,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             and settings_of(self._tasks).packs
             and type(function) in (FunctionType, BuiltinFunctionType)
             # The function refers to no objects, so calls of a packet may share it.
-            and pickling.is_global(function)
+            and reach.is_global(function)
             and all(item[0] is function for item in items)
         )
 
@@ -537,13 +537,13 @@ class Arrays(Copies):
 def _held(function: Any) -> list[Any] | None:
     """Returns the objects to which a function refers: none if it is sent by name. Returns None if they may change."""
     held: list[Any] = []
-    if pickling.is_global(function):
+    if reach.is_global(function):
         return held
-    is_constant = type(function) is FunctionType and pickling.by_value().is_constant(function, held)
+    is_constant = type(function) is FunctionType and codes.is_constant(function, held)
     return held if is_constant else None
 
 
-class _Beside(pickling.Beside):
+class _Beside(out_of_band.Beside):
     """Takes arrays as loky does: large ones are shared, and small ones are private to their task."""
 
     def __init__(
@@ -580,13 +580,13 @@ class _Beside(pickling.Beside):
 
 def _copied(reduced: Any, array: Any) -> Any:
     """Returns a reduction that gives the task a private copy of an array instead of a view."""
-    if reduced is NotImplemented or reduced[0] is not pickling.restore_view or not array.flags.writeable:
+    if reduced is NotImplemented or reduced[0] is not out_of_band.restore_view or not array.flags.writeable:
         return reduced
     return _restore_copy, reduced[1]
 
 
 def _restore_copy(*view: Any) -> Any:
-    return pickling.restore_view(*view).copy("K")
+    return out_of_band.restore_view(*view).copy("K")
 
 
 def _mapped(array: Any) -> Any:
@@ -602,7 +602,7 @@ def _mapped(array: Any) -> Any:
     path: Any = getattr(root, "filename", None)
     if path is None or not os.path.exists(path):
         return None
-    low, high = pickling.extent(array)
+    low, high = out_of_band.extent(array)
     first = root.offset + low - root.__array_interface__["data"][0]
     # "w+" would empty the file.
     mode = "r+" if root.mode == "w+" else root.mode
