@@ -6,10 +6,13 @@ changed before it makes the executor. A worker applies the settings of a library
 
 from __future__ import annotations
 
+import _thread
 import os
+import sys
 from functools import partial
+from types import BuiltinFunctionType, FunctionType, ModuleType
 
-from . import process
+from . import context, process, reach
 
 # A worker imports this before its first task: see `pickling`.
 TYPE_CHECKING = False
@@ -232,28 +235,143 @@ def changed(has_threads: bool = True) -> list[tuple[int, Any]]:
     return found
 
 
+def of_modules() -> dict[str, tuple[Any, list[tuple[str, Any]]]]:
+    """Returns the settings of the program's own modules that workers import, by the name of the module: the plain
+    globals, and plain attributes of classes and their instances, if a module has no objects of other kinds. Otherwise
+    the state of a module could be incomplete."""
+
+    found: dict[str, tuple[Any, list[tuple[str, Any]]]] = {}
+    for home, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if type(module) is not ModuleType or spec is None or not spec.has_location:
+            continue
+        if reach.is_library(home) or not reach.is_importable(home) or process.imported(home) is None:
+            continue
+        settings: list[tuple[str, Any]] = []
+        names = (item for item in list(vars(module).items()) if not item[0].startswith("__"))
+        if all(_add_setting(home, name, value, settings) for name, value in names) and settings:
+            found[home] = _version(module), settings
+    return found
+
+
+def _version(module: Any) -> Any:
+    """Returns what the file of a module has in common with the file from which another process has loaded it."""
+    try:
+        found = os.stat(module.__spec__.origin)
+    except OSError:  # In an archive.
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _add_setting(home: str, name: str, value: Any, found: list[tuple[str, Any]]) -> bool:
+    """Adds what is plain in a global. Returns whether it is of a kind that a module of settings has."""
+    kind = type(value)
+    if (
+        kind in _PLAIN
+        or kind in _CONTAINERS
+        and len(value) <= _LONGEST
+        and all(type(one) in _PLAIN for one in _items(value))
+    ):
+        found.append((name, value))
+        return True
+    if kind in (ModuleType, FunctionType, BuiltinFunctionType) or kind.__module__ in (
+        "typing",
+        "__future__",
+        "logging",
+    ):
+        return True
+    if isinstance(value, type):
+        owner: Any = value
+    else:
+        owner = kind
+        if not hasattr(value, "__dict__"):
+            return False
+    if owner.__module__ == home:
+        attributes = [
+            (f"{name}.{one}", held) for one, held in vars(value).items() if one[:2] != "__" and type(held) in _PLAIN
+        ]
+        found += attributes
+        return owner is value or len(attributes) == len(vars(value))
+    return owner is value
+
+
+def _items(container: Any) -> Any:
+    return (*container, *container.values()) if type(container) is dict else container
+
+
+_CONTAINERS = (dict, list, set, tuple)
+#: The number of items of a container from which on it is data.
+_LONGEST = 100
+
+
 # ---- in a worker
 
 _given: list[tuple[int, Any]] = []
+#: The levels of loggers whose package is not imported yet: it may set its own.
+_levels: dict[str, int] = {}
+#: What each thread has applied: the settings by their index, and the number of loaded modules at that time.
+_local = _thread._local()
 
 
-def begin(given: list[tuple[int, Any]]) -> None:
-    """Applies the settings that `changed` has returned in the program."""
+def begin(given: list[tuple[int, Any]], modules: dict[str, Any]) -> None:
+    """Applies the settings that `changed` and `of_modules` have returned in the program."""
     _given[:] = given
     for index, value in given:
         process.after_import(_ALL[index].home, partial(_put, index, value))
+        if _ALL[index].put is _set_levels:
+            _levels.update(value[1])
+    for home, settings in modules.items():
+        process.after_import(home, partial(_set_globals, *settings))
 
 
-def enter_thread() -> None:
-    """Applies the settings that each thread has for itself."""
+def renew() -> None:
+    """Called before each task: applies settings that each thread has for itself, and levels of loggers, if modules were
+    imported."""
+    known: dict[Any, Any] = _local.__dict__
+    if not _given or known.get("count") == len(sys.modules):
+        return
+    known["count"] = len(sys.modules)
     for index, value in _given:
         module = process.imported(_ALL[index].home) if _ALL[index].of_thread else None
-        if module is not None:
+        if module is not None and str(index) not in known:
             _put(index, value, module)
+    for name in [name for name in _levels if name.partition(".")[0] in sys.modules]:
+        sys.modules["logging"].getLogger(name).setLevel(_levels.pop(name))
+
+
+def take_over() -> None:
+    """Called after the initializer: other threads get what it has set, and its levels stay."""
+    taken = dict(_given)
+    for index, value in changed():
+        if _ALL[index].of_thread:
+            taken[index] = value
+            _local.__dict__[str(index)] = True
+    _given[:] = taken.items()
+    for name in [name for name in _levels if name.partition(".")[0] in sys.modules]:
+        del _levels[name]
 
 
 def _put(index: int, value: Any, module: Any) -> None:
+    _local.__dict__[str(index)] = True
     try:
         _ALL[index].put(module, value)
     except Exception:
         pass  # A worker with other limits refuses it, as a recursion limit below its depth. No import fails for that.
+
+
+def _set_globals(version: Any, settings: list[tuple[str, Any]], module: Any) -> None:
+    if module.__name__ in context.followed or version != _version(module):
+        return  # The program had other code.
+    for path, value in settings:
+        *owners, name = path.split(".")
+        try:
+            owner = getattr(module, owners[0]) if owners else module
+            now: Any = getattr(owner, name, None)
+            if type(now) is type(value) and type(value) in (dict, list, set):
+                if now != value:
+                    now.clear()
+                    (now.extend if type(now) is list else now.update)(value)
+            elif type(now) is not type(value) or now != value:
+                setattr(owner, name, value)
+        except Exception:
+            pass  # The module of this worker has something else there.

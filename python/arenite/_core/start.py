@@ -249,7 +249,7 @@ def setup(
         "argv": sys.argv[:1] if sandboxed else list(sys.argv),
         "main": program,
         "filters": context.filters(),
-        "libraries": libraries.changed(threads is None),
+        "libraries": (libraries.changed(threads is None), {} if sandboxed else libraries.of_modules()),
         "preload": modules(preload, sandboxed),
         "definitions": defined,
         "initializer": first,

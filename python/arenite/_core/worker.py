@@ -210,7 +210,7 @@ def start(setup: bytes) -> str | None:
     context.begin(given["path"], given["filters"], _is_loaded)
     if given["main"] is not None and not _is_loaded:
         _begin_main(given["main"])
-    libraries.begin(given["libraries"])
+    libraries.begin(*given["libraries"])
     if not _is_sandboxed:
         process.name_process(given["key"])
         process.prepare_forks()
@@ -224,7 +224,9 @@ def start(setup: bytes) -> str | None:
             mirror.apply(given["definitions"], [], _private)
         if given["initializer"] is not None:
             function, arguments = pickle.loads(given["initializer"])
+            libraries.renew()
             function(*arguments)
+            libraries.take_over()
             if _arenite.is_forked():
                 _leave(None)
         if given["imports"] is not None:
@@ -286,7 +288,13 @@ def enter_thread() -> None:
         hook = getattr(threading, name, None)
         if hook is not None and present() is None:
             begin(hook)  # type: ignore[operator]
-    libraries.enter_thread()
+    libraries.renew()
+
+
+def _renew() -> None:
+    """Called before a task, when all that it needs is imported: an import may have changed what the program has set."""
+    context.renew()
+    libraries.renew()
 
 
 def end() -> None:
@@ -419,7 +427,7 @@ def call_actor(actor: Any, method: bytes, arguments: Any, kind: int, buffers: li
         if kind & pickling.DEFINITIONS:
             method = mirror.define(method, buffers, _private)
         loaded = pickling.load(arguments, buffers, _private)
-        context.renew()
+        _renew()
         positional, named = (loaded, {}) if kind & pickling.POSITIONAL else loaded
         del arguments, buffers, loaded
         value = getattr(actor, method.decode())(*positional, **named)
@@ -436,7 +444,7 @@ def _load_call(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -
     main.check()
     call = pickling.unpickle_function(function, kind, buffers, _private, _functions)
     loaded = pickling.load(arguments, buffers, _private)
-    context.renew()
+    _renew()
     if kind & pickling.POSITIONAL:
         return call, loaded, {}
     return call, loaded[0], loaded[1]
@@ -448,7 +456,7 @@ def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) ->
     main.check()
     call = pickling.unpickle_function(function, kind, buffers, _private, _functions)
     items = pickling.load(arguments, buffers, _private)
-    context.renew()
+    _renew()
     if kind & context.TIMED:
         _arenite.begin_timed()
     left = iter(items)
@@ -474,7 +482,7 @@ def _run_packet(function: bytes, arguments: Any, kind: int, buffers: list[Any]) 
         call = make() if kind & pickling.SHARED else _Again(make)
     journal = buffers.pop(0) if kind & pickling.JOURNALED else None
     beside, copied = None, 0
-    context.renew()
+    _renew()
     with call.arenite_around() if kind & pickling.SHARED else _Nothing():
         waits, begin = _waits(), time.thread_time()
         took, count, last = _arenite.run_packet(call, arguments, journal, buffers, _LONGEST_PACKET, _HOOKS)
@@ -728,4 +736,4 @@ def load_error(data: bytes, load: Callable[..., Any]) -> BaseException:
 
 
 #: What `_arenite.run_packet` needs.
-_HOOKS = (_load_arguments, _dump_value, _dump_error_of_call, context.renew, flush)
+_HOOKS = (_load_arguments, _dump_value, _dump_error_of_call, _renew, flush)
