@@ -73,7 +73,7 @@ class Sent:
             sys.meta_path.insert(0, _Reloads)
         #: Search path, filters and reloaded modules, and what precedes each call. Replaced as a whole: threads may
         #: submit at the same time.
-        self._state = sys.path[:], _filters()[:], reloaded.copy(), b""
+        self._state: tuple[Any, Any, dict[str, float], bytes] = sys.path[:], _filters()[:], {}, b""
 
     def before(self, head: bytes, kind: int) -> tuple[bytes, int]:
         """Adds the state before the head of a call if it has changed since the executor was made. Returns head and
@@ -152,13 +152,13 @@ def _reload(name: str, since: float) -> None:
 def begin(new_path: list[Any] | None, new_filters: list[Any], is_copy: bool = False) -> None:
     """Applies the state that the program had when the executor was made. This process has no entries of its own yet,
     unless it is a copy of a template. Without a path, this process does not follow the program's path."""
-    global _path, _given
-    global _started
-    _started = monotonic()
+    global _path, _given, _started
     # With this import, the process has filters.
     import warnings  # noqa: F401
 
     if not is_copy:
+        # Copies have the modules of their template.
+        _started = monotonic()
         _path, _given = None if new_path is None else sys.path[:], _filters()[:]
     _apply(new_path, new_filters)
 

@@ -93,6 +93,8 @@ class Definitions:
         self.engine: Engine | None = None
         #: A sandboxed worker imports no modules.
         self.copies_globals = is_sandboxed
+        #: Whether workers have what the main file has set.
+        self.runs_main = False
         #: Functions that are pickled by name; and the functions by this name.
         self.functions: dict[Any, pickling.Function] = {}
         self.named: dict[bytes, Any] = {}

@@ -481,7 +481,8 @@ class Run:
                 return
             user = self._users.get(key) or self.owner.users.get(key)
             what = f"the global `{name}`" if user is None else f"`{user}` uses the global `{name}`"
-            if level >= _NEEDED:
+            # Workers that have run the main file may have the global from there.
+            if level >= _NEEDED and not (self.owner.runs_main and home == "__main__"):
                 raise named(error, what) from error
         else:
             obj = self._definitions[home][0].object()

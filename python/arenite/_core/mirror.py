@@ -13,7 +13,7 @@ from io import BytesIO
 from types import CellType, CodeType, FunctionType, ModuleType
 from weakref import WeakValueDictionary
 
-from . import making, out_of_band
+from . import main, making, out_of_band
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,14 +135,17 @@ def clear_main() -> None:
 
 
 _started_by: ModuleType | None = None
-#: The globals of `describe_main`.
+#: The globals of `begin_main`.
 _OF_MAIN = ("__file__", "__spec__")
 
 
-def describe_main(path: str, name: str | None) -> None:
-    """Sets what `multiprocessing` reads to import the main file in the processes that a task starts. `name`: the name
-    of the main module if the program was started by `python -m`."""
+def begin_main(path: str, name: str | None, runs: bool) -> None:
+    """Runs the main file, or sets what `multiprocessing` reads to import it in the processes that a task starts.
+    `name`: the name of the main module if the program was started by `python -m`."""
     space = vars(module("__main__"))
+    if runs:
+        main.run(module("__main__"), path, name)
+        return
     space["__file__"] = path
     if name is not None:
         from importlib.machinery import ModuleSpec
@@ -268,7 +271,7 @@ def apply(data: Any, buffers: list[Any], private: bool) -> None:
             _set_group(number, keys, first, content[start:end], count)
             _arrays.clear()
         for made in _new:
-            if isinstance(made, type):
+            if isinstance(made, type) and not main.has_made(made):
                 making.introduce(made)
         _forget()
     finally:
@@ -312,14 +315,23 @@ def _set_group(number: int, keys: Any, first: Any, data: Any, count: int) -> Non
     for place, ((home, name), value) in enumerate(zip(keys, values, strict=True)):
         known = _state.setdefault(home, {})
         if type(home) is not str:
-            _set_part(find(home), name, value)
+            made = find(home)
+            try:
+                if type(value) is not Unsent or not main.has_made(made):
+                    _set_part(made, name, value)
+            except Exception:
+                # Some attributes can be set once, as fields of `ctypes`.
+                if not main.has_made(made):
+                    raise
         else:
             space = vars(module(home))
+            is_made = main.is_made(home, name, space.get(name))
             if making.is_removed(value):
                 space.pop(name, None)
-            elif name in _OF_MAIN or not (place in first and name not in known and name in space):
+            elif not is_made and place in first and name not in known and name in space and name not in _OF_MAIN:
+                pass  # Code of this worker has set the global, and the program has not changed it since.
+            elif not (is_made and type(value) is Unsent):
                 space[name] = value
-            # Otherwise code of this worker has set the global, and the program has not changed it since.
         known[name] = number
         _changes += 1
 
@@ -350,7 +362,7 @@ def find(number: int) -> Any:
     found = find_object(number)
     if found is not None:
         return found
-    made = make(*arguments)
+    made = _made_by_main(make, arguments) or make(*arguments)
     try:
         _objects[number] = made
     except TypeError:
@@ -359,6 +371,14 @@ def find(number: int) -> Any:
     if isinstance(made, type):
         making.note_sent(made)
     return made
+
+
+def _made_by_main(make: Any, arguments: Any) -> Any:
+    """Returns the function or class that the run of the main file has made in place of this one."""
+    if make is make_function:
+        code, home, is_mirrored, _, cells = arguments
+        return main.made_function(code, namespace(home, is_mirrored), len(cells))
+    return main.made_class(*arguments) if make is making.make_class else None
 
 
 def array(number: int) -> Any:

@@ -12,7 +12,7 @@ import sys
 import time
 
 from .. import _arenite
-from . import context, imports, libraries, main, mirror, pickling, printing, process
+from . import context, imports, libraries, main, making, mirror, pickling, printing, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,8 +66,6 @@ def load(setup: bytes) -> str | None:
     """Makes this process a template: loads the modules and data for all workers. Returns the error, or None."""
     global _is_loaded
     _is_loaded = True
-    # Copies have the modules as they are now.
-    mirror.started = time.monotonic()
     given = pickle.loads(setup)
     if given["is_forked"]:
         _leave_program()
@@ -114,6 +112,7 @@ def _leave_program() -> None:
     import atexit
 
     main.fork()
+    making.is_worker = True
     atexit._clear()
     for name, part in (("threading", "_threading_atexits"), ("multiprocessing.util", "_finalizer_registry")):
         if name in sys.modules:
@@ -184,7 +183,6 @@ def start(setup: bytes) -> str | None:
     import faulthandler
 
     if not _is_loaded:
-        mirror.started = time.monotonic()
         mirror.clear_main()
     given = pickle.loads(setup)
     mirror.program = given["lookups"]
