@@ -256,11 +256,14 @@ def of_modules() -> dict[str, tuple[Any, list[tuple[str, Any]]]]:
 
 def _version(module: Any) -> Any:
     """Returns what the file of a module has in common with the file from which another process has loaded it."""
+    import zlib
+
     try:
-        found = os.stat(module.__spec__.origin)
+        # Not its time: the run of the main file may have made another file of the same text.
+        with open(module.__spec__.origin, "rb") as file:
+            return zlib.crc32(file.read())
     except OSError:  # In an archive.
         return None
-    return found.st_mtime_ns, found.st_size
 
 
 def _add_setting(home: str, name: str, value: Any, found: list[tuple[str, Any]]) -> bool:
