@@ -192,12 +192,13 @@ def test_modules_that_python_runs_by_name(tmp_path):
     package = tmp_path / "package"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "near.py").write_text("set = []")
+    (package / "near.py").write_text("")
     text = textwrap.dedent("""
+        import string
         from . import near
-        near.set.append(__name__)
+        string.set_by_main = __name__
         def seen():
-            return near.set, __name__ in ("__main__", "__mp_main__"), __package__
+            return getattr(string, "set_by_main", None), near.__name__, __name__ in ("__main__", "__mp_main__"), __package__
         if __name__ == "__main__":
             import sys
             if sys.argv[1] == "arenite":
@@ -218,7 +219,7 @@ def test_modules_that_python_runs_by_name(tmp_path):
 
     assert run("package.command", "arenite") == run("package.command", "spawn")
     # The main module of a package is not run: `spawn` finds nothing of it.
-    assert run("package", "arenite") == ("([], True, 'package')\n", 0)
+    assert run("package", "arenite") == ("(None, 'package.near', True, 'package')\n", 0)
 
 
 def templates():

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .sharing import Key
 
 #: A bundle up to this length goes with each task. A longer bundle is in the arena.
-_SHORT = 1024
+_SHORT = 2048
 #: The number of bundles that are stored.
 _MOST_BUNDLES = 128
 #: The number of copies of arrays: workers keep the arrays in globals, and the engine has an entry for each.
