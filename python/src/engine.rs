@@ -308,9 +308,8 @@ impl Engine {
     /// Builds an engine. Returns without waiting for its workers.
     ///
     /// `program`: the interpreter; `identity`: bytes that must be equal in a worker and in this process; `setup` and
-    /// `template`: the pickles for `start` and `load` of `arenite._core.worker`, and whether no line says why there is no
-    /// template; `output`: the number that
-    /// `next_events` returns with each printed line.
+    /// `template`: the pickles for `start` and `load` of `arenite._core.worker`, the latter with whether no line says why
+    /// there is no template; `output`: the number that `next_events` returns with each printed line.
     #[new]
     #[pyo3(signature = (
         *, workers, spares, lanes, capacity, memory_limit, max_arena, max_arena_fraction, recycle_after, recycle_above,

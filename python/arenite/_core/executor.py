@@ -84,10 +84,10 @@ class Configured:
 class Executor(BaseExecutor):
     """A `concurrent.futures.Executor` whose workers are processes that share arrays with this one.
 
-    No `if __name__ == "__main__"` is needed. With it, workers run the main file once before their first task, as the
-    standard library's `spawn` and `forkserver` do, so that they have what the file registers and sets elsewhere. Without
-    it, and in notebooks, they never run it. In both cases functions and classes of `__main__` are sent with the globals
-    that they name, once for each version; those of other modules are imported.
+    No `if __name__ == "__main__"` is needed. With it, workers run the main file once before their first task, as
+    the standard library's `spawn` and `forkserver` do, so that they have what the file registers and sets elsewhere.
+    Without it, and in notebooks, they never run it. In both cases functions and classes of `__main__` are sent with the
+    globals that they name, once for each version; those of other modules are imported.
 
     >>> import arenite
     >>> with arenite.Executor(max_workers=2) as ex:
@@ -117,8 +117,8 @@ class Executor(BaseExecutor):
         memory once. Executors with the same settings share a template, also one after the other. Loading must not start
         threads or leave files open. If it does, or fails, workers are started as with "spawn": `stats().no_template`
         has the reason, and so does a printed line if "forkserver" was given. "spawn" starts an interpreter for each
-        worker. With "fork", workers are copies of this process as it is at the first `submit` or `map`, with all that it
-        has loaded, set and opened; what tasks use of its globals they get as it is at each `submit`. Locks that other
+        worker. With "fork", workers are copies of this process as it is at the first `submit` or `map`, with all that
+        it has loaded, set and opened; what tasks use of its globals they get as it is at each `submit`. Locks that other
         threads held at the fork are never free in workers, so this warns if the program has threads.
     :param main: Whether workers run a main file that tests `__name__` at its top level. With False they never do.
     :param recycle_after: Replaces each worker after this number of tasks.

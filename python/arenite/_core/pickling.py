@@ -2,7 +2,8 @@
 
 A value is pickled with protocol 5. Large data is not part of the pickle, but of a list of buffers in the arena: see
 `out_of_band`. Data is pickled by value. Objects that a module of the program defines are pickled by name: see
-`by_name`. If a worker cannot import that module, such as `__main__` or a notebook, `definitions` sends the definitions separately.
+`by_name`. If a worker cannot import that module, such as `__main__` or a notebook, `definitions` sends
+the definitions separately.
 """
 
 from __future__ import annotations

@@ -109,9 +109,8 @@ class Workers:
         # Reentrant, for a signal handler that shuts down.
         self.lock = threading.RLock()
         self.is_closed = False
-        self._closing: _arenite.Closing | None = None
-        #: The handles of `_closing`, for the finalizer.
-        self._ends: list[_arenite.Closing] = []
+        #: The handle of the engine's end, once it was closed. The finalizer has the list.
+        self._closing: list[_arenite.Closing] = []
         self.maps: WeakSet[Results[Any]] = WeakSet()
         self.servings: WeakSet[Serving] = WeakSet()
         self.plain = Settings({})
@@ -129,7 +128,7 @@ class Workers:
         """Called when the engine runs."""
         self.definitions.engine = self.engine
         self.capacity = self.engine.capacity
-        finalize(self, _close_later, self.engine, self._ends, self.closers).atexit = False
+        finalize(self, _close_later, self.engine, self._closing, self.closers).atexit = False
         running.add(self)
         if "IPython" in sys.modules:
             from . import notebook
@@ -303,10 +302,10 @@ class Workers:
             if cancel:
                 self.engine.cancel_all(grace == 0)
             with self.lock:
-                self._closing = self.engine.close(grace if cancel else None) or self._closing
-                self._ends[:] = [self._closing] if self._closing is not None else []
-            if wait and self._closing is not None:
-                native.wait(self._closing, None)
+                if (closing := self.engine.close(grace if cancel else None)) is not None:
+                    self._closing.append(closing)
+            if wait and self._closing:
+                native.wait(self._closing[0], None)
                 for results in maps:
                     if results.unread is not None:
                         with results.unread:
@@ -319,8 +318,8 @@ class Workers:
         except KeyboardInterrupt:
             self._report_ended(KeyboardInterrupt)
             self.engine.cancel_all(True)
-            if self._closing is not None:
-                self._closing.wait(_LAST)
+            if self._closing:
+                self._closing[0].wait(_LAST)
             raise
 
     def end_now(self, kind: type[BaseException]) -> None:
