@@ -36,9 +36,9 @@ use std::time::Duration;
 pub use crate::arena::{ArenaError, ArenaStats, SystemError, SystemLimit};
 pub use crate::supervisor::{
     ActorStatus, AtMostOnce, Backoff, Backtrace, Crash, CrashClass, CrashFrame, CrashedAccess,
-    Death, FailedDependency, GraphProgress, JobError, JobErrorKind, JobLimit, JobOptions,
-    KernelStats, Limiter, LimiterBuilder, LogLevel, LogLine, LogSource, Permits, Priority,
-    Progress, RefusedBy, Rejection, ResultKey, Retried, Stats, WorkerExit, WorkerStats,
+    Death, FailedDependency, FailedInput, GraphProgress, JobError, JobErrorKind, JobLimit,
+    JobOptions, KernelStats, Limiter, LimiterBuilder, LogLevel, LogLine, LogSource, Permits,
+    Priority, Progress, RefusedBy, Rejection, ResultKey, Retried, Stats, WorkerExit, WorkerStats,
 };
 pub use crate::trace::Traced;
 pub use actor::{Actor, ActorBuilder, ActorNameError, Calling};
@@ -64,11 +64,11 @@ pub use spawn::{Call, Spawn, SpawnInput, SpawnInputs, call};
 pub use submitting::Submitting;
 pub use worker_program::WorkerProgram;
 
-use crate::kernel::{Args, Kernel, Params, Reply, Single, captures_nothing};
+use crate::kernel::{Args, Kernel, Params, Reply, Single, captures_nothing, kernel_name};
 use crate::supervisor::{Closing, Supervisor};
 use crate::sync::lock;
 use crate::worker::ForkedTemplate;
-use job::run_kernel;
+use job::{held, run_kernel};
 use seeds::Seeds;
 
 /// Worker processes and the arena that they share.
@@ -193,6 +193,41 @@ impl Engine {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// A job that was submitted earlier may be an argument, too, and in lists (`&[Array<T>]`). The job starts when that
+    /// one has ended, and takes its value: the value stays in the arena and does not visit the program. Passed by
+    /// reference, the other job keeps its handle; passed by value, its value is freed after the last use.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::{Array, FailedDependency, JobErrorKind};
+    ///
+    /// fn ramp(n: u64) -> Array<u64> {
+    ///     Array::from_fn(n as usize, |i| i as u64)
+    /// }
+    /// fn total(values: &[u64]) -> Result<u64, String> {
+    ///     Some(values.iter().sum()).filter(|&sum| sum > 0).ok_or_else(|| "no values".to_owned())
+    /// }
+    /// fn lengths(parts: &[Array<u64>]) -> Vec<u64> {
+    ///     parts.iter().map(|part| part.len() as u64).collect()
+    /// }
+    ///
+    /// let (long, empty) = (engine.submit(ramp, (100,)), engine.submit(ramp, (0,)));
+    /// let sum = engine.submit(total, (&long,));
+    /// let twice = engine.submit(|a: u64, b: u64| a + b, (&sum, &sum));
+    /// let both = engine.submit(lengths, (vec![&long, &empty],));
+    /// assert_eq!((twice.wait()?, both.wait()?), (9900, vec![100, 0]));
+    ///
+    /// // If a job has no value, those that take it have none either, and say why.
+    /// let failed = engine.submit(total, (&empty,));
+    /// let error = engine.submit(|a: u64| a + 1, (failed,)).wait().unwrap_err();
+    /// assert!(matches!(error.kind(), JobErrorKind::Dependency(FailedDependency::Input { .. })));
+    /// assert_eq!(error.returned::<String>().as_deref(), Some("no values"));
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    ///
+    /// Cancelling a job cancels the jobs that take its value. A job without a handle that no job takes any more is
+    /// cancelled. Calls of [actors](Actor) take no jobs: wait for the value, and pass that.
+    ///
     /// An exclusive array moves into the job that changes it, and comes back as part of its value:
     ///
     /// ```compile_fail,E0382
@@ -238,7 +273,8 @@ impl Engine {
             }
             Backend::Inline => {
                 let _job = self.seeds.begin_inline(0);
-                Job::ready(run_kernel::<F, P, R>(args.hold()))
+                let held = held::<P>(kernel_name::<F>(), args);
+                Job::ready(held.and_then(run_kernel::<F, P, R>))
             }
         }
     }

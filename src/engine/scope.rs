@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{option_setters, permit, run_kernel};
+use super::job::{held, option_setters, permit, run_kernel};
 use super::seeds::Series;
 use super::{Backend, Canceller, Engine, JobError, JobErrorKind};
 use crate::kernel::wire::ArgWriter;
@@ -338,7 +338,7 @@ impl<'env> Scope<'env> {
         let index = self.jobs.replace(self.jobs.get() + 1);
         let call = match &self.engine.backend {
             Backend::Inline => {
-                let held = args.hold();
+                let held = held::<P>(kernel_name::<F>(), args);
                 ScopedCall::Inline(Box::new(move |scope, options| {
                     let name = kernel_name::<F>();
                     let cancelled = || match scope.is_over() {
@@ -354,7 +354,7 @@ impl<'env> Scope<'env> {
                         return Err(why.into());
                     }
                     let _job = scope.series.begin_inline(index);
-                    run_kernel::<F, P, R>(held)
+                    held.and_then(run_kernel::<F, P, R>)
                 }))
             }
             Backend::Workers(workers) => {

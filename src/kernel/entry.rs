@@ -10,7 +10,8 @@ use super::error::Returned;
 use super::failure::{BadArgument, Failure};
 use super::host::Host;
 use super::param::{Arg, CallWriter, HostRef, Key, Param, RetrySafe, Words};
-use super::reply::{BadReply, Reply, Sending};
+use super::place::no_value;
+use super::reply::{AnyValue, BadReply, Reply, Sending};
 use super::wire::{ReplyWriter, WordReader};
 
 /// A function, or a closure that captures nothing, that a worker can run. `P` is the tuple of its parameters, `R` its
@@ -103,6 +104,8 @@ pub trait Args<'env, P: Params> {
     fn hold(self) -> P::Held;
     #[doc(hidden)]
     fn bytes_held(&self) -> u64;
+    #[doc(hidden)]
+    fn failed(&self) -> Option<AnyValue>;
 }
 
 macro_rules! impl_kernel {
@@ -130,6 +133,9 @@ macro_rules! impl_kernel {
             }
             fn bytes_held(&self) -> u64 {
                 0_u64 $(.saturating_add(self.$i.bytes_held()))*
+            }
+            fn failed(&self) -> Option<AnyValue> {
+                None$(.or_else(|| self.$i.failed()))*
             }
         }
 
@@ -197,6 +203,9 @@ where
     }
     fn bytes_held(&self) -> u64 {
         self.0.bytes_held().saturating_add(self.1.bytes_held())
+    }
+    fn failed(&self) -> Option<AnyValue> {
+        self.0.failed().or_else(|| self.1.failed())
     }
 }
 
@@ -276,6 +285,7 @@ impl<F: Kernel<P, R>, P: Params, R: Reply, A: Args<'static, P>> Accepts<A> for S
     }
     fn run_inline(args: A, at: &Cell<&'static str>, key: Key) -> Result<R::Out, Failure> {
         at.set(kernel_name::<F>());
+        no_value(args.failed())?;
         zst_value::<F>().call(args.hold(), key).into_value()
     }
 }
@@ -333,6 +343,7 @@ where
     ) -> Result<R::Out, Failure> {
         let first = A::run_inline(first, at, key)?;
         at.set(type_name::<G>());
+        no_value(rest.failed())?;
         let held = Q::join(first.hold(), rest.hold());
         zst_value::<G>().call(held, key).into_value()
     }

@@ -6,6 +6,7 @@
 
 use super::failure::BadArgument;
 use super::param::{Arg, CallWriter, HostRef, Key, Param, Words, sealed};
+use super::reply::AnyValue;
 
 /// The argument that the program passes in addition to the array, in the form in which the kernel takes it.
 #[allow(missing_debug_implementations, reason = "`P::At` may have none")]
@@ -36,6 +37,9 @@ impl<'env, P: Param, A: Arg<'env, P>> Arg<'env, Extra<'_, P>> for ExtraArg<A> {
     }
     fn bytes_held(&self) -> u64 {
         self.0.bytes_held()
+    }
+    fn failed(&self) -> Option<AnyValue> {
+        self.0.failed()
     }
 }
 

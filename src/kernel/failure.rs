@@ -13,6 +13,8 @@ use crate::arena::ArenaFull;
 pub enum Failure {
     /// A job that the kernel spawned failed. Used only if spawned jobs run inline, on the caller's thread.
     Spawned(SpawnedFailed),
+    /// An argument is the value of a job that has none. Used only inline. Its type is known to the engine.
+    NoInput(AnyValue),
     /// The arguments could not be accepted in this process.
     Rejected(BadArgument),
     /// The kernel returned `Err`.

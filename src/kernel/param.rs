@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::failure::BadArgument;
 use super::host::Host;
+use super::reply::AnyValue;
 use super::scalar::Scalar;
 use super::wire::{ArgWriter, FILE_REGION, INLINE_REGION, Lease, Malformed, WordReader};
 use crate::arena::{Block, Extent, Offset, PAGE};
@@ -103,6 +104,9 @@ pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 /// | `Vec<S>` of a [`Scalar`] `S` | `Vec<S>`, `&Vec<S>`, `&[S]`, which are copied with the call |
 /// | a tuple of two to four of these | a tuple of their arguments |
 ///
+/// A [`Job`](crate::Job) or `&Job` may take the place of an `Array<T>`, an `ArrayMut<T>` (only `Job`), a `String`,
+/// `Bytes`, a scalar or a `Vec` of scalars that is its value, and a `Vec` or slice of jobs that of a list of arrays.
+///
 /// An `Array<T>` is in the arena of the job's engine, or in a sealed memory file ([`Array::map_sealed`]), as arrays
 /// from a store are (the crate `arenite-store`).
 #[diagnostic::on_unimplemented(
@@ -119,6 +123,11 @@ pub trait Arg<'env, P: Param> {
     #[doc(hidden)]
     fn bytes_held(&self) -> u64 {
         0
+    }
+    /// Returns why the argument has no value, for a call that runs inline: a job that it is has failed.
+    #[doc(hidden)]
+    fn failed(&self) -> Option<AnyValue> {
+        None
     }
 }
 
@@ -635,6 +644,10 @@ macro_rules! tuples {
             fn bytes_held(&self) -> u64 {
                 let ($($x,)+) = self;
                 [$($x.bytes_held()),+].into_iter().fold(0, u64::saturating_add)
+            }
+            fn failed(&self) -> Option<AnyValue> {
+                let ($($x,)+) = self;
+                None$(.or_else(|| $x.failed()))+
             }
         }
     )+};

@@ -23,7 +23,8 @@ use super::failure::{BadArgument, Failure};
 use super::host::Host;
 use super::owned::{OwnedParam, OwnedParams};
 use super::param::{CallWriter, HostRef, Key, Words};
-use super::reply::{AnyValue, BadReply, Receiving, Reply, Sending, Value};
+use super::place::{Forward, forward};
+use super::reply::{AnyValue, BadReply, Reply, Sending};
 use super::shares::ShareClock;
 use super::wire::{ArgWriter, ReplyWriter, WordReader};
 
@@ -35,9 +36,6 @@ pub enum Slot<H> {
     /// The argument will be the value of the node with this index.
     Node(u32),
 }
-
-/// Reads the value of a node and writes it as an argument.
-pub(crate) type Forward = fn(&mut Receiving<'_>, &mut CallWriter) -> Result<(), BadReply>;
 
 /// Gives access to the replies of nodes that have ended.
 pub(crate) trait Ended {
@@ -65,12 +63,7 @@ impl Loading<'_> {
             Slot::Held(held) => P::send_held(held, self.call),
             Slot::Node(node) if self.before == Some(node) => self.mask |= 1 << index,
             Slot::Node(node) => {
-                let forward: Forward = |reply, call| {
-                    let value = <P::Value as Value>::receive(reply)?;
-                    P::send_held(P::from_value(value), call);
-                    Ok(())
-                };
-                self.unreadable |= !self.ended.forward(node, forward, self.call);
+                self.unreadable |= !self.ended.forward(node, forward::<P>, self.call);
             }
         }
     }

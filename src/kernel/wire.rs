@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::place::Inputs;
+
 use crate::arena::{ArenaFull, Block, Extent, Offset};
 use crate::array::{FileName, SealedFile, Shape};
 
@@ -113,6 +115,8 @@ pub(crate) struct ArgWriter {
     pub(crate) seed: u64,
     /// The number of handles to each array of the call that the submitter keeps until the job is answered.
     pub(crate) kept: usize,
+    /// The values of other jobs that the call takes, if any.
+    pub(crate) inputs: Option<Box<Inputs>>,
 }
 
 impl ArgWriter {
@@ -132,13 +136,15 @@ impl ArgWriter {
             once: false,
             seed: 0,
             kept: 0,
+            inputs: None,
         }
     }
 
     /// Returns true if the call is too long for a slot and has no block yet.
     #[inline]
     pub(crate) fn must_spill(&self) -> bool {
-        self.len > INLINE_WORDS && !matches!(self.spilled, Some(Ok(_)))
+        // A call with places for values of jobs is not complete yet.
+        self.len > INLINE_WORDS && !matches!(self.spilled, Some(Ok(_))) && self.inputs.is_none()
     }
 
     /// Clears everything, to write another call into the same memory.
@@ -156,6 +162,7 @@ impl ArgWriter {
         self.once = false;
         self.seed = 0;
         self.kept = 0;
+        self.inputs = None;
     }
 
     /// Frees memory that only a long call needs. Called when the call has been sent.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::depend::EndNotice;
 use super::error::{Because, Crash, Failed, JobError, JobErrorKind, LostJobs, WorkerExit};
 use super::lane::NO_RECORD;
 use super::owner::Owner;
@@ -91,7 +92,7 @@ impl EngineState {
             Owner::Actor { actor, role } => {
                 return self.actor_job_ended(index, actor, role, outcome);
             }
-            Owner::None | Owner::Handle | Owner::Scope { .. } => {
+            Owner::None | Owner::Handle | Owner::Scope { .. } | Owner::Takers { .. } => {
                 self.discharge(index);
                 return self.records.remove(index);
             }
@@ -127,6 +128,11 @@ impl EngineState {
         if record.parked {
             self.waiters.notify(index);
             self.discharge(index);
+        }
+        let record = self.records.look(index);
+        if record.uses() > 0 {
+            let job = self.records.id_of(index);
+            self.runs.add_notice(EndNotice::Input { job });
         }
     }
 
@@ -198,19 +204,24 @@ impl EngineState {
         if record.stage != Stage::Answered {
             return None;
         }
+        let is_shared = record.uses() > 0;
         if matches!(record.outcome, Some(Outcome::InArena(_))) {
             return Some(TakenAnswer::Unread(self.take_unread(id.index)));
         }
         let answer = match &record.outcome {
             Some(Outcome::Failed(error)) => Err(error.clone()),
             _ => {
-                let arrays = std::mem::take(&mut record.arrays).into_iter();
+                let arrays = match is_shared {
+                    true => record.arrays.iter().map(ReceivedArray::share).collect(),
+                    false => std::mem::take(&mut record.arrays),
+                };
                 let words = WordReader::new(record.value());
+                let arrays = arrays.into_iter();
                 let mut reply = Receiving(ReplyReader { words, arrays });
                 read_guarded(|| read(&mut reply)).map_err(|why| self.not_read(id.index, why))
             }
         };
-        self.records.remove(id.index);
+        self.release_handle(id.index);
         Some(TakenAnswer::Read(answer))
     }
 
@@ -219,16 +230,16 @@ impl EngineState {
         // The job counts as failed until its value is read.
         let error = failed_here(self, index, malformed());
         let record = self.records.at(index);
-        let Some(Outcome::InArena(words)) = record.outcome.take() else {
+        let Some(Outcome::InArena(words)) = &record.outcome else {
             unreachable!("the caller has seen it")
         };
         let unread = Unread {
-            words,
-            arrays: std::mem::take(&mut record.arrays),
+            words: words.share(),
+            arrays: record.arrays.iter().map(ReceivedArray::share).collect(),
             sender: record.answered_by,
             error,
         };
-        self.records.remove(index);
+        self.release_handle(index);
         Box::new(unread)
     }
 

@@ -20,6 +20,10 @@ impl EngineState {
     pub(super) fn abandon(&mut self, id: JobId) -> Option<Waker> {
         let record = self.records.get(id);
         let waker = record.waker.take();
+        if record.uses() > 0 {
+            record.owner = Owner::Takers { is_detached: false };
+            return waker;
+        }
         record.give_up();
         match record.stage {
             Stage::Answered | Stage::Free => self.records.remove(id.index),
@@ -181,7 +185,9 @@ impl Supervisor {
         let mut state = self.lock();
         let record = state.records.get(id);
         let waker = record.waker.take();
-        if record.stage == Stage::Answered {
+        if record.uses() > 0 {
+            record.owner = Owner::Takers { is_detached: true };
+        } else if record.stage == Stage::Answered {
             state.records.remove(id.index);
         } else {
             record.owner = record.owner.without_handle();

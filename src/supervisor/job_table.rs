@@ -75,6 +75,11 @@ impl JobTable {
         (record.generation == id.generation() && record.stage != Stage::Free).then_some(record)
     }
 
+    /// Returns the id of the job that this record has.
+    pub(super) fn id_of(&self, index: u32) -> JobId {
+        JobId::new(index, self.look(index).generation)
+    }
+
     #[inline]
     pub(super) fn at(&mut self, index: u32) -> &mut Record {
         &mut self.records[index as usize]
@@ -129,6 +134,9 @@ impl JobTable {
         record.outcome = None;
         if record.policy.is_some() {
             record.policy = None;
+        }
+        if record.link.is_some() {
+            record.link = None;
         }
         if !record.leases.is_empty() {
             record.leases.clear();

@@ -28,6 +28,7 @@ mod hold_time;
 #[cfg(any(test, feature = "points"))]
 #[path = "../../tests/support/hostile_links/mod.rs"]
 pub(crate) mod hostile;
+mod inputs;
 mod job_table;
 mod kernels;
 mod lane;
@@ -88,8 +89,8 @@ pub use depend::GraphProgress;
 pub(crate) use depend::limits::MAX_SPAWN_DEPTH;
 pub(crate) use depend::{Calls, GraphId, Jobs, NodeCalls, NodeFate, RunPlan, RunUnit, node_name};
 pub use error::{
-    Backtrace, Crash, CrashClass, CrashFrame, CrashedAccess, Death, FailedDependency, JobError,
-    JobErrorKind, JobLimit, Rejection, WorkerExit,
+    Backtrace, Crash, CrashClass, CrashFrame, CrashedAccess, Death, FailedDependency, FailedInput,
+    JobError, JobErrorKind, JobLimit, Rejection, WorkerExit,
 };
 pub(crate) use error::{Because, Failed};
 pub(crate) use kernels::bytes_to_expect;

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use crate::kernel::wire::{Leases, ReceivedArray};
 use crate::link::{INLINE_WORDS, NOTICE};
 use crate::supervisor::error::JobError;
+use crate::supervisor::inputs::Link;
 use crate::supervisor::options::Priority;
 use crate::supervisor::owner::Owner;
 use crate::supervisor::policy::Policy;
@@ -20,6 +21,16 @@ pub(crate) struct JobId {
 }
 
 impl JobId {
+    /// Returns the id as a number.
+    pub(crate) fn to_bits(self) -> u64 {
+        u64::from(self.index) | u64::from(self.generation) << 32
+    }
+
+    /// Returns the id with this number.
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self::new(bits as u32, (bits >> 32) as u32)
+    }
+
     pub(super) fn new(index: u32, generation: u32) -> Self {
         Self { index, generation }
     }
@@ -46,7 +57,7 @@ pub(super) enum Stage {
         lane: u32,
         position: u64,
     },
-    /// The job waits for the pause before its next attempt, or for its limiter.
+    /// The job waits for the pause before its next attempt, for its limiter, or for jobs whose values it takes.
     Waiting,
     /// The job has spawned jobs, and is answered when their run is over.
     Spawned {
@@ -112,6 +123,8 @@ pub(super) struct Record {
     pub(super) waker: Option<Waker>,
     pub(super) leases: Leases,
     pub(super) arrays: SmallVec<[ReceivedArray; 1]>,
+    /// What ties the job to jobs that take its value, or whose values it takes.
+    pub(super) link: Option<Box<Link>>,
     /// The lane that sent the value, and the generation of its worker.
     pub(super) answered_by: (u32, u32),
     /// The words of the call until the job ends, then the words of the value.
@@ -142,6 +155,7 @@ impl Record {
             leases: SmallVec::new(),
             outcome: None,
             arrays: SmallVec::new(),
+            link: None,
             waker: None,
         }
     }

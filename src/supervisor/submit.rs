@@ -82,7 +82,11 @@ impl EngineState {
     ) -> JobId {
         let kernel = self.kernels.index(info);
         let (id, refusal) = self.enter_record(kernel, call, owner, options);
-        self.enter(id.index, refusal, options);
+        if call.inputs.is_none() {
+            self.enter(id.index, refusal, options);
+        } else {
+            self.enter_with_inputs(id, call, refusal, options);
+        }
         id
     }
 
@@ -128,11 +132,12 @@ impl EngineState {
             }
         }
         let overtakes = self.scheduler.has_priorities() && self.overtake(index);
-        let owner = self.records.look(index).owner;
-        if let Owner::Unit { run, .. } = owner {
+        if self.runs.is_processing() {
             if overtakes || !self.queue.is_clear() || !self.place(index) {
                 let record = self.records.at(index);
-                if self.runs.is_spawned(run) {
+                if let Owner::Unit { run, .. } = record.owner
+                    && self.runs.is_spawned(run)
+                {
                     // A spawned job goes ahead of all others: work that has begun ends before more is begun, so few
                     // jobs wait at any time.
                     self.queue.push_front(index, record);
@@ -180,6 +185,9 @@ impl EngineState {
             // This is for calls that the engine makes for graphs; other calls were spilled without the lock.
             let alloc = |len| self.arena.alloc(0, len, BlockPlacement::Packed);
             call.copy_files(must_copy_files(self.config.is_sandboxed), alloc);
+        }
+        if call.inputs.is_some() {
+            return refusal_of(call, self.config.is_sandboxed);
         }
         let form = if self.trace.is_on() { STAMPED } else { 0 };
         if fill(self.records.at(index), call, form) {

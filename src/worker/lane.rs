@@ -466,7 +466,9 @@ impl Lane {
             Failure::Rejected(BadArgument::NoFile(why)) => text_reply(kind::RETURNED, &why),
             Failure::Rejected(why) => text_reply(kind::BAD_ARGUMENTS, &why.to_string()),
             // Not reached: a worker sends spawned jobs to the supervisor; only inline engines run them in place.
-            Failure::Spawned(_) => text_reply(kind::RETURNED, "a spawned job failed inline"),
+            Failure::Spawned(_) | Failure::NoInput(_) => {
+                text_reply(kind::RETURNED, "a job that ran inline failed")
+            }
             // A typed error is not replaced by `ArenaFull`, even if its text contains the message of an `ArenaFull`.
             Failure::Returned(returned) => Some(&returned)
                 .filter(|returned| returned.encoded().is_none())

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod admission;
+mod arguments;
 mod builder;
 mod calls;
 mod child_programs;
@@ -68,6 +69,7 @@ fn main() {
 
     let tests = [
         admission::tests(),
+        arguments::tests(),
         builder::tests(),
         calls::tests(),
         child_programs::tests(),

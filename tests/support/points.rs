@@ -138,6 +138,8 @@ pub const POINTS: &[Point] = points! {
         "admit.entered" "admit.charged" "admit.waits" "admit.left"
         // Limits that callers share.
         "limit.came" "limit.waits" "limit.given_back" "limit.called"
+        // A job that takes values of other jobs.
+        "input.waits" "input.taken"
         // A graph.
         "graph.taken_over" "unit.forwarded" "unit.recorded" "unit.placed" "unit.answered"
         "unit.released" "unit.freed" "unit.failed" "graph.over" "graph.dropped"

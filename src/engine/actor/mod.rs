@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::run_inline;
+use super::job::{held, run_inline};
 use super::seeds::Seeds;
 use super::{ActorStatus, Engine, Job, JobErrorKind, Rejection};
 use crate::kernel::actor::Call;
@@ -302,7 +302,7 @@ where
     let name = std::any::type_name::<F>();
     let _job = seeds.begin_inline(0);
     let called = actor.call(|state| {
-        let held = args.hold();
+        let held = held::<P::Params>(name, args)?;
         run_inline(name, || method.call(state, held, Key::new()).into_value())
     });
     Job::ready(called.unwrap_or_else(|why| Err(Failed::new(why, name, 0).into())))

@@ -1,12 +1,15 @@
 //! Jobs that run inline, on the caller's thread.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::engine::Engine;
 use crate::engine::inlined::Observed;
 use crate::engine::spawn::inline_failure;
-use crate::kernel::{Accepts, Failure, Kernel, Key, Params, Reply, kernel_name, zst_value};
+use crate::kernel::{
+    Accepts, AnyValue, Args, Failure, Kernel, Key, Params, Reply, kernel_name, zst_value,
+};
 use crate::supervisor::{
     Because, Failed, JobError, JobErrorKind, JobOptions, Permit, PermitSource, WorkerExit,
 };
@@ -41,6 +44,20 @@ where
     })
 }
 
+/// Returns the arguments of a kernel that runs on this thread.
+///
+/// # Errors
+/// The error of the call, if a job whose value it takes has none.
+pub(in crate::engine) fn held<'env, P: Params>(
+    name: &'static str,
+    args: impl Args<'env, P>,
+) -> Result<P::Held, JobError> {
+    match args.failed() {
+        Some(input) => Err(failed(why(Failure::NoInput(input)), name)),
+        None => Ok(args.hold()),
+    }
+}
+
 /// Like [`run_inline`]. `at` contains the name of the kernel that began last.
 fn run_inline_at<R>(
     at: &Cell<&'static str>,
@@ -69,12 +86,20 @@ fn failed(why: Because, name: &'static str) -> JobError {
 fn why(failure: Failure) -> Because {
     let kind = match failure {
         Failure::Spawned(failed) => return inline_failure(failed),
+        Failure::NoInput(why) => return no_input(why),
         Failure::Returned(returned) => JobErrorKind::Returned(returned),
         Failure::Full(full) => full.into(),
         Failure::Cancelled => JobErrorKind::Cancelled,
         Failure::Rejected(why) => JobErrorKind::Lost(WorkerExit::Protocol(format!("{why:?}"))),
     };
     kind.into()
+}
+
+/// Returns why a job has no value to pass on, as [`Arg`](crate::kernel::Arg) returns it.
+fn no_input(why: AnyValue) -> Because {
+    let why: Box<dyn Any> = why;
+    *why.downcast()
+        .expect("the engine says why a job has no value")
 }
 
 /// Runs the kernels of a program on this thread.

@@ -1,5 +1,6 @@
 //! One job: its handle [`Job`] and its builder. `inline.rs` runs it without workers.
 
+mod argument;
 mod builder;
 mod inline;
 mod options;
@@ -12,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 pub use builder::{JobBuilder, Refused};
-pub(super) use inline::{permit, run_inline, run_kernel};
+pub(super) use inline::{held, permit, run_inline, run_kernel};
 pub(super) use options::{option_setters, replace};
 
 use super::JobFailure;

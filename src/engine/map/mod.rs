@@ -8,10 +8,12 @@ mod stream;
 use std::fmt;
 use std::time::Duration;
 
-use super::job::{option_setters, run_kernel};
+use super::job::{held, option_setters, run_kernel};
 use super::seeds::Series;
 use super::{DeadLetter, Engine, JobError, JobFailure, Report};
-use crate::kernel::{Args, Kernel, KernelInfo, Params, Reply, Single, captures_nothing};
+use crate::kernel::{
+    Args, Kernel, KernelInfo, Params, Reply, Single, captures_nothing, kernel_name,
+};
 use crate::supervisor::{JobOptions, ResultKey};
 pub(super) use feed::{Calls, IN_A_ROW};
 use feed::{Feed, MapPlan};
@@ -108,7 +110,9 @@ impl Engine {
         let calls = Calls {
             kernel: KernelInfo::of::<Single<F, P, R>>(),
             send: <I::Item as Args<'static, P>>::send,
-            run: |item: I::Item| run_kernel::<F, P, R>(item.hold()),
+            run: |item: I::Item| {
+                held::<P>(kernel_name::<F>(), item).and_then(run_kernel::<F, P, R>)
+            },
             read: R::receive,
         };
         self.map_calls(calls, self.seeds.series(), items.into_iter())

@@ -52,6 +52,9 @@ impl EngineState {
             },
             _ => refuse(JobErrorKind::Rejected(Rejection::ActorEnded)),
         });
+        let takes_jobs = call.inputs.is_some();
+        let refusal = refusal
+            .or_else(|| takes_jobs.then(|| JobErrorKind::Rejected(Rejection::JobForActor).into()));
         if let Some(why) = refusal.or_else(|| options.and_then(too_late)) {
             self.fail(job.index, *why, None, Vec::new());
             return job;
@@ -132,6 +135,8 @@ impl Supervisor {
         let start = state.kernels.index(&plan.start);
         let refusal = if plan.args.foreign {
             Some(JobErrorKind::Rejected(Rejection::ForeignArray))
+        } else if plan.args.inputs.is_some() {
+            Some(JobErrorKind::Rejected(Rejection::JobForActor))
         } else if plan.args.exclusive {
             Some(JobErrorKind::Rejected(Rejection::Lending))
         } else {

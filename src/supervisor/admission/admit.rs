@@ -106,10 +106,16 @@ impl EngineState {
         }
     }
 
-    /// Subtracts the charge of this record's job and returns its permit. Called when the job is answered or removed.
+    /// Subtracts the charge of this record's job, and returns its permit and its claims on values of other jobs. Called
+    /// when the job is answered or removed.
     pub(in crate::supervisor) fn discharge(&mut self, record: u32) {
-        if self.records.look(record).policy.is_some() {
+        let job = self.records.look(record);
+        let (has_policy, is_linked) = (job.policy.is_some(), job.link.is_some());
+        if has_policy {
             self.give_back(record);
+        }
+        if is_linked {
+            self.release_inputs(record);
         }
         let Some(admission) = &mut self.admission else {
             return;

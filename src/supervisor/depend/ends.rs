@@ -3,12 +3,17 @@
 use super::run::CancelMode;
 use crate::kernel::Shares;
 use crate::supervisor::error::JobError;
+use crate::supervisor::record::JobId;
 
 /// An event of a run that is to be processed.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum EndNotice {
+pub(in crate::supervisor) enum EndNotice {
     /// The job with this record has ended.
     Job { record: u32, end: JobEnd },
+    /// A job whose value other jobs take has ended.
+    Input { job: JobId },
+    /// The jobs that would have taken the value of this job have ended, and no handle is left.
+    Unused { job: JobId },
     /// A run may send more units, or has ended.
     Advance { run: u32 },
     /// The units of a run are to be cancelled.

@@ -10,6 +10,7 @@ pub(super) mod spawn_reply;
 mod steps;
 mod waiting;
 
+pub(super) use ends::EndNotice;
 #[cfg(feature = "sandbox")]
 pub(super) use ends::JobEnd;
 pub(crate) use plan::{Calls, Jobs, NodeCalls, RunPlan, RunUnit, node_name};

@@ -30,6 +30,8 @@ pub(in crate::supervisor) struct Runs {
     ends: VecDeque<EndNotice>,
     /// Whether a thread processes `ends`.
     is_processing: bool,
+    /// Number of jobs that wait for jobs whose values they take.
+    pub(in crate::supervisor) open_calls: usize,
     /// Whether a unit was put into the queue.
     has_queued: bool,
     /// Runs that admission does not let send a job now, by ticket.
@@ -112,7 +114,7 @@ impl Runs {
     // ---- ends to process --------------------------------------------------------------------
 
     /// Adds an event that is processed after all others.
-    pub(super) fn add_notice(&mut self, notice: EndNotice) {
+    pub(in crate::supervisor) fn add_notice(&mut self, notice: EndNotice) {
         self.ends.push_back(notice);
     }
 
@@ -322,9 +324,15 @@ impl Runs {
         self.graphs().count()
     }
 
-    /// Returns the number of jobs that wait for the jobs that they have spawned.
+    /// Returns the number of jobs that wait for other jobs: those that they have spawned, and those whose values they
+    /// take.
     pub(in crate::supervisor) fn waiting_parents(&self) -> usize {
-        self.all.len() - self.free.len() - self.graph_count()
+        self.all.len() - self.free.len() - self.graph_count() + self.open_calls
+    }
+
+    /// Returns true if ends are being processed.
+    pub(in crate::supervisor) fn is_processing(&self) -> bool {
+        self.is_processing
     }
 
     /// Returns true if ends wait to be processed and no thread processes them.

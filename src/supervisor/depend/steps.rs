@@ -104,6 +104,8 @@ impl EngineState {
     /// Handles an event of a run. Returns the number of jobs that were examined.
     fn handle_end(&mut self, notice: EndNotice) -> usize {
         match notice {
+            EndNotice::Input { job } => return self.input_ended(job),
+            EndNotice::Unused { job } => self.input_unused(job),
             EndNotice::Advance { run } => self.advance(run),
             EndNotice::Cancel { run, serial, how } if self.runs.has(run, serial) => {
                 return self.cancel_units(run, how);

@@ -116,6 +116,12 @@ impl fmt::Display for Rejection {
             Self::ForeignArray => f.write_str(
                 "an argument is neither in this engine's arena nor from a store; copy it in with engine.import(&array)",
             ),
+            Self::ForeignJob => f.write_str(
+                "an argument is a job of another engine; wait for its value, and pass that",
+            ),
+            Self::JobForActor => f.write_str(
+                "an argument of an actor is a job; wait for its value, and pass that",
+            ),
             Self::ForeignKernel => f.write_str(
                 "the kernel is code of another library; kernels must be in the executable or shared object that \
                  contains arenite",
@@ -146,6 +152,29 @@ impl fmt::Display for FailedDependency {
                     write!(f, "job {job}, ")?;
                 }
                 write!(f, "{kernel}), which failed: {cause}")
+            }
+            Self::Input {
+                path,
+                omitted,
+                cause,
+            } => {
+                f.write_str("not run, because it takes the value of ")?;
+                for (at, input) in path.iter().enumerate() {
+                    if at > 0 {
+                        f.write_str(", which takes that of ")?;
+                    }
+                    if at + 1 == path.len() && *omitted > 0 {
+                        write!(
+                            f,
+                            "others ({omitted} left out here), the first of which is "
+                        )?;
+                    }
+                    if let Some(job) = input.job {
+                        write!(f, "job {job} ")?;
+                    }
+                    write!(f, "({})", input.kernel)?;
+                }
+                write!(f, ", which failed: {cause}")
             }
             Self::Child { job, kernel, cause } => {
                 f.write_str("a job that it spawned failed: ")?;

@@ -156,6 +156,10 @@ pub enum Rejection {
     /// An argument is in private memory, in a mapped file that may change, or in another engine; arrays of a store are
     /// accepted. Copy it into the engine with [`Engine::import`](crate::Engine::import).
     ForeignArray,
+    /// An argument is a job of another engine. Wait for its value, and pass that.
+    ForeignJob,
+    /// An argument of an actor's start or call is a job. Wait for its value, and pass that.
+    JobForActor,
     /// The kernel is code of another library than the one that contains arenite. In a worker, the code may be at
     /// another address or missing.
     ForeignKernel,
@@ -194,6 +198,16 @@ pub enum FailedDependency {
         /// Why the node failed.
         cause: Box<JobErrorKind>,
     },
+    /// A [job](crate::Job) whose value this job takes has no value, so this job never ran.
+    Input {
+        /// The jobs from the one whose value this job takes to the one that failed, each of which takes the value of
+        /// the next. At most eight: the nearest ones and the one that failed.
+        path: Vec<FailedInput>,
+        /// The number of jobs left out before the last one of `path`.
+        omitted: u64,
+        /// Why the last one failed.
+        cause: Box<JobErrorKind>,
+    },
     /// A job that this job [spawned](crate::Spawn) has failed, or the last one, which takes the values of the others.
     Child {
         /// The number of the failed job; `None` in an inline engine.
@@ -215,13 +229,24 @@ pub enum FailedDependency {
     },
 }
 
+/// A job without a value that another job needed: see [`FailedDependency::Input`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FailedInput {
+    /// The number of the job; `None` in an inline engine.
+    pub job: Option<u64>,
+    /// The kernel of the job.
+    pub kernel: &'static str,
+}
+
 impl FailedDependency {
     /// Returns why the needed job failed.
     pub fn cause(&self) -> &JobErrorKind {
         match self {
-            Self::Node { cause, .. } | Self::Child { cause, .. } | Self::Actor { cause, .. } => {
-                cause
-            }
+            Self::Node { cause, .. }
+            | Self::Input { cause, .. }
+            | Self::Child { cause, .. }
+            | Self::Actor { cause, .. } => cause,
         }
     }
 }

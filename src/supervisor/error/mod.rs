@@ -15,7 +15,10 @@ pub(crate) use crash::fatal_signal;
 pub use crash::{Crash, CrashClass, CrashedAccess};
 pub use frames::CrashFrame;
 pub(crate) use frames::Stack;
-pub use kind::{FailedDependency, JobErrorKind, JobLimit, Rejection, WorkerExit};
+pub use kind::{FailedDependency, FailedInput, JobErrorKind, JobLimit, Rejection, WorkerExit};
+
+/// The maximum number of jobs that an error names between a job that never ran and the one that failed.
+const MAX_PATH: usize = 8;
 
 use super::options::JobOptions;
 use crate::kernel::KernelError;
@@ -237,6 +240,39 @@ impl JobError {
             }
             .into(),
             origin: Some(self.clone()),
+        }
+    }
+
+    /// Returns why a job that takes the value of the failed job never ran.
+    pub(crate) fn of_input(&self) -> Because {
+        let own = FailedInput {
+            job: self.job(),
+            kernel: self.kernel(),
+        };
+        let (path, omitted, cause) = match self.kind() {
+            JobErrorKind::Dependency(FailedDependency::Input {
+                path,
+                omitted,
+                cause,
+            }) => {
+                let mut longer = vec![own];
+                longer.extend(path);
+                let left_out = longer.len() > MAX_PATH;
+                if left_out {
+                    longer.remove(MAX_PATH - 1);
+                }
+                (longer, omitted + u64::from(left_out), cause.clone())
+            }
+            kind => (vec![own], 0, Box::new(kind.clone())),
+        };
+        Because {
+            kind: FailedDependency::Input {
+                path,
+                omitted,
+                cause,
+            }
+            .into(),
+            origin: Some(self.origin().unwrap_or(self).clone()),
         }
     }
 

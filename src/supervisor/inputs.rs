@@ -1,0 +1,268 @@
+//! Jobs that take the values of other jobs, their *inputs*.
+//!
+//! The call of such a job has a place for each value. It waits in the job's record until the last input has ended. Then
+//! each value is read from the record of its job and written like any argument, so it never leaves the arena, and the
+//! job is entered like any other. The record of an input stays until its last use and its handle are gone.
+//!
+//! A job can only name jobs that were submitted before it, so there are no cycles.
+
+use super::depend::EndNotice;
+use super::error::{Because, Failed, JobError, JobErrorKind};
+use super::options::JobOptions;
+use super::owner::Owner;
+use super::record::{JobId, Outcome, Record, Stage};
+use super::reply::read_guarded;
+use super::state::EngineState;
+use super::submit::{Refusal, too_late};
+use crate::arena::{Extent, Offset};
+use crate::kernel::wire::{ArgWriter, ReceivedArray, ReplyReader, WordReader};
+use crate::kernel::{CallWriter, Inputs, Place, Receiving};
+
+/// The maximum number of takers that are told of an end before the lock is released for other threads.
+const MAX_TOLD: usize = 128;
+
+/// The name of a job whose handle was dropped before the job that takes its value was submitted.
+const DROPPED: &str = "a job whose handle was dropped";
+
+/// What ties a job to others.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    /// The jobs that wait for the end of this job, once for each place.
+    takers: Vec<JobId>,
+    /// The number of places that will take the value.
+    uses: u32,
+    /// The call of this job, while its inputs have not ended.
+    call: Option<Box<OpenCall>>,
+}
+
+/// A call with places for values.
+#[derive(Debug)]
+struct OpenCall {
+    call: ArgWriter,
+    /// The number of places whose jobs have not ended.
+    open: usize,
+}
+
+impl Record {
+    /// Returns the number of times that other jobs will take the value.
+    pub(super) fn uses(&self) -> u32 {
+        self.link.as_ref().map_or(0, |link| link.uses)
+    }
+
+    fn link(&mut self) -> &mut Link {
+        self.link.get_or_insert_default()
+    }
+}
+
+impl EngineState {
+    /// Enters a job that takes values of other jobs, once these have ended.
+    #[cold]
+    pub(super) fn enter_with_inputs(
+        &mut self,
+        id: JobId,
+        call: &mut ArgWriter,
+        refusal: Refusal,
+        options: Option<&JobOptions>,
+    ) {
+        let failed = call.inputs.as_mut().and_then(|inputs| inputs.failed.take());
+        if let Some(why) = refusal.or_else(|| options.and_then(too_late)) {
+            return self.fail(id.index, *why, None, Vec::new());
+        }
+        if let Some(why) = failed {
+            let why: Box<dyn std::any::Any> = why;
+            let why = why.downcast::<Because>();
+            let why = why.expect("the engine says why a job has no value");
+            return self.fail(id.index, *why, None, Vec::new());
+        }
+        let mut open = 0;
+        let mut failed = None;
+        for place in call.places() {
+            let input = JobId::from_bits(place.job);
+            let Some(record) = self.records.find(input) else {
+                // The handle was dropped between the call and its submission.
+                failed
+                    .get_or_insert_with(|| Failed::new(JobErrorKind::Cancelled, DROPPED, 0).into());
+                continue;
+            };
+            record.link().uses += 1;
+            if record.is_open() {
+                record.link().takers.push(id);
+                record.parked = true;
+                self.lanes.want_notice(input, &mut self.records);
+                open += 1;
+            } else if let Some(Outcome::Failed(error)) = &record.outcome {
+                failed.get_or_insert_with(|| error.clone());
+            }
+        }
+        let arena = call.arena();
+        let mut open_call = std::mem::replace(call, ArgWriter::new(arena));
+        // The caller drops the handles without the lock. The claims keep the jobs.
+        call.inputs = open_call.inputs.as_mut().map(|inputs| {
+            let handles = std::mem::take(&mut inputs.handles);
+            Box::new(Inputs {
+                handles,
+                ..Inputs::default()
+            })
+        });
+        let call = open_call;
+        let record = self.records.at(id.index);
+        // The end of the job gives back what it claims.
+        record.parked = true;
+        record.stage = Stage::Waiting;
+        record.link().call = Some(Box::new(OpenCall { call, open }));
+        self.runs.open_calls += 1;
+        crate::sync::point!("input.waits");
+        if let Some(error) = failed {
+            self.fail(id.index, error.of_input(), None, Vec::new());
+        } else if open == 0 {
+            self.begin_with_inputs(id);
+        } else {
+            // A job may have ended before the request for notice.
+            self.catch_up();
+            self.monitor.watch_memory();
+        }
+    }
+
+    /// Tells jobs that one of their inputs has ended.
+    pub(super) fn input_ended(&mut self, id: JobId) -> usize {
+        let Some(record) = self.records.find(id) else {
+            return 1;
+        };
+        let failed = match &record.outcome {
+            Some(Outcome::Failed(error)) => Some(error.clone()),
+            _ => None,
+        };
+        let takers = &mut record.link().takers;
+        let rest = takers.split_off(takers.len().min(MAX_TOLD));
+        let told = std::mem::replace(takers, rest);
+        if !takers.is_empty() {
+            self.runs.add_notice(EndNotice::Input { job: id });
+        }
+        for &taker in &told {
+            let call = self.records.find(taker).and_then(|record| {
+                let link = record.link.as_mut()?;
+                link.call.as_mut()
+            });
+            match (call, &failed) {
+                (None, _) => {}
+                (Some(_), Some(error)) => {
+                    self.fail(taker.index, error.of_input(), None, Vec::new());
+                }
+                (Some(call), None) => {
+                    call.open -= 1;
+                    if call.open == 0 {
+                        self.begin_with_inputs(taker);
+                    }
+                }
+            }
+        }
+        told.len().max(1)
+    }
+
+    /// Completes the call of a job whose inputs have ended, and enters the job.
+    fn begin_with_inputs(&mut self, id: JobId) {
+        let Some(open) = self.take_open_call(id.index) else {
+            return;
+        };
+        let mut call = CallWriter(ArgWriter::new(open.arena()));
+        let mut unread = None;
+        open.complete(&mut call, |place, call| {
+            if let Err(error) = self.take_input(place, call) {
+                unread.get_or_insert(error);
+            }
+        });
+        let record = self.records.at(id.index);
+        record.stage = Stage::Queued;
+        let options = record.policy.as_ref().map(|policy| policy.options.clone());
+        if let Some(error) = unread {
+            self.count_failed(id.index, error.kind(), None);
+            return self.answer(id.index, Outcome::Failed(error));
+        }
+        let refusal = self.write_call(id.index, &mut call.0);
+        crate::sync::point!("input.taken");
+        self.enter(id.index, refusal, options.as_ref());
+    }
+
+    fn take_open_call(&mut self, index: u32) -> Option<ArgWriter> {
+        let open = self.records.at(index).link.as_mut()?.call.take()?;
+        self.runs.open_calls -= 1;
+        Some(open.call)
+    }
+
+    /// Writes the value of an input into a call.
+    fn take_input(&mut self, place: Place, call: &mut CallWriter) -> Result<(), JobError> {
+        let input = JobId::from_bits(place.job);
+        let record = self.records.get(input);
+        let is_last = record.uses() == 1 && matches!(record.owner, Owner::Takers { .. });
+        let arrays = match is_last {
+            true => std::mem::take(&mut record.arrays),
+            false => record.arrays.iter().map(ReceivedArray::share).collect(),
+        };
+        let copied = match &record.outcome {
+            Some(Outcome::InArena(words)) => {
+                let at = words.block.extent().at;
+                let at = Offset::new(at.region(), at.offset() + words.skip);
+                let copied = self.arena.copy_words(Extent { at, len: words.len });
+                Some(copied.unwrap_or_default())
+            }
+            _ => None,
+        };
+        let words = WordReader::new(copied.as_deref().unwrap_or_else(|| record.value()));
+        let arrays = arrays.into_iter();
+        let mut reply = Receiving(ReplyReader { words, arrays });
+        let read = read_guarded(|| (place.forward)(&mut reply, call));
+        let read = read.map_err(|why| self.not_read(input.index, why));
+        self.release_input(input);
+        read
+    }
+
+    /// Ends the claims of a job that will not begin on the values of others.
+    pub(super) fn release_inputs(&mut self, index: u32) {
+        let Some(call) = self.take_open_call(index) else {
+            return;
+        };
+        let places: Vec<Place> = call.places().to_vec();
+        for place in places {
+            self.release_input(JobId::from_bits(place.job));
+        }
+    }
+
+    /// Ends one claim on the value of a job. Frees the value after the last claim, if no handle is left.
+    fn release_input(&mut self, input: JobId) {
+        let Some(record) = self.records.find(input) else {
+            return;
+        };
+        let link = record.link();
+        link.uses = link.uses.saturating_sub(1);
+        let Owner::Takers { is_detached } = record.owner else {
+            return;
+        };
+        match record.is_open() {
+            _ if record.uses() > 0 => {}
+            false => self.records.remove(input.index),
+            true if is_detached => record.owner = Owner::None,
+            // No one takes the value any more.
+            true => self.runs.add_notice(EndNotice::Unused { job: input }),
+        }
+    }
+
+    /// Gives up a handle whose job has ended. The record stays for the jobs that take the value.
+    #[inline]
+    pub(super) fn release_handle(&mut self, index: u32) {
+        let record = self.records.at(index);
+        if record.uses() == 0 {
+            return self.records.remove(index);
+        }
+        record.owner = Owner::Takers { is_detached: true };
+    }
+
+    /// Abandons a job whose value no one will take.
+    pub(super) fn input_unused(&mut self, id: JobId) {
+        if self.records.is_open(id) {
+            // The waker went with the handle.
+            drop(self.abandon(id));
+        } else if self.records.find(id).is_some() {
+            self.records.remove(id.index);
+        }
+    }
+}
