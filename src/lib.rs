@@ -77,7 +77,7 @@
 //! | run several jobs as one | [`Engine::scope`]; with your own error type [`Engine::scope_try`], to keep all errors [`Engine::scope_collect`] |
 //! | work on one large array | [`Engine::par`]: [`map`](par::Par::map), [`apply`](par::Par::apply); [`Engine::scope`] with [`ArrayMut::tiles_mut`] |
 //! | sum, search, count, reduce | [`Engine::par`]: [`sum`](par::Par::sum), [`argmax`](par::Par::argmax), [`scan`](par::Par::scan), [`histogram`](par::Par::histogram), [`reduce`](par::Par::reduce) |
-//! | run jobs that take each other's values | [`Graph`] |
+//! | run jobs on each other's values | [`Engine::submit`], [`Graph`] |
 //! | run jobs that a kernel asks for | [`Spawn`], [`call`] |
 //! | keep a state in a worker, and call it | [`Engine::actor`], with a name or checkpoints |
 //! | run an endless source through stages and windows | [`stream`] |
@@ -182,10 +182,10 @@ mod exports {
     pub use crate::engine::par::{Par, ParMut};
     pub use crate::engine::{
         Actor, ActorNameError, ActorStatus, Backoff, BuildError, Builder, Canceller, DeadLetter,
-        Engine, Error, FailedDependency, Graph, GraphError, Guard, InputError, Job, JobBuilder,
-        JobError, JobErrorKind, JobLimit, JobOptions, Limiter, Map, Node, OnFailure, Priority,
-        Progress, Refused, RefusedBy, Rejection, Report, Scope, Spawn, Stats, Trace, WorkerExit,
-        as_completed, call, par, shard, stream, wait_all, wait_any,
+        Engine, Error, FailedDependency, Graph, Guard, InputError, Job, JobBuilder, JobError,
+        JobErrorKind, JobLimit, JobOptions, Limiter, Map, OnFailure, Priority, Progress, Refused,
+        RefusedBy, Rejection, Report, Scope, Spawn, Stats, Trace, WorkerExit, as_completed, call,
+        par, shard, stream, wait_all, wait_any,
     };
     #[cfg(feature = "sandbox")]
     pub use crate::engine::{Sandbox, SandboxReport};

@@ -6,7 +6,7 @@ use std::fmt;
 use super::SandboxReport;
 use super::limits::{MAX_LANES, MAX_WORKERS};
 use super::stream::StreamError;
-use super::{ActorNameError, GraphError, InputError, JobError, TraceError};
+use super::{ActorNameError, InputError, JobError, TraceError};
 use crate::arena::{ArenaError, ArenaFull};
 use crate::array::npy::NpyError;
 use crate::array::{BadRank, BadReshape};
@@ -157,7 +157,6 @@ any_error! {
     Npy(NpyError), "A file is not the `.npy` array that was asked for.";
     Rank(BadRank), "Too many axes.";
     Reshape(BadReshape), "Another number of elements.";
-    Graph(GraphError), "A graph cannot run.";
     Stream(StreamError), "A stream ended early.";
     ActorName(ActorNameError), "An actor's name is taken or unknown.";
     Trace(TraceError), "A trace cannot be written.";

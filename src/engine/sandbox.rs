@@ -27,7 +27,7 @@ pub enum Sandbox {
     /// that libraries use only to probe (for files, sockets) return an error instead.
     ///
     /// - Results are copied before the program gets a handle to them, so that a worker cannot change them later.
-    /// - No memory is lent to workers: jobs and nodes of a graph that change an argument in place fail with
+    /// - No memory is lent to workers: jobs that change an argument in place fail with
     ///   [`Rejection::Lending`](crate::Rejection::Lending). Only in a chain that runs as one job can a kernel change,
     ///   in place, the array that the kernel before it returned.
     /// - Workers see only the environment variables that loaders and the C library read.

@@ -53,9 +53,9 @@ pub(crate) unsafe trait Host {
     fn retains(&self) -> bool {
         false
     }
-    /// Called by a chain or a subtree before each of its nodes, with the seed of the node's random numbers. Returns
+    /// Called by a subtree before each of its nodes, with the seed of the node's random numbers. Returns
     /// true if the job has been cancelled.
-    fn step(&self, _at: u32, _seed: u64) -> bool {
+    fn step(&self, _seed: u64) -> bool {
         false
     }
     /// Allocates `len` bytes of output memory.

@@ -26,9 +26,7 @@ pub mod raw;
 mod reply;
 mod scalar;
 mod seed;
-mod shares;
 mod spawn;
-mod step;
 mod subtree;
 pub(crate) mod wire;
 
@@ -63,16 +61,12 @@ pub(crate) use extra::{Extra, ExtraArg, Nothing};
 pub(crate) use failure::{BadArgument, Failure, SpawnedFailed};
 pub(crate) use host::{Host, Unreachable};
 pub(crate) use names::stored;
-pub(crate) use owned::for_each_copied_argument;
 pub(crate) use param::{CallWriter, Key};
 #[cfg(test)]
 pub(crate) use param::{HostRef, Words};
-pub(crate) use place::{Forward, Inputs, Place};
+pub(crate) use place::{Inputs, Place};
 pub(crate) use reply::{AnyValue, BadReply, Receiving, Sending, Unfolded, reply_sealed};
 pub(crate) use seed::{seed_in_series, seed_of_task};
-pub(crate) use shares::{MAX_SHARES, SHARE_WORDS, Shares};
 pub(crate) use spawn::{CHILDREN, GIVEN, MAX_ARRAYS, MOVED, NAME_LIMIT, SPAWNS};
 pub(crate) use spawn::{Giving, Source, SpawnKernel, Spawning, spawning};
-pub(crate) use step::{ChainWriter, Ended, NodeKernel, step_reached};
-pub(crate) use step::{Loading, NodeValues, Slot};
 pub(crate) use subtree::{Leaves, Subtree, Top, node};

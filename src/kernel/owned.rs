@@ -1,4 +1,4 @@
-//! Parameters whose arguments outlive the caller: [`OwnedParam`], for nodes of graphs and for spawned jobs.
+//! Parameters whose arguments outlive the caller: [`OwnedParam`], for values of other jobs and for spawned jobs.
 
 use super::arity::for_each_arity;
 use super::bytes::Bytes;
@@ -8,22 +8,17 @@ use super::param::{Arg, CallWriter, HostRef, Param, Words, array_mut_at, read_sc
 use super::reply::{AnyValue, Value};
 use super::scalar::Scalar;
 use super::spawn::{Giving, Piece, Source, only};
-use super::step::{Loading, NodeValues, Slot, receive_one};
 use crate::arena::ArenaFull;
 use crate::array::{Array, ArrayLocation, ArrayMut, Element};
 
-/// A parameter whose argument is not borrowed: the argument can wait in a graph, travel in a reply, and be the value of
-/// another job. Sealed, like [`Param`].
+/// A parameter whose argument is not borrowed: the argument can travel in a reply, and be the value of another job. Sealed, like [`Param`].
 #[diagnostic::on_unimplemented(
-    message = "a node of a graph or a spawned job cannot take a parameter of type `{Self}`",
-    note = "lend tiles and `&mut` arrays in a scope; nodes and spawned jobs take `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `&str`, `&Bytes`, scalars and `Vec`s of scalars"
+    message = "a spawned job cannot take a parameter of type `{Self}`",
+    note = "lend tiles and `&mut` arrays in a scope; spawned jobs take `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `&str`, `&Bytes`, scalars and `Vec`s of scalars"
 )]
 pub trait OwnedParam: Param<Held: Send + 'static> {
     /// The type of a job's value that can be passed for this parameter.
     type Value: Value<Out = Self::Value> + Send + 'static;
-    /// The argument of a graph's node while it waits.
-    #[doc(hidden)]
-    type Slot: Send + 'static;
     /// Whether the kernel changes the argument in place.
     #[doc(hidden)]
     const MOVED: bool = false;
@@ -36,13 +31,6 @@ pub trait OwnedParam: Param<Held: Send + 'static> {
     /// Returns another handle to the same value, or `None` if there can be only one handle.
     #[doc(hidden)]
     fn share(value: &Self::Value) -> Option<Self::Value>;
-
-    /// Writes the argument of a graph's node.
-    #[doc(hidden)]
-    fn load(slot: Self::Slot, index: u32, loading: &mut Loading<'_>);
-    /// Returns the argument of a graph's node that runs inline.
-    #[doc(hidden)]
-    fn take(slot: Self::Slot, values: &mut NodeValues) -> Self::Held;
 
     /// Writes `held` into a reply, as an argument of a spawned job.
     #[doc(hidden)]
@@ -57,30 +45,15 @@ pub trait OwnedParam: Param<Held: Send + 'static> {
     }
 }
 
-/// Defines the members of `OwnedParam` for a parameter that takes one value.
-macro_rules! one_slot {
-    () => {
-        type Slot = Slot<Self::Held>;
-        #[inline]
-        fn load(slot: Self::Slot, index: u32, loading: &mut Loading<'_>) {
-            loading.slot::<Self>(slot, index);
-        }
-        fn take(slot: Self::Slot, values: &mut NodeValues) -> Self::Held {
-            values.slot::<Self>(slot)
-        }
-    };
-}
-
 /// Defines the members of `OwnedParam` for the two parameters that read one array.
 macro_rules! one_array {
     () => {
         type Value = Array<T>;
-        one_slot!();
         fn from_value(value: Array<T>) -> Array<T> {
             value
         }
         fn send_held(held: Array<T>, call: &mut CallWriter) {
-            // A list that was passed for `&[T]`. A graph with any other array outside of the arena is not run.
+            // A list that was passed for `&[T]`.
             if matches!(held.location(), ArrayLocation::Private) {
                 Arg::<&[T]>::send(&held[..], call);
             } else {
@@ -131,11 +104,9 @@ impl<T: Element> OwnedParam for &[T] {
     }
 }
 
-/// A list: each position has an array or the value of a job. A list with one position may take the value that a chain
-/// carries.
+/// A list: each position has an array or the value of a job.
 impl<T: Element> OwnedParam for &[Array<T>] {
     type Value = Array<T>;
-    type Slot = Vec<Slot<Array<T>>>;
     fn from_value(value: Array<T>) -> Vec<Array<T>> {
         vec![value]
     }
@@ -144,24 +115,6 @@ impl<T: Element> OwnedParam for &[Array<T>] {
     }
     fn share(value: &Array<T>) -> Option<Array<T>> {
         Some(value.clone())
-    }
-    fn load(slots: Vec<Slot<Array<T>>>, index: u32, loading: &mut Loading<'_>) {
-        // In a chain, only the previous node passes its value on, so the list has this one position.
-        if let [Slot::Node(node)] = slots[..]
-            && loading.before == Some(node)
-        {
-            loading.mask |= 1 << index;
-            return;
-        }
-        // Writes the same format as `Arg::send` does for a list: its length, then each array.
-        loading.call.0.word(slots.len() as u64);
-        for slot in slots {
-            loading.slot::<&Array<T>>(slot, index);
-        }
-    }
-    fn take(slots: Vec<Slot<Array<T>>>, values: &mut NodeValues) -> Vec<Array<T>> {
-        let one = |slot| values.slot::<&Array<T>>(slot);
-        slots.into_iter().map(one).collect()
     }
     fn give(held: Vec<Array<T>>, giving: &mut Giving<'_, '_>) -> Result<(), ArenaFull> {
         giving.argument(held.len(), Self::MOVED);
@@ -183,7 +136,6 @@ const ONCE: &str = "each argument is passed once";
 
 impl<T: Element> OwnedParam for ArrayMut<T> {
     type Value = ArrayMut<T>;
-    one_slot!();
     const MOVED: bool = true;
     fn from_value(value: ArrayMut<T>) -> Option<ArrayMut<T>> {
         Some(value)
@@ -210,7 +162,6 @@ macro_rules! in_words {
     ($($param:ty, $value:ty $(, $kind:ident: $bound:path)?;)*) => { $(
         impl$(<$kind: $bound>)? OwnedParam for $param {
             type Value = $value;
-            one_slot!();
             fn from_value(value: $value) -> $value {
                 value
             }
@@ -238,7 +189,6 @@ in_words! {
 
 impl<S: Scalar> OwnedParam for S {
     type Value = S;
-    one_slot!();
     #[inline]
     fn from_value(value: S) -> S {
         value
@@ -258,29 +208,13 @@ impl<S: Scalar> OwnedParam for S {
     }
 }
 
-/// The parameters of a kernel that graphs and other kernels can run: a tuple of [`OwnedParam`]s. This trait is sealed.
+/// The parameters of a kernel that other kernels can run: a tuple of [`OwnedParam`]s. This trait is sealed.
 pub trait OwnedParams: Params<Held: Send + 'static> {
-    /// The arguments of a graph's node while they wait.
-    #[doc(hidden)]
-    type Slots: Send + 'static;
     /// The arguments of a spawned job while they wait.
     #[doc(hidden)]
     type Sources: Send + 'static;
     #[doc(hidden)]
     const COUNT: u32;
-
-    #[doc(hidden)]
-    fn load(slots: Self::Slots, loading: &mut Loading<'_>);
-    #[doc(hidden)]
-    fn take(slots: Self::Slots, values: &mut NodeValues) -> Self::Held;
-    /// Reads the arguments of a node of a chain. If bit `i` of `mask` is set, parameter `i` takes the value of the
-    /// previous node.
-    #[doc(hidden)]
-    fn receive_step(
-        mask: u64,
-        words: &mut Words<'_>,
-        host: &HostRef<'_>,
-    ) -> Result<Self::Held, BadArgument>;
 
     #[doc(hidden)]
     fn sources(held: Self::Held) -> Self::Sources;
@@ -297,21 +231,8 @@ macro_rules! impl_owned_params {
     ($($p:ident $a:ident $x:ident $i:tt),*) => {
         #[allow(unused_variables, clippy::unused_unit, reason = "for a kernel without parameters")]
         impl<$($p: OwnedParam),*> OwnedParams for ($($p,)*) {
-            type Slots = ($($p::Slot,)*);
             type Sources = ($(Source<$p::Held>,)*);
             const COUNT: u32 = <[&str]>::len(&[$(stringify!($p)),*]) as u32;
-
-            fn load(slots: Self::Slots, loading: &mut Loading<'_>) {
-                let ($($x,)*) = slots;
-                $($p::load($x, $i, loading);)*
-            }
-            fn take(slots: Self::Slots, values: &mut NodeValues) -> Self::Held {
-                let ($($x,)*) = slots;
-                ($($p::take($x, values),)*)
-            }
-            fn receive_step(mask: u64, words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Self::Held, BadArgument> {
-                Ok(($(receive_one::<$p>(mask, $i, words, host)?,)*))
-            }
 
             fn sources(held: Self::Held) -> Self::Sources {
                 let ($($x,)*) = held;
@@ -333,30 +254,3 @@ macro_rules! impl_owned_params {
     };
 }
 for_each_arity!(impl_owned_params);
-
-/// Calls a macro with each argument that is copied into a node of a graph or a spawned job: the argument, its
-/// parameter, the value that is held, and type parameters.
-macro_rules! for_each_copied_argument {
-    ($with:ident) => {
-        $with! {
-            &str => &str, String;
-            String => &str, String;
-            &String => &str, String;
-            Bytes => &Bytes, Bytes;
-            &Bytes => &Bytes, Bytes;
-            Vec<u8> => &Bytes, Bytes;
-            &Vec<u8> => &Bytes, Bytes;
-            &[u8] => &Bytes, Bytes;
-            Vec<T> => &[T], Array<T>, T: Element;
-            &Vec<T> => &[T], Array<T>, T: Element;
-            &[T] => &[T], Array<T>, T: Element;
-            [T; N] => &[T], Array<T>, T: Element, const N;
-            &[T; N] => &[T], Array<T>, T: Element, const N;
-            Vec<S> => Vec<S>, Vec<S>, S: Scalar;
-            &Vec<S> => Vec<S>, Vec<S>, S: Scalar;
-            &[S] => Vec<S>, Vec<S>, S: Scalar;
-            S => S, S, S: Scalar;
-        }
-    };
-}
-pub(crate) use for_each_copied_argument;

@@ -161,8 +161,7 @@ where
         let [count, step, first] = [number()? as usize, number()? as usize, number()? as usize];
         let series = number()?;
         let rows = <&Array<T> as Param>::receive(words, host)?;
-        let enter = |level, index| match host.0.step(0, seed_in_series(series, node(level, index)))
-        {
+        let enter = |level, index| match host.0.step(seed_in_series(series, node(level, index))) {
             true => Err(Failure::Cancelled),
             false => Ok(()),
         };

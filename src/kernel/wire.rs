@@ -291,21 +291,6 @@ impl ArgWriter {
         }
     }
 
-    /// Appends the words and leases of another call.
-    pub(crate) fn append(&mut self, other: &mut ArgWriter) {
-        let (word, lease) = (self.len, self.leases.len());
-        self.extend(other.words());
-        let moved = other.files.drain(..).map(|file| FileArgument {
-            word: word + file.word,
-            lease: lease + file.lease,
-            ..file
-        });
-        self.files.extend(moved);
-        if !other.leases.is_empty() {
-            self.leases.append(&mut other.leases);
-        }
-    }
-
     fn words_mut(&mut self) -> &mut [u64] {
         if self.len <= INLINE_WORDS {
             &mut self.inline[..self.len]

@@ -158,8 +158,6 @@ pub(crate) struct ReplyHalf<const N: usize> {
     pub(crate) grants_taken: AtomicU32,
     /// Worker, before it exits (Release): the system call that the sandbox denied; read after the exit is confirmed.
     pub(crate) denied: AtomicU32,
-    /// Worker: the node of its chain that the running job has reached (Relaxed). Only for error messages.
-    pub(crate) step: AtomicU32,
     /// Worker, before it exits, in the link of its first lane (Release): 1 + the index of the lane that ended the
     /// process; 0 for none. Read after the exit is confirmed.
     pub(crate) culprit_lane: AtomicU32,
@@ -301,16 +299,6 @@ impl<const N: usize> LinkCells<N> {
         unsafe { self.hub.as_ref() }
     }
 
-    /// Worker: records the node that the running chain has reached.
-    pub(crate) fn note_step(&self, step: u32) {
-        self.reply().step.store(step, Ordering::Relaxed);
-    }
-
-    /// Supervisor: the node that the worker reached last, in any chain.
-    pub(crate) fn noted_step(&self) -> u32 {
-        self.reply().step.load(Ordering::Relaxed)
-    }
-
     /// The state word of job number `position`.
     #[inline]
     pub(crate) fn state(&self, position: u64) -> &StateWord {
@@ -392,7 +380,6 @@ impl<const N: usize> LinkCells<N> {
             }),
             grants_taken: a32(),
             denied: a32(),
-            step: a32(),
             culprit_lane: a32(),
             location: a64(),
             #[cfg(not(arenite_loom))]

@@ -88,7 +88,7 @@ impl EngineState {
         let record = self.records.at(index);
         match record.owner {
             owner if owner.has_handle() => {}
-            Owner::Unit { .. } => return self.unit_ended(index, outcome),
+            Owner::Task { .. } => return self.task_ended(index, outcome),
             Owner::Actor { actor, role } => {
                 return self.actor_job_ended(index, actor, role, outcome);
             }

@@ -8,10 +8,10 @@ use super::config::Config;
 use super::lane::Lane;
 use super::lanes::Lanes;
 use crate::arena::Arena;
+use crate::kernel::MAX_ARRAYS;
 use crate::kernel::wire::{
     EXTENT_WORDS, Lease, MAX_REPLY_WORDS, ReceivedArray, SENT_WORDS, SentArray, WordReader,
 };
-use crate::kernel::{MAX_ARRAYS, SHARE_WORDS, Shares};
 use crate::link::{INLINE_WORDS, MAX_RETAINED, Reply};
 
 /// A reply that was checked, and whose memory was taken over.
@@ -40,14 +40,6 @@ impl CheckedReply {
         let extents = blocks.map(|array| array.block.extent());
         let fresh = extents.filter(|extent| extent.at.region() != 0);
         fresh.fold(0, |bytes, extent| bytes.saturating_add(extent.len))
-    }
-
-    /// Removes and returns the shares at the end of a chain's reply, which are not part of its value.
-    pub(super) fn take_shares(&mut self) -> Result<Option<Shares>, String> {
-        let shares = self.words.last_chunk();
-        let shares = Shares::of(*shares.ok_or("a chain's reply without its times")?);
-        self.words.truncate(self.words.len() - SHARE_WORDS);
-        Ok(shares)
     }
 
     /// Returns the words of the value, and the arrays.

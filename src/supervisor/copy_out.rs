@@ -34,15 +34,14 @@ impl EngineState {
             generation,
             checked,
             leases,
-            end,
+            took_ns,
         } = value;
         self.uncopied.finish_one();
-        self.runs.resume_end(end);
         match result {
-            Ok(()) => self.answer_checked(record, (lane, generation), checked, end.took_ns),
+            Ok(()) => self.answer_checked(record, (lane, generation), checked, took_ns),
             Err(full) => {
                 let worker = self.lanes.worker_of(lane) as u32;
-                self.not_copied(record, worker, full, (end.took_ns, checked.bytes));
+                self.not_copied(record, worker, full, (took_ns, checked.bytes));
             }
         }
         // Inputs are freed only now: the value may contain some of them.
@@ -63,7 +62,6 @@ impl EngineState {
     ) {
         let kernel = self.records.at(record).kernel;
         self.kernels.get(kernel).learn(took_ns, bytes, true);
-        self.runs.note_shares(None);
         let full = JobErrorKind::Limit(JobLimit::Arena(full));
         self.fail(record, full, Some(worker), Vec::new());
     }

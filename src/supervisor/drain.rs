@@ -6,7 +6,7 @@ use super::checked_reply::CheckedReply;
 #[cfg(feature = "sandbox")]
 use super::copy_out::copy_out;
 use super::error::{JobErrorKind, WorkerExit};
-use super::failed_reply::{MAX_FAILED_WORDS, failed_step, failure};
+use super::failed_reply::{MAX_FAILED_WORDS, failure};
 use super::lane::NO_RECORD;
 use super::lanes::Lanes;
 use super::record::Outcome;
@@ -147,7 +147,6 @@ impl EngineState {
         }
         self.lanes[lane_index].count_job();
         self.lanes.left();
-        self.runs.begin_end(lane_index, took_ns);
         if self.records.at(index).is_traced() {
             self.trace.ran(&self.lanes, lane_index, position, index);
         }
@@ -234,7 +233,7 @@ impl EngineState {
                     generation: self.lanes[lane_index].generation(),
                     checked,
                     leases,
-                    end: self.runs.drained(),
+                    took_ns,
                 });
                 return self
                     .lanes
@@ -247,7 +246,6 @@ impl EngineState {
             }
         }
         if let Some(why) = why {
-            self.runs.note_bytes(bytes);
             self.kernels.get(kernel).learn(took_ns, bytes, failed);
             let rows = lent(&leases);
             // The leases are retained for another attempt, if there is one.
@@ -283,18 +281,15 @@ impl EngineState {
         }
         let has_handle = self.records.look(index).owner.has_handle();
         let stays = !failed && reply.kind == kind::VALUE && is_long && has_handle;
-        let mut checked =
-            self.lanes
-                .unpack(lane, (&self.arena, &self.config), reply, leases, stays)?;
+        let checked = self
+            .lanes
+            .unpack(lane, (&self.arena, &self.config), reply, leases, stays)?;
         let words = &checked.words[..];
         let mut why = failed.then(|| failure(reply.kind, words)).transpose()?;
         if let Some(JobErrorKind::Returned(returned)) = &why
             && returned.encoded().is_some()
         {
-            let record = self.records.look(index);
-            let kernel = self
-                .runs
-                .kernel_at_step(record, failed_step(reply.kind, words));
+            let kernel = self.records.look(index).kernel;
             // The type of a kernel that only a worker has named is unknown to this check: `value` checks the bytes when
             // they are read.
             if let Some(check) = self.kernels.get(kernel).check_error {
@@ -311,23 +306,8 @@ impl EngineState {
         if why == Some(JobErrorKind::Cancelled) && !asked {
             return Err("a job answered that it was cancelled, and it was not".into());
         }
-        // The value was produced by the last node.
-        let step = match failed {
-            true => failed_step(reply.kind, words),
-            false => u32::MAX,
-        };
-        self.runs.note_step(step);
-        match reply.kind {
-            _ if failed => {}
-            kind::VALUE => {}
-            kind::TIMED => {
-                let kernel = self.records.look(index).kernel;
-                if !self.kernels.get(kernel).is_chain() {
-                    return Err("the times of a chain from a job that is none".into());
-                }
-                self.runs.note_shares(checked.take_shares()?);
-            }
-            other => return Err(format!("a value of kind {other}")),
+        if !failed && reply.kind != kind::VALUE {
+            return Err(format!("a value of kind {}", reply.kind));
         }
         Ok((checked, why))
     }
@@ -346,7 +326,6 @@ impl EngineState {
             in_arena,
             bytes,
         } = checked;
-        self.runs.note_bytes(bytes);
         let kernel = self.records.at(index).kernel;
         self.kernels.get(kernel).learn(took_ns, bytes, false);
         self.trace

@@ -12,23 +12,10 @@ use crate::worker::panics;
 /// The maximum number of words in the reply of a failed job: a text, an encoded error, and what precedes each.
 pub(super) const MAX_FAILED_WORDS: usize = (panics::TEXT_LIMIT + MAX_ERROR_BYTES) / 8 + 8;
 
-/// Masks the low half of the word in front of a text: the length of the text. The high half is the step of the chain's
-/// node that failed.
-const TEXT_LEN: u64 = u32::MAX as u64;
-
-/// Returns the step of the chain's node that a failed reply is about.
-pub(super) fn failed_step(kind: u8, words: &[u64]) -> u32 {
-    let word = match kind {
-        kind::ARENA_FULL => words.get(REFUSAL_WORDS).copied(),
-        _ => words.first().map(|word| word >> 32),
-    };
-    word.unwrap_or(0) as u32
-}
-
 /// Parses a typed error: its text, the tag of its type, and its encoding. `None` if the lengths are wrong.
 fn typed_error(words: &[u64]) -> Option<Returned> {
     let mut reader = WordReader::new(words);
-    let text_len = (reader.word().ok()? & TEXT_LEN) as usize;
+    let text_len = reader.word().ok()? as usize;
     let tag = reader.word().ok()?;
     let len = usize::try_from(reader.word().ok()?).ok()?;
     if text_len > panics::TEXT_LIMIT || len > MAX_ERROR_BYTES {
@@ -47,7 +34,7 @@ fn typed_error(words: &[u64]) -> Option<Returned> {
 pub(super) fn failure(kind: u8, words: &[u64]) -> Result<JobErrorKind, String> {
     let text = || {
         let mut reader = WordReader::new(words);
-        let len = (reader.word().unwrap_or(0) & TEXT_LEN) as usize;
+        let len = reader.word().unwrap_or(0) as usize;
         let rest = words.len().saturating_sub(1) * 8;
         // No worker sends more than the limit, and this thread holds the engine's lock.
         let len = len.min(rest).min(panics::TEXT_LIMIT);
@@ -119,14 +106,12 @@ mod tests {
         fn texts_are_read_up_to_the_limit(
             bytes in text(),
             claimed in prop_oneof![any::<u32>(), Just(u32::MAX), 0..40_000_u32],
-            step: u32,
         ) {
-            let words = words(u64::from(claimed) | u64::from(step) << 32, &bytes);
+            let words = words(u64::from(claimed), &bytes);
             let mut sent = bytes;
             sent.resize(sent.len().next_multiple_of(8), 0);
             sent.truncate((claimed as usize).min(panics::TEXT_LIMIT));
             let sent = String::from_utf8_lossy(&sent).into_owned();
-            prop_assert_eq!(failed_step(kind::PANICKED, &words), step);
             prop_assert_eq!(failure(kind::RETURNED, &words), Ok(JobErrorKind::Returned(sent.as_str().into())));
             let mut parts = sent.split('\u{1e}');
             let location = parts.next().unwrap();
@@ -156,7 +141,6 @@ mod tests {
             if let Err(why) = failure(kind, &words) {
                 prop_assert!(!why.is_empty());
             }
-            failed_step(kind, &words);
         }
 
         /// A typed error is accepted if and only if its lengths match the words that follow and are within the limits.

@@ -7,10 +7,11 @@
 //! A job can only name jobs that were submitted before it, so there are no cycles.
 
 use super::depend::EndNotice;
+use super::depend::limits::MAX_ENDS;
 use super::error::{Because, Failed, JobError, JobErrorKind};
 use super::options::JobOptions;
 use super::owner::Owner;
-use super::record::{JobId, Outcome, Record, Stage};
+use super::record::{JobId, OpenCall, Outcome, Stage};
 use super::reply::read_guarded;
 use super::state::EngineState;
 use super::submit::{Refusal, too_late};
@@ -18,41 +19,8 @@ use crate::arena::{Extent, Offset};
 use crate::kernel::wire::{ArgWriter, ReceivedArray, ReplyReader, WordReader};
 use crate::kernel::{CallWriter, Inputs, Place, Receiving};
 
-/// The maximum number of takers that are told of an end before the lock is released for other threads.
-const MAX_TOLD: usize = 128;
-
 /// The name of a job whose handle was dropped before the job that takes its value was submitted.
 const DROPPED: &str = "a job whose handle was dropped";
-
-/// What ties a job to others.
-#[derive(Debug, Default)]
-pub(super) struct Link {
-    /// The jobs that wait for the end of this job, once for each place.
-    takers: Vec<JobId>,
-    /// The number of places that will take the value.
-    uses: u32,
-    /// The call of this job, while its inputs have not ended.
-    call: Option<Box<OpenCall>>,
-}
-
-/// A call with places for values.
-#[derive(Debug)]
-struct OpenCall {
-    call: ArgWriter,
-    /// The number of places whose jobs have not ended.
-    open: usize,
-}
-
-impl Record {
-    /// Returns the number of times that other jobs will take the value.
-    pub(super) fn uses(&self) -> u32 {
-        self.link.as_ref().map_or(0, |link| link.uses)
-    }
-
-    fn link(&mut self) -> &mut Link {
-        self.link.get_or_insert_default()
-    }
-}
 
 impl EngineState {
     /// Enters a job that takes values of other jobs, once these have ended.
@@ -85,6 +53,12 @@ impl EngineState {
                 continue;
             };
             record.link().uses += 1;
+            let (source, taker) = (record.job, id.index);
+            if self.trace.is_on() {
+                let taker = self.records.look(taker).job;
+                self.trace.depends(source, taker);
+            }
+            let record = self.records.get(input);
             if record.is_open() {
                 record.link().takers.push(id);
                 record.parked = true;
@@ -133,7 +107,7 @@ impl EngineState {
             _ => None,
         };
         let takers = &mut record.link().takers;
-        let rest = takers.split_off(takers.len().min(MAX_TOLD));
+        let rest = takers.split_off(takers.len().min(MAX_ENDS));
         let told = std::mem::replace(takers, rest);
         if !takers.is_empty() {
             self.runs.add_notice(EndNotice::Input { job: id });

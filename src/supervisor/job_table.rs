@@ -19,21 +19,13 @@ impl JobTable {
     #[inline]
     pub(super) fn add(&mut self) -> (JobId, &mut Record) {
         self.submitted += 1;
-        let job = self.submitted;
-        let (id, record) = self.add_uncounted();
-        record.job = job;
-        (id, record)
-    }
-
-    /// Adds a record that belongs to no job of a worker and is not counted as a job.
-    #[inline]
-    pub(super) fn add_uncounted(&mut self) -> (JobId, &mut Record) {
         let index = match self.free.pop() {
             Some(index) => index,
             None => self.grow(),
         };
         let record = &mut self.records[index as usize];
         record.stage = Stage::Queued;
+        record.job = self.submitted;
         (JobId::new(index, record.generation), record)
     }
 

@@ -24,8 +24,6 @@ const MAX_NAMED: usize = 4096;
 #[derive(Debug)]
 pub(super) struct KernelStats {
     pub(super) name: &'static str,
-    /// `None` for a kernel that a worker reported.
-    pub(super) id: Option<TypeId>,
     /// Whether it may spawn jobs.
     pub(super) spawns: bool,
     /// Checks a typed error that a worker has sent for this kernel. `None` for a kernel that a worker reported.
@@ -45,8 +43,6 @@ pub(super) struct KernelStats {
     pub(super) total_ns: u64,
     /// Bytes of the results of all jobs.
     pub(super) total_bytes: u64,
-    /// Number of nodes in chains. They do not affect the averages.
-    chained: u64,
 }
 
 impl KernelStats {
@@ -54,7 +50,6 @@ impl KernelStats {
     fn new(name: &'static str, offset: Option<u64>) -> Self {
         Self {
             name,
-            id: None,
             spawns: false,
             check_error: None,
             plain: None,
@@ -66,25 +61,19 @@ impl KernelStats {
             lost: 0,
             total_ns: 0,
             total_bytes: 0,
-            chained: 0,
         }
     }
 
     pub(super) fn stats(&self) -> stats::KernelStats {
         stats::KernelStats {
             name: self.name,
-            calls: self.calls + self.chained + self.lost,
+            calls: self.calls + self.lost,
             failures: self.failures,
             total: Duration::from_nanos(self.total_ns),
             expected: Duration::from_nanos(u64::from(self.expected_ns)),
             bytes: self.total_bytes,
             running: 0,
         }
-    }
-
-    /// Returns true if this is the kernel that runs all chains of nodes.
-    pub(super) fn is_chain(&self) -> bool {
-        self.id == Some(KernelInfo::of_chain().id)
     }
 
     /// Updates the statistics with a job that has ended.
@@ -111,15 +100,6 @@ impl KernelStats {
     pub(super) fn count_lost(&mut self) {
         self.lost += 1;
         self.failures += 1;
-    }
-
-    /// Counts a node of this kernel that has ended in a chain, with its part of the chain's time. This does not affect
-    /// the averages.
-    pub(super) fn count_node(&mut self, part_ns: u64, bytes: u64, failed: bool) {
-        self.chained += 1;
-        self.total_ns = self.total_ns.saturating_add(part_ns);
-        self.total_bytes = self.total_bytes.saturating_add(bytes);
-        self.failures += u64::from(failed);
     }
 }
 
@@ -167,7 +147,6 @@ impl Kernels {
             }
             None => {
                 self.table.push(KernelStats {
-                    id: Some(info.id),
                     spawns: info.spawns,
                     check_error: Some(info.check_error),
                     ..KernelStats::new(info.given.unwrap_or(info.name), to_offset(info.entry))
@@ -223,11 +202,11 @@ impl Kernels {
         self.table.iter().map(KernelStats::stats).collect()
     }
 
-    /// Merges the statistics of the same kernel called in different ways. Chains are left out: their nodes are counted.
+    /// Merges the statistics of the same kernel called in different ways.
     pub(super) fn merged(&self, mut stats: Vec<stats::KernelStats>) -> Vec<stats::KernelStats> {
         let mut merged = Vec::new();
         let kernels = self.table.iter().enumerate();
-        for (at, kernel) in kernels.filter(|(_, kernel)| !kernel.is_chain()) {
+        for (at, kernel) in kernels {
             let same = |other: &KernelStats| {
                 other.plain.is_none() && other.offset == kernel.plain && other.name == kernel.name
             };
@@ -356,9 +335,8 @@ mod tests {
         let mut kernel = KernelStats::new("k", None);
         for _ in 0..3 {
             kernel.learn(u64::MAX, u64::MAX, true);
-            kernel.count_node(u64::MAX, u64::MAX, true);
         }
         let stats = kernel.stats();
-        assert_eq!((stats.calls, stats.failures, stats.bytes), (6, 6, u64::MAX));
+        assert_eq!((stats.calls, stats.failures, stats.bytes), (3, 3, u64::MAX));
     }
 }

@@ -165,16 +165,6 @@ impl Lanes {
         }
     }
 
-    /// Returns the lane and position of a job that is the oldest of its lane. Prefers the lane that got work last.
-    pub(super) fn oldest(&self) -> Option<(usize, u64)> {
-        let mut lanes = [self.recent].into_iter().chain(0..self.len());
-        lanes.find_map(|index| {
-            let lane = &self.lanes[index];
-            let position = lane.held().next().filter(|_| !lane.is_condemned())?;
-            Some((index, position))
-        })
-    }
-
     /// Returns the number of jobs that all generations of this worker have finished.
     pub(super) fn jobs_of(&self, worker: usize) -> u64 {
         let lanes = self.of_worker(worker);

@@ -85,9 +85,7 @@ pub use admission::RefusedBy;
 pub(crate) use admission::{LineTicket, exclusive_bytes};
 pub use batch::ResultKey;
 pub(crate) use batch::{Flight, Outlook};
-pub use depend::GraphProgress;
 pub(crate) use depend::limits::MAX_SPAWN_DEPTH;
-pub(crate) use depend::{Calls, GraphId, Jobs, NodeCalls, NodeFate, RunPlan, RunUnit, node_name};
 pub use error::{
     Backtrace, Crash, CrashClass, CrashFrame, CrashedAccess, Death, FailedDependency, FailedInput,
     JobError, JobErrorKind, JobLimit, Rejection, WorkerExit,

@@ -96,9 +96,9 @@ impl Default for Backoff {
 
 /// How jobs run: deadline, retries, pauses, priority, limiter, label and name.
 ///
-/// A [job](crate::Engine::job), a [map](crate::Engine::map), a [job of a scope](crate::Scope::job), a [graph
-/// node](crate::Graph::job) and a [stage of a stream](crate::stream::Stream::stage) take the same options: one by one
-/// with the methods of these names, or all at once with `options`.
+/// A [job](crate::Engine::job), a [map](crate::Engine::map), a [job of a scope](crate::Scope::job) and a
+/// [stage of a stream](crate::stream::Stream::stage) take the same options: one by one with the methods of these names,
+/// or all at once with `options`.
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -290,8 +290,8 @@ impl<M> JobOptions<M> {
     ///
     /// Only the first 512 bytes count. Names are stored for as long as the process lives: an engine distinguishes 4096
     /// names, and a process 65,536. Jobs with further names count under the name of their kernel. What distinguishes
-    /// one job, such as a file, is its [label](Self::label). A node of a graph keeps the name of its kernel, and in
-    /// inline engines only errors have the name.
+    /// one job, such as a file, is its [label](Self::label). In inline engines only errors
+    /// have the name.
     ///
     /// ```
     /// use arenite::JobOptions;

@@ -34,8 +34,8 @@ pub(crate) enum Owner {
         /// Whether the job runs even if these jobs do not: its handle was detached.
         is_detached: bool,
     },
-    /// A run is notified.
-    Unit { run: u32, unit: u32 },
+    /// The run of a spawned job is notified.
+    Task { run: u32, task: u32 },
     /// An actor is notified. If the call has a handle, the handle takes the answer.
     Actor { actor: u32, role: Role },
 }

@@ -4,10 +4,9 @@ use std::task::Waker;
 
 use smallvec::SmallVec;
 
-use crate::kernel::wire::{Leases, ReceivedArray};
+use crate::kernel::wire::{ArgWriter, Leases, ReceivedArray};
 use crate::link::{INLINE_WORDS, NOTICE};
 use crate::supervisor::error::JobError;
-use crate::supervisor::inputs::Link;
 use crate::supervisor::options::Priority;
 use crate::supervisor::owner::Owner;
 use crate::supervisor::policy::Policy;
@@ -38,12 +37,6 @@ impl JobId {
     pub(super) fn generation(self) -> u32 {
         self.generation
     }
-
-    /// No record.
-    pub(super) const NONE: Self = Self {
-        index: u32::MAX,
-        generation: 0,
-    };
 }
 
 /// The stage of a job.
@@ -90,6 +83,25 @@ pub(super) enum Outcome {
 /// including this one, and sleeps on the state words of others. So the end of this job has to be reported from the lane
 /// where it is placed next.
 pub(super) const AWAITED: u32 = 1 << 31;
+
+/// What ties a job to the jobs that take its value, and to those whose values it takes.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    /// The jobs that wait for the end of this job, once for each place in their calls.
+    pub(super) takers: Vec<JobId>,
+    /// The number of places that will take the value.
+    pub(super) uses: u32,
+    /// The call of this job, while jobs whose values it takes have not ended.
+    pub(super) call: Option<Box<OpenCall>>,
+}
+
+/// A call with places for values.
+#[derive(Debug)]
+pub(super) struct OpenCall {
+    pub(super) call: ArgWriter,
+    /// The number of places whose jobs have not ended.
+    pub(super) open: usize,
+}
 
 /// One job. The fields that every job uses come first, in two cache lines, up to `leases`.
 ///
@@ -181,6 +193,16 @@ impl Record {
     /// Returns true if the monitor is to be notified of the job's end, at least from the lane where it is placed next.
     pub(super) fn is_noticed(&self) -> bool {
         self.asked() & NOTICE != 0
+    }
+
+    /// Returns the number of times that other jobs will take the value.
+    #[inline]
+    pub(super) fn uses(&self) -> u32 {
+        self.link.as_ref().map_or(0, |link| link.uses)
+    }
+
+    pub(super) fn link(&mut self) -> &mut Link {
+        self.link.get_or_insert_default()
     }
 
     #[inline]

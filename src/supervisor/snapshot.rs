@@ -16,9 +16,8 @@ fn kernel_stats(state: &EngineState) -> (Vec<KernelStats>, usize) {
         let mut open = lane.producer.open_positions().map(|at| lane.record_at(at));
         if let Some(oldest) = open.find(|&record| record != NO_RECORD) {
             running += 1;
-            let record = state.records.look(oldest);
-            let node = state.runs.running_node(lane, record);
-            stats[node.unwrap_or(record.kernel) as usize].running += 1;
+            let kernel = state.records.look(oldest).kernel;
+            stats[kernel as usize].running += 1;
         }
     }
     (state.kernels.merged(stats), running)
@@ -57,8 +56,7 @@ impl Supervisor {
             waiting: state.timers.attempts().count() + state.runs.waiting_parents(),
             limited: state.permit_waiters.len(),
             open: state.lanes.open(),
-            // A graph has a record that belongs to no job.
-            untaken: state.records.live() - state.runs.graph_count(),
+            untaken: state.records.live(),
             start_failure: state
                 .workers
                 .iter()
@@ -102,7 +100,6 @@ impl Supervisor {
         let (failed, cancelled) = (state.counts.failed(), state.counts.cancelled());
         let progress = Progress {
             submitted: state.records.submitted(),
-            planned: state.runs.planned() as u64,
             queued,
             waiting,
             limited,

@@ -140,9 +140,6 @@ const LOOKS: usize = 64;
 pub struct Progress {
     /// Number of jobs submitted since the engine was built.
     pub submitted: u64,
-    /// Number of jobs that running graphs will submit when their inputs are ready. They are in none of the other
-    /// counts.
-    pub planned: u64,
     /// Number of jobs that are on no worker's lane yet.
     pub queued: u64,
     /// Number of jobs that wait for their next attempt, or for jobs that they have [spawned](crate::Spawn).
@@ -178,9 +175,9 @@ impl Progress {
         self.done + self.failed + self.cancelled
     }
 
-    /// Returns the number of jobs that were submitted and have not ended, and of jobs that graphs will submit.
+    /// Returns the number of jobs that were submitted and have not ended.
     pub fn left(&self) -> u64 {
-        self.submitted - self.ended() + self.planned
+        self.submitted - self.ended()
     }
 
     /// Returns the time until the jobs that are [`left`](Progress::left) have ended, at the present

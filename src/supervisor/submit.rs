@@ -135,9 +135,7 @@ impl EngineState {
         if self.runs.is_processing() {
             if overtakes || !self.queue.is_clear() || !self.place(index) {
                 let record = self.records.at(index);
-                if let Owner::Unit { run, .. } = record.owner
-                    && self.runs.is_spawned(run)
-                {
+                if let Owner::Task { .. } = record.owner {
                     // A spawned job goes ahead of all others: work that has begun ends before more is begun, so few
                     // jobs wait at any time.
                     self.queue.push_front(index, record);
@@ -182,7 +180,7 @@ impl EngineState {
     #[inline(always)]
     pub(super) fn write_call(&mut self, index: u32, call: &mut ArgWriter) -> Refusal {
         if call.has_files() {
-            // This is for calls that the engine makes for graphs; other calls were spilled without the lock.
+            // This is for calls that the engine completes; other calls were spilled without the lock.
             let alloc = |len| self.arena.alloc(0, len, BlockPlacement::Packed);
             call.copy_files(must_copy_files(self.config.is_sandboxed), alloc);
         }
@@ -242,8 +240,8 @@ impl EngineState {
             return refuse(JobErrorKind::Cancelled);
         }
         let closed = match owner {
-            // Graphs and spawned jobs that have begun are finished, unless the engine closes at once.
-            Owner::Unit { .. } => self.lifecycle.closes_now(),
+            // Spawned jobs that have begun are finished, unless the engine closes at once.
+            Owner::Task { .. } => self.lifecycle.closes_now(),
             _ => self.lifecycle.closing() != Closing::No,
         };
         if closed {
@@ -387,7 +385,7 @@ fn fill_long(
     arena: &Arc<Arena>,
     sandboxed: bool,
 ) -> Refusal {
-    // Calls that the engine makes for graphs and spawned jobs were not spilled before the lock was taken.
+    // Calls that the engine completes, and those of spawned jobs, were not spilled before the lock was taken.
     let spilled = call.spilled.take();
     let block = match spilled.unwrap_or_else(|| arena.alloc_words(call.words())) {
         Ok(block) => block,

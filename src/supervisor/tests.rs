@@ -24,7 +24,6 @@ use crate::kernel::wire::{ArgWriter, Lease, Leases, SentArray};
 use crate::kernel::{KernelInfo, Reply, Single};
 use crate::link::{Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, Phase, kind, steps};
 
-mod chains;
 mod decoders;
 mod errors;
 mod memory;

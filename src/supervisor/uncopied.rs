@@ -3,7 +3,6 @@
 #[cfg(feature = "sandbox")]
 use super::checked_reply::CheckedReply;
 #[cfg(feature = "sandbox")]
-use super::depend::JobEnd;
 #[cfg(feature = "sandbox")]
 use crate::kernel::wire::Leases;
 
@@ -18,7 +17,8 @@ pub(super) struct Uncopied {
     pub(super) generation: u32,
     pub(super) checked: CheckedReply,
     pub(super) leases: Leases,
-    pub(super) end: JobEnd,
+    /// The time that the job took.
+    pub(super) took_ns: u64,
 }
 
 /// The values that the monitor has to copy. Without sandboxed workers there are none.

@@ -21,7 +21,7 @@ use crate::array::{Array, FileName, LaneChunk, LaneCount, LaneMemory, SealedFile
 use crate::control::LaneStart;
 use crate::kernel::actor::{self, take_state};
 use crate::kernel::wire::{INLINE_WORDS, ReplyWriter, SENT_WORDS, SentArray, WordReader};
-use crate::kernel::{BadArgument, Failure, Host, Returned, Unreachable, from_offset, step_reached};
+use crate::kernel::{BadArgument, Failure, Host, Returned, Unreachable, from_offset};
 use crate::link::{
     CallSlot, Consumer, LinkCells, NO_GRANT, Next, OutgoingReply, Phase, SPILLED, STAMPED,
     SpinLimit, kind,
@@ -36,9 +36,9 @@ thread_local! {
 
 /// In a kernel: returns whether the running job has been cancelled.
 ///
-/// A job is cancelled by [`Job::cancel`](crate::Job::cancel); when its handle, or the handle of its graph, map or
-/// stream is dropped; when its scope is cancelled; and when a related job fails: a job of the same scope, of the same
-/// graph or map if that stops at the first failure, or another job spawned by the same job. A long-running kernel
+/// A job is cancelled by [`Job::cancel`](crate::Job::cancel); when its handle, or the handle of its map or stream
+/// is dropped; when its scope is cancelled; and when a related job fails: a job of the same scope, of the same map if
+/// that stops at the first failure, or another job spawned by the same job. A long-running kernel
 /// should call this from time to time and, if it returns true, return a partial result or an error.
 ///
 /// A call costs a few nanoseconds. Returns false outside a kernel, on threads that a kernel starts, and with
@@ -177,8 +177,7 @@ fn text_reply(kind: u8, text: &str) -> ReplyWriter {
         kind,
         ..ReplyWriter::default()
     };
-    // The lower half of the first word is the length; the upper half is the node of the chain that failed.
-    reply.word(end as u64 | u64::from(step_reached()) << 32);
+    reply.word(end as u64);
     reply.bytes(&text.as_bytes()[..end]);
     reply
 }
@@ -194,8 +193,8 @@ fn returned_reply(returned: &Returned) -> ReplyWriter {
     reply
 }
 
-/// Returns the reply for a full arena. `step` is the node of the chain that failed; 0 if the job is no chain.
-fn full_reply(full: ArenaFull, step: u32) -> ReplyWriter {
+/// Returns the reply for a full arena.
+fn full_reply(full: ArenaFull) -> ReplyWriter {
     let mut reply = ReplyWriter {
         kind: kind::ARENA_FULL,
         ..ReplyWriter::default()
@@ -203,9 +202,6 @@ fn full_reply(full: ArenaFull, step: u32) -> ReplyWriter {
     super::full_to_words(full)
         .into_iter()
         .for_each(|word| reply.word(word));
-    if step != 0 {
-        reply.word(step.into());
-    }
     reply
 }
 
@@ -462,7 +458,7 @@ impl Lane {
             Outcome::Returned(Err(failure)) => failure,
         };
         match failure {
-            Failure::Full(full) => full_reply(full, step_reached()),
+            Failure::Full(full) => full_reply(full),
             Failure::Rejected(BadArgument::NoFile(why)) => text_reply(kind::RETURNED, &why),
             Failure::Rejected(why) => text_reply(kind::BAD_ARGUMENTS, &why.to_string()),
             // Not reached: a worker sends spawned jobs to the supervisor; only inline engines run them in place.
@@ -482,8 +478,7 @@ impl Lane {
     /// job.
     fn full_in(&self, text: &str) -> Option<ReplyWriter> {
         let full = self.heap.last_refusal.get()?;
-        text.contains(&full.to_string())
-            .then(|| full_reply(full, step_reached()))
+        text.contains(&full.to_string()).then(|| full_reply(full))
     }
 
     fn answer(&'static self, mut reply: ReplyWriter, took: u64, mut left: LeftBehind) {
@@ -513,22 +508,14 @@ impl Lane {
                         && described < INLINE_WORDS =>
                 {
                     words.truncate(INLINE_WORDS);
-                    let step = words[described] >> 32 << 32;
-                    words[described] = ((INLINE_WORDS - described - 1) * 8) as u64 | step;
+                    words[described] = ((INLINE_WORDS - described - 1) * 8) as u64;
                 }
                 // Without memory for a block, a reply cannot name more arrays than fit into its slot, so the arrays
                 // cannot be retained.
                 Err(_) if [kind::RETURNED, kind::PANICKED, kind::ARENA_FULL].contains(&kind) => {
                     self.exit_escaped(left.len(), took);
                 }
-                Err(full) => {
-                    let step = match kind {
-                        kind::TIMED => self.cells.noted_step(),
-                        kind::TYPED_ERROR => (words[described] >> 32) as u32,
-                        _ => 0,
-                    };
-                    return self.answer(full_reply(full, step), took, left);
-                }
+                Err(full) => return self.answer(full_reply(full), took, left),
             }
         }
         let chunks = reply
@@ -667,7 +654,7 @@ fn without_gaps(lent: &[(Extent, bool)]) -> impl Iterator<Item = &Extent> {
 
 /// Returns whether a reply of this kind is a failure.
 fn is_failure(kind: u8) -> bool {
-    ![kind::VALUE, kind::SPAWN, kind::TIMED].contains(&kind)
+    ![kind::VALUE, kind::SPAWN].contains(&kind)
 }
 
 /// Checks that an extent that the job may change overlaps none of the job's other extents: two references to one byte,
@@ -757,8 +744,7 @@ unsafe impl Host for Lane {
         self.retention.is_some()
     }
 
-    fn step(&self, at: u32, seed: u64) -> bool {
-        self.cells.note_step(at);
+    fn step(&self, seed: u64) -> bool {
         let consumer = self.consumer.borrow();
         if let Some(position) = consumer.claimed() {
             self.node_seed.set((position, seed));

@@ -154,7 +154,6 @@ impl TryRng for JobRng {
 /// |---|---|
 /// | [`Engine::submit`](crate::Engine::submit), [`Engine::job`](crate::Engine::job) | its number among the jobs submitted in these ways; to draw the same numbers in every run, submit from one thread |
 /// | [`Engine::actor`](crate::Engine::actor) and its calls | the same |
-/// | [`Graph`](crate::Graph) | the number of the call on the engine, and the node |
 /// | [`Engine::map`](crate::Engine::map) | the number of the call on the engine, and the index of the item |
 /// | [`Engine::scope`](crate::Engine::scope) | the number of the call on the engine, and the number of the job in the scope |
 /// | one that was [spawned](crate::Spawn) | the identity of the job that spawned it, and the position of the call in its `Spawn` |

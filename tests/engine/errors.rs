@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use arenite::{
-    Array, Backoff, Engine, FailedDependency, Graph, JobError, JobErrorKind, JobLimit, KernelError,
+    Array, Backoff, Engine, FailedDependency, JobError, JobErrorKind, JobLimit, KernelError,
     Sandbox, Spawn, Typed, WorkerExit, call,
 };
 
@@ -16,7 +16,7 @@ tests![
     an_error_larger_than_a_slot_arrives_whole,
     a_typed_error_without_room_is_a_full_arena,
     maps_and_scopes_keep_the_type,
-    graphs_keep_the_type_of_the_node_that_failed,
+    jobs_of_jobs_keep_the_type_of_the_one_that_failed,
     spawned_jobs_keep_the_type,
     reductions_keep_the_type,
     actors_keep_the_type,
@@ -186,28 +186,23 @@ fn maps_and_scopes_keep_the_type() {
     }
 }
 
-fn graphs_keep_the_type_of_the_node_that_failed() {
+fn jobs_of_jobs_keep_the_type_of_the_one_that_failed() {
     let lab = Lab::balanced(2);
     for engine in [&*lab, &Engine::inline()] {
         for n in [3, 6, 12] {
-            // One job of several nodes, any of which may fail.
-            let mut graph = Graph::new();
-            let first = graph.add(half, (n,));
-            let second = graph.add(half, (&first,));
-            let third = graph.add(half, (&second,));
-            let error = graph.run(engine, &third).unwrap().wait().unwrap_err();
-            assert_odd(&error, 3);
+            let first = engine.submit(half, (n,));
+            let second = engine.submit(half, (&first,));
+            let third = engine.submit(half, (&second,));
+            assert_odd(&third.wait().unwrap_err(), 3);
         }
-        // A dependent node in its own job.
-        let mut graph = Graph::new();
-        let odd = graph.add(half, (5,));
+        let odd = engine.submit(half, (5,));
         let sum = |a: u64, b: u64| a + b;
-        let [left, right] = [(); 2].map(|()| graph.add(half, (&odd,)));
-        let last = graph.add(sum, (&left, &right));
-        let error = graph.run(engine, &last).unwrap().wait().unwrap_err();
+        let [left, right] = [(); 2].map(|()| engine.submit(half, (&odd,)));
+        let last = engine.submit(sum, (&left, &right));
+        let error = last.wait().unwrap_err();
         assert_kind!(
             error,
-            JobErrorKind::Dependency(FailedDependency::Node { .. })
+            JobErrorKind::Dependency(FailedDependency::Input { .. })
         );
         assert_odd(&error, 5);
         assert_odd(error.origin().unwrap(), 5);

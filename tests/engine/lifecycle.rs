@@ -245,11 +245,9 @@ fn a_forked_copy_does_not_touch_the_engine() {
     let folder = tempfile::tempdir().unwrap();
     let events = folder.path().join("events.json");
     let lab = Lab::with(1, |builder| builder.name(&name).trace(Trace::to(&events)));
-    let mut graph = arenite::Graph::new();
-    let node = graph.add(|x: u32| x + 1, (1u32,));
     let (running, held) = lab.hold();
     let queued = lab.submit(|x: u32| x, (7,));
-    let nodes = graph.run(&lab, &node).unwrap();
+    let takes = lab.submit(|x: u32| x + 1, (&queued,));
     let actor = lab.actor(|| 5u32, ()).start();
     let array = lab.from_slice(&[1u8; 100]).unwrap();
     // SAFETY: the copy has this thread only, and touches nothing that another may have locked.
@@ -266,7 +264,7 @@ fn a_forked_copy_does_not_touch_the_engine() {
         let failed = fails(&|| drop(use_it()))
             && fails(&|| drop(lab.from_slice(&[1u8])))
             && fails(&|| drop(lab.stats()));
-        drop((running, queued, nodes, actor));
+        drop((running, queued, takes, actor));
         lab.into_inner().shutdown();
         drop(array);
         // SAFETY: ends the copy without the destructors of a test.
@@ -281,7 +279,7 @@ fn a_forked_copy_does_not_touch_the_engine() {
     drop(held);
     running.wait().unwrap();
     assert_eq!(queued.wait().unwrap(), 7);
-    assert_eq!(nodes.wait().unwrap(), 2);
+    assert_eq!(takes.wait().unwrap(), 8);
     assert_eq!(actor.call(|x: &u32| *x, ()).wait().unwrap(), 5);
     assert!(array.iter().all(|&x| x == 1));
     assert_eq!(lab.stats().restarts(), 0);

@@ -128,7 +128,7 @@ fn the_answer_is_the_state_of_the_engine() {
     assert_eq!(pids, own);
     let counts = json!({
         "version": 1, "pid": std::process::id(), "name": label, "sandboxed": false, "worker_count": 4, "restarts": 1,
-        "submitted": progress.submitted, "planned": 0, "queued": 0, "waiting": 0, "limited": 0, "ahead": 0,
+        "submitted": progress.submitted, "queued": 0, "waiting": 0, "limited": 0, "ahead": 0,
         "running": 0, "done": progress.done, "failed": 1, "cancelled": 0, "memory_short": stats.memory_short,
         "start_failure": stats.start_failure,
         "arena": {"used": stats.arena.in_use, "capacity": stats.arena.capacity},

@@ -1,11 +1,11 @@
-//! Workers killed at each step of graphs and actors, and the scenario of a supervisor killed at its own.
+//! Workers killed at each step of jobs that take values and of actors, and the scenario of a supervisor killed at its own.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use arenite::points::{Fault, Point, Side};
 use arenite::{
-    Actor, Array, Backoff, Engine, FailedDependency, Graph, JobError, JobErrorKind, WorkerExit,
+    Actor, Array, Backoff, Engine, FailedDependency, JobError, JobErrorKind, WorkerExit,
 };
 use libtest_mimic::Trial;
 
@@ -18,12 +18,12 @@ use crate::programs;
 use crate::scene::{self, begin};
 use crate::workers::{Passings, passed};
 
-/// Steps of a worker that only graphs and actors have.
+/// Steps of a worker that only actors have.
 pub fn owns(point: &Point) -> bool {
-    matches!(point.step(), "chain" | "state")
+    point.step() == "state"
 }
 
-/// Steps of every job at which jobs of graphs and actors are killed too.
+/// Steps of every job at which these jobs and those of actors are killed too.
 const COMMON: [&str; 7] = [
     "claim.taken",
     "run.entered",
@@ -40,9 +40,7 @@ pub fn trials() -> Vec<Trial> {
         points(Side::Worker).filter(mine)
     };
     let once = all().map(|point| named(format!("model::{}", point.name), move || at(point, 0)));
-    // A node with options of its own is not part of a chain.
-    let again = all().filter(|point| point.step() != "chain");
-    let again = again.map(|point| {
+    let again = all().map(|point| {
         named(format!("model::retried::{}", point.name), move || {
             at(point, 2)
         })
@@ -58,7 +56,7 @@ fn killed(why: &JobErrorKind) -> bool {
     }
 }
 
-// ---- a graph -----------------------------------------------------------------------------------------------
+// ---- jobs of jobs -----------------------------------------------------------------------------------------------
 
 fn make(log: &str, node: u32, len: usize) -> Array<u32> {
     begin(log, node);
@@ -88,19 +86,18 @@ fn refuse(log: &str, node: u32, x: u64) -> Result<u64, String> {
 /// The last element of [`Values`].
 const REFUSED: usize = 3;
 
-/// The requested values: an array whose intermediates are freed, the ends of two chains, and a node that fails.
+/// The values: an array whose intermediates are freed, the ends of two chains, and a job that fails.
 type Values = [Result<Vec<u8>, JobError>; 4];
 
-/// A diamond of nodes, a chain, a chain that ends in an array, and a node that returns an error.
-fn graph(engine: &Engine, log: &str, retries: u32) -> Values {
-    let mut graph = Graph::new();
+/// A diamond of jobs, a chain, a chain that ends in an array, and a job that returns an error.
+fn jobs_of_jobs(engine: &Engine, log: &str, retries: u32) -> Values {
     macro_rules! node {
         ($kernel:expr, $inputs:expr) => {
             if retries == 0 {
-                graph.add($kernel, $inputs)
+                engine.submit($kernel, $inputs)
             } else {
-                let node = graph.job($kernel, $inputs).retries(retries);
-                node.backoff(Backoff::NONE).add()
+                let job = engine.job($kernel, $inputs).retries(retries);
+                job.backoff(Backoff::NONE).submit()
             }
         };
     }
@@ -116,10 +113,13 @@ fn graph(engine: &Engine, log: &str, retries: u32) -> Values {
     let long = node!(scale, (log, 10, &first));
     let refused = node!(refuse, (log, 11, &number));
     let hour = Duration::from_secs(3600);
-    let after = graph.job(next, (log, 12, &refused)).deadline(hour).add();
-    let running = graph.run(engine, (&both, &number, &long, &after)).unwrap();
-    step("a graph");
-    let (both, number, long, after) = running.results();
+    let after = engine
+        .job(next, (log, 12, &refused))
+        .deadline(hour)
+        .submit();
+    drop((base, left, right, first, refused));
+    step("jobs of jobs");
+    let (both, number, long, after) = (both.wait(), number.wait(), long.wait(), after.wait());
     let bytes = |array: Array<u32>| scene::bytes(&array);
     let number_bytes = |x: u64| x.to_le_bytes().to_vec();
     [
@@ -132,8 +132,8 @@ fn graph(engine: &Engine, log: &str, retries: u32) -> Values {
 
 /// Checks that each value is right or lost to a death, and that no node ran twice. `cost` of the `deaths` hit a node: without
 /// retries a value is lost.
-fn judge_graph(values: &Values, log: &Diary, retries: u32, deaths: u32, hit: u32) {
-    let reference = graph(&Engine::inline(), &Diary::new().path(), 0);
+fn judge_jobs(values: &Values, log: &Diary, retries: u32, deaths: u32, hit: u32) {
+    let reference = jobs_of_jobs(&Engine::inline(), &Diary::new().path(), 0);
     let mut lost = 0;
     for (at, (value, expected)) in values.iter().zip(&reference).enumerate() {
         let error = match (value, expected) {
@@ -145,7 +145,7 @@ fn judge_graph(values: &Values, log: &Diary, retries: u32, deaths: u32, hit: u32
             (Err(error), _) => error,
         };
         let cause = match error.kind() {
-            JobErrorKind::Dependency(FailedDependency::Node { cause, .. }) => cause,
+            JobErrorKind::Dependency(FailedDependency::Input { cause, .. }) => cause,
             own => own,
         };
         if at == REFUSED && !killed(cause) {
@@ -311,7 +311,7 @@ impl Fate {
     }
 }
 
-/// Runs a graph and then two actors on an engine with one worker, and checks the invariant. Returns how often each point was passed
+/// Runs jobs that take each other's values and then two actors on an engine with one worker, and checks the invariant. Returns how often each point was passed
 /// while a death could hit them, and the number of deaths.
 pub fn play(retries: u32, fate: Option<Fate>) -> (Passings, u32) {
     let log = Diary::new();
@@ -334,7 +334,7 @@ pub fn play(retries: u32, fate: Option<Fate>) -> (Passings, u32) {
             board().disarm();
         }
     }
-    let values = graph(&lab, &log.path(), retries);
+    let values = jobs_of_jobs(&lab, &log.path(), retries);
     // Its last result was the end of its last node.
     let costs = fate.is_some_and(|fate| ["claim.taken", "run.entered"].contains(&fate.point.name));
     let hit = if costs { deaths() } else { 0 };
@@ -346,7 +346,7 @@ pub fn play(retries: u32, fate: Option<Fate>) -> (Passings, u32) {
     passings
         .iter_mut()
         .for_each(|(name, passed)| *passed -= before[name]);
-    judge_graph(&values, &log, retries, deaths(), hit);
+    judge_jobs(&values, &log, retries, deaths(), hit);
     let lists = actors.iter().zip(&replies).zip([true, false]);
     lists.for_each(|((list, replies), checkpoints)| {
         judge_actor(list, replies, checkpoints, deaths())
@@ -423,11 +423,11 @@ pub fn stopped_too_long(point: &'static Point) -> bool {
 
 // ---- for supervisors that die ------------------------------------------------------------------------------
 
-/// The scenario of a supervisor: a graph, and two actors of which one survives the death of a worker.
+/// The scenario of a supervisor: jobs of jobs, and two actors of which one survives the death of a worker.
 pub fn live() {
     let engine = Engine::builder().workers(1).capacity(64 << 20).build();
     let engine = engine.expect("an engine can be built");
-    let values = graph(&engine, &Diary::new().path(), 0);
+    let values = jobs_of_jobs(&engine, &Diary::new().path(), 0);
     assert!(values[..REFUSED].iter().all(Result::is_ok));
     let actors = actors(&engine);
     for replies in call(&actors) {

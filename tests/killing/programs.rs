@@ -32,7 +32,13 @@ const BUSY: &str = "busy";
 /// Roles of a supervisor that together pass all its points except those of sandboxed workers. In each, a worker is busy forever and
 /// another is stopped. They are tried in order until one passes the point, so the short ones are first.
 pub const LIVES: [&str; 7] = [
-    "jobs", "graphs", "spawns", "retained", "policies", "arrays", "grown",
+    "jobs",
+    "jobs of jobs",
+    "spawns",
+    "retained",
+    "policies",
+    "arrays",
+    "grown",
 ];
 
 /// The environment of a program that is killed, with a board of its own.
@@ -134,7 +140,7 @@ pub fn run_to_its_end(home: &Home, role: &str) {
 /// The roles of child programs.
 pub const ROLES: &[Scenario] = &[
     ("jobs", || live(jobs)),
-    ("graphs", || live(|_| crate::model::live())),
+    ("jobs of jobs", || live(|_| crate::model::live())),
     ("spawns", || live(|_| crate::spawned::live())),
     ("retained", || live(|_| crate::retained::live())),
     ("policies", || live(|_| policies())),

@@ -70,15 +70,15 @@ fn names_say_the_step() {
     // Both sides have points for each step.
     let steps = |side| of(side).map(|point| point.step()).collect::<Vec<_>>();
     for step in [
-        "attach", "claim", "run", "cancel", "allocate", "publish", "complete", "chain", "subtree",
-        "state", "stop", "retain", "release",
+        "attach", "claim", "run", "cancel", "allocate", "publish", "complete", "subtree", "state",
+        "stop", "retain", "release",
     ] {
         assert!(steps(Side::Worker).contains(&step), "{step}");
     }
     for step in [
         "deadline", "condemn", "retry", "cancel", "recycle", "admit", "create", "spawn", "submit",
-        "drain", "copy", "commit", "grant", "recover", "graph", "unit", "actor", "call", "save",
-        "tasks", "stop",
+        "drain", "copy", "commit", "grant", "recover", "input", "actor", "call", "save", "tasks",
+        "stop",
     ] {
         assert!(steps(Side::Supervisor).contains(&step), "{step}");
     }

@@ -9,7 +9,6 @@ mod actors;
 mod ahead;
 mod flat;
 mod futures;
-mod graph;
 mod groups;
 mod handles;
 #[path = "../common/mod.rs"]
@@ -42,7 +41,6 @@ fn main() {
         ahead::tests(),
         flat::tests(),
         futures::tests(),
-        graph::tests(),
         groups::tests(),
         handles::tests(),
         lanes::tests(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, BuildError, Engine, Graph, Job, JobErrorKind, JobLimit, Limiter, Trace};
+use arenite::{Array, BuildError, Engine, Job, JobErrorKind, JobLimit, Limiter, Trace};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -29,7 +29,7 @@ tests![
     an_engine_without_a_trace_has_no_thread_for_one,
     an_inline_engine_writes_a_trace,
     a_trace_records_a_killed_worker_and_its_lanes,
-    a_graph_has_arrows,
+    jobs_of_jobs_have_arrows,
 ];
 
 // ---- reading trace files -----------------------------------------------------------------------------------
@@ -665,8 +665,8 @@ fn a_trace_records_a_killed_worker_and_its_lanes() {
     assert!(files.read_page().contains("worker 0 lane 2"));
 }
 
-/// One node feeds two, which feed one: four jobs and four arrows, each from inside one run to inside another.
-fn a_graph_has_arrows() {
+/// One job feeds two, which feed one: four jobs and four arrows, each from inside one run to inside another.
+fn jobs_of_jobs_have_arrows() {
     fn one(n: u32) -> u32 {
         n + 1
     }
@@ -675,11 +675,10 @@ fn a_graph_has_arrows() {
     }
     let files = Files::new();
     let lab = files.lab(2);
-    let mut graph = Graph::new();
-    let first = graph.add(one, (1,));
-    let (left, right) = (graph.add(one, (&first,)), graph.add(one, (&first,)));
-    let last = graph.add(sum, (&left, &right));
-    assert_eq!(graph.run(&lab, &last).unwrap().wait().unwrap(), 6);
+    let first = lab.submit(one, (1,));
+    let (left, right) = (lab.submit(one, (&first,)), lab.submit(one, (&first,)));
+    let last = lab.submit(sum, (&left, &right));
+    assert_eq!(last.wait().unwrap(), 6);
     drop(lab);
     let events = files.read();
     // By job number, in the order of sending.

@@ -1,7 +1,7 @@
 //! The origin, cause and last lines of failures: also for jobs that failed because of another one, and for attempts
 //! before the last.
 
-use arenite::{Backoff, FailedDependency, Graph, JobError, JobErrorKind, JobLimit, Spawn, call};
+use arenite::{Backoff, FailedDependency, JobError, JobErrorKind, JobLimit, Spawn, call};
 
 use crate::harness::{ABORTED, Lab, assert_kind, cause_of, tests};
 
@@ -58,17 +58,15 @@ fn a_quarantined_job_has_the_last_lines_of_all_attempts() {
 
 fn a_dependent_names_the_failed_node_as_origin() {
     let lab = quiet();
-    let mut graph = Graph::new();
-    graph.fuse(false);
-    let job = graph.job(speaks_and_dies, ("a node",)).name("the photo");
-    let photo = job.retries(1).backoff(Backoff::NONE).add();
-    let double = graph.add(|x: u32| x * 2, (&photo,));
-    let end = graph.add(|x: u32| x + 1, (&double,));
-    let error = graph.run(&lab, &end).unwrap().wait().unwrap_err();
+    let job = lab.job(speaks_and_dies, ("a node",));
+    let photo = job.retries(1).backoff(Backoff::NONE).submit();
+    let double = lab.submit(|x: u32| x * 2, (&photo,));
+    let end = lab.submit(|x: u32| x + 1, (&double,));
+    let error = end.wait().unwrap_err();
     assert_kind!(
         error,
-        JobErrorKind::Dependency(FailedDependency::Node { node, cause, .. })
-            if node.contains("the photo") && **cause == ABORTED
+        JobErrorKind::Dependency(FailedDependency::Input { path, cause, .. })
+            if path[1].kernel.ends_with("speaks_and_dies") && **cause == ABORTED
     );
     assert!(
         error.to_string().ends_with("a node: the header is fine"),
@@ -124,10 +122,8 @@ fn a_jobs_own_failure_has_no_origin() {
     // Without processes there are no last lines; the rest is the same.
     let engine = arenite::Engine::inline();
     let fails = |_: u32| Err::<u32, _>("no".to_owned());
-    let mut graph = Graph::new();
-    let bad = graph.add(fails, (1,));
-    let end = graph.add(|x: u32| x, (&bad,));
-    let error = graph.run(&engine, &end).unwrap().wait().unwrap_err();
+    let bad = engine.submit(fails, (1,));
+    let error = engine.submit(|x: u32| x, (&bad,)).wait().unwrap_err();
     let no = JobErrorKind::Returned("no".into());
     assert_eq!(error.origin().map(JobError::kind), Some(&no));
     let spawns = || {

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use arenite::stream::Stream;
-use arenite::{Array, Backoff, Engine, Graph};
+use arenite::{Array, Backoff, Engine};
 use rand::{Rng, RngExt};
 
 use crate::harness::{Gate, Lab, pass, step, tests};
@@ -84,12 +84,10 @@ fn drawn(engine: &Engine) -> Vec<[u64; 2]> {
     };
     drawn.push(actor.call(mix, ()).wait().unwrap());
     drawn.push(engine.submit(draw, ()).wait().unwrap());
-    // A chain of nodes, in one job or several.
-    let mut graph = Graph::new();
-    graph.fuse(engine.stats().workers.len() != 2);
-    let first = graph.add(|| draw()[0], ());
-    let last = graph.add(|first: u64| [first, draw()[0]], (&first,));
-    drawn.push(graph.run(engine, &last).unwrap().wait().unwrap());
+    // A job that takes the value of another one.
+    let first = engine.submit(|| draw()[0], ());
+    let last = engine.submit(|first: u64| [first, draw()[0]], (&first,));
+    drawn.push(last.wait().unwrap());
     let chain = engine.job(draw, ()).then(more, ());
     drawn.extend(chain.submit().wait().unwrap());
     // Unordered, items reach the second stage in any order.

@@ -1,14 +1,13 @@
-//! Actors and graphs in sandboxed workers: honest ones, and what a hostile method or node costs.
+//! Actors and jobs that take values of jobs in sandboxed workers: honest ones, and what a hostile one costs.
 
 use std::fs::File;
 
 use arenite::{
-    Actor, Array, ArrayMut, FailedDependency, Graph, Job, JobError, JobErrorKind, Rejection,
-    WorkerExit,
+    Actor, Array, ArrayMut, FailedDependency, Job, JobError, JobErrorKind, Rejection, WorkerExit,
 };
 
 use crate::harness::{
-    ABORTED, Calls, Lab, assert_kind, assert_says, cause_of, rejected, step, tests, wait_until,
+    ABORTED, Calls, Lab, assert_kind, assert_says, rejected, step, tests, wait_until,
 };
 use crate::lab::{denied, remember, spoil, strict};
 
@@ -16,7 +15,7 @@ tests![
     an_array_changed_in_place_stays_within_its_chain,
     a_hostile_method_costs_what_its_worker_has,
     a_hostile_start_and_a_hostile_checkpoint,
-    a_hostile_node_costs_what_depends_on_it,
+    a_hostile_job_costs_what_takes_its_value,
     values_cannot_be_changed_once_they_are_taken_over,
 ];
 
@@ -112,21 +111,12 @@ fn an_array_changed_in_place_stays_within_its_chain() {
         values
     }
     let lab = strict(1);
-    for fused in [true, false] {
-        let mut graph = Graph::new();
-        graph.fuse(fused);
-        let mut values = graph.add(first, (1000,));
-        for _ in 0..3 {
-            values = graph.add(double, (values,));
-        }
-        let values = graph.run(&lab, &values).unwrap().wait();
-        if fused {
-            assert!(values.unwrap().iter().zip(0..).all(|(&x, i)| x == i * 8));
-            continue;
-        }
-        let error = values.unwrap_err();
-        assert_eq!(*cause_of(&error), rejected(Rejection::Lending), "{error}");
-    }
+    let chain = lab.job(first, (1000,)).then(double, ()).then(double, ());
+    let values = chain.then(double, ()).submit().wait();
+    assert!(values.unwrap().iter().zip(0..).all(|(&x, i)| x == i * 8));
+    let first = lab.submit(first, (1000,));
+    let error = lab.submit(double, (first,)).wait().unwrap_err();
+    assert_eq!(*error.kind(), rejected(Rejection::Lending), "{error}");
 }
 
 fn a_hostile_method_costs_what_its_worker_has() {
@@ -201,7 +191,7 @@ fn a_hostile_start_and_a_hostile_checkpoint() {
     assert_eq!((status.forgotten, status.checkpoints), (2, 1));
 }
 
-fn a_hostile_node_costs_what_depends_on_it() {
+fn a_hostile_job_costs_what_takes_its_value() {
     fn hostile(x: u32) -> u32 {
         fork();
         x
@@ -216,24 +206,21 @@ fn a_hostile_node_costs_what_depends_on_it() {
     let lab = strict(2);
     // In the middle of a chain, at its start, and alone.
     for (before, after) in [(3, 3), (0, 2), (0, 0)] {
-        let mut graph = Graph::new();
-        let mut x = graph.add(|| 1u32, ());
+        let mut x = lab.submit(|| 1u32, ());
         for _ in 0..before {
-            x = graph.add(next, (&x,));
+            x = lab.submit(next, (x,));
         }
-        let apart = graph.job(next, (&x,)).retries(2).add();
-        x = graph.add(hostile, (&x,));
+        let apart = lab.job(next, (&x,)).retries(2).submit();
+        x = lab.submit(hostile, (x,));
         for _ in 0..after {
-            x = graph.add(next, (&x,));
+            x = lab.submit(next, (x,));
         }
-        let waits = graph.job(next, (&x,)).retries(2).add();
-        let beside = graph.add(|n: usize| ramp(n), (30_000,));
-        let beside = graph.add(scale, (&beside, 3));
-        let targets = (&x, &waits, &apart, &beside);
-        step("a graph with a hostile node");
-        let (x, waits, apart, beside) = graph.run(&lab, targets).unwrap().results();
+        let waits = lab.job(next, (&x,)).retries(2).submit();
+        let beside = lab.submit(|n: usize| ramp(n), (30_000,));
+        let beside = lab.submit(scale, (beside, 3));
+        step("jobs with a hostile one among them");
+        let (x, waits, apart, beside) = (x.wait(), waits.wait(), apart.wait(), beside.wait());
         let error = x.unwrap_err();
-        // Later nodes of its chain depend on it like any other.
         let error = if after == 0 {
             &error
         } else {
@@ -244,24 +231,22 @@ fn a_hostile_node_costs_what_depends_on_it() {
         let error = waits.unwrap_err();
         assert_kind!(
             error,
-            JobErrorKind::Dependency(FailedDependency::Node { cause, kernel, .. })
-                if **cause == denied("clone") && kernel.ends_with("hostile")
+            JobErrorKind::Dependency(FailedDependency::Input { cause, path, .. })
+                if **cause == denied("clone") && path.last().unwrap().kernel.ends_with("hostile")
         );
         assert_says(&error, "clone");
         assert_eq!(apart.unwrap(), before + 2);
         assert!(beside.unwrap().iter().zip(0..).all(|(&x, i)| x == i * 3));
     }
-    // Opening a file is refused: the node reports that, and its worker lives.
+    // Opening a file is refused: the job reports that, and its worker lives.
     wait_until("each has cost a worker", || lab.stats().restarts() == 3);
-    let mut graph = Graph::new();
-    let x = graph.add(|| 1u32, ());
-    let x = graph.add(look_around, (&x,));
-    let error = graph.run(&lab, &x).unwrap().wait().unwrap_err();
+    let x = lab.submit(|| 1u32, ());
+    let error = lab.submit(look_around, (x,)).wait().unwrap_err();
     assert_kind!(error, JobErrorKind::Returned(_));
     assert_eq!(lab.stats().restarts(), 3);
 }
 
-/// Values for other nodes, and checkpoints, are stored where their worker cannot write.
+/// Values for other jobs, and checkpoints, are stored where their worker cannot write.
 fn values_cannot_be_changed_once_they_are_taken_over() {
     const LEN: usize = 20_000;
     fn make() -> Array<u32> {
@@ -272,14 +257,12 @@ fn values_cannot_be_changed_once_they_are_taken_over() {
         values.iter().map(|&x| u64::from(x)).sum()
     }
     let lab = strict(1);
-    let mut graph = Graph::new();
-    graph.fuse(false);
-    let values = graph.add(make, ());
-    let spoiled = graph.add(spoil, (LEN,));
-    graph.after(&spoiled, &values).unwrap();
-    let sum = graph.add(sum, (&spoiled, &values));
+    let values = lab.submit(make, ());
+    // It runs once the values are taken over.
+    let spoiled = lab.submit(|_: &[u32]| spoil(LEN), (&values,));
+    let sum = lab.submit(sum, (&spoiled, &values));
     let expected = (0..LEN as u64).sum::<u64>();
-    assert_eq!(graph.run(&lab, &sum).unwrap().wait().unwrap(), expected);
+    assert_eq!(sum.wait().unwrap(), expected);
 
     fn save(_: &u32) -> Array<u32> {
         make()

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use arenite::array::npy;
 use arenite::raw::{Buffer, Buffers, Received};
-use arenite::{Array, Graph, JobErrorKind, Rejection, Sandbox, SandboxReport};
+use arenite::{Array, JobErrorKind, Rejection, Sandbox, SandboxReport};
 use arenite_store::Kind;
 
 use crate::harness::programs::{Program, say};
@@ -156,14 +156,11 @@ fn assert_taken(lab: &Lab, table: &Table) {
     assert!(elements.into_iter().eq((0..2000).map(|at| one[at * 7])));
     let doubled = lab.par(one).map(|x: f32| x * 2.).unwrap();
     assert_eq!(sum_of(&doubled), whole * 2.);
-    let mut graph = Graph::new();
-    let first = graph.add(sum_of, (one,));
-    // One job with the node before.
-    let first = graph.add(add, (first, one));
-    let second = graph.add(sum_list, (&list(),));
+    let first = lab.submit(sum_of, (one,));
+    let first = lab.submit(add, (first, one));
+    let second = lab.submit(sum_list, (&list(),));
     let add = |a: f64, b: f64, table: &[f32]| a + b + f64::from(table[1]);
-    let last = graph.add(add, (&first, &second, one));
-    let sum = graph.run(lab, &last).unwrap().wait().unwrap();
+    let sum = lab.submit(add, (&first, &second, one)).wait().unwrap();
     assert_eq!(sum, 3. * whole + row + 1.);
     let make = |table: &Array<f32>| table.clone();
     let actor = lab.actor(make, (one,)).start();

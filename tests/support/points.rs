@@ -89,8 +89,6 @@ pub const POINTS: &[Point] = points! {
         "retain.prepared" "release.closed" "release.filled" "release.reported"
         // Arrays of the program, and private copies of arguments.
         "file.opened" "file.mapped" "private.mapped" "private.detached"
-        // A chain of nodes.
-        "chain.begun" "chain.carried" "chain.sent"
         // A subtree of a reduction.
         "subtree.leaf" "subtree.pair"
         // The state of an actor.
@@ -140,14 +138,12 @@ pub const POINTS: &[Point] = points! {
         "limit.came" "limit.waits" "limit.given_back" "limit.called"
         // A job that takes values of other jobs.
         "input.waits" "input.taken"
-        // A graph.
-        "graph.taken_over" "unit.forwarded" "unit.recorded" "unit.placed" "unit.answered"
-        "unit.released" "unit.freed" "unit.failed" "graph.over" "graph.dropped"
         // An actor.
         "actor.entered" "actor.started" "actor.ready" "call.retained" "call.posted" "save.posted"
         "save.taken" "actor.gone" "actor.lost" "actor.ending" "actor.removed"
         // Spawned jobs.
-        "tasks.begun" "tasks.continued" "tasks.cancelled"
+        "tasks.begun" "tasks.forwarded" "tasks.recorded" "tasks.placed" "tasks.answered" "tasks.freed"
+        "tasks.continued" "tasks.cancelled"
         // The engine's end.
         "stop.requested" "stop.ended" "stop.unnamed"
     store:

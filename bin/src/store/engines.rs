@@ -35,7 +35,6 @@ pub(crate) struct Engine {
     pub(super) sandboxed: bool,
     pub(super) elapsed: f64,
     pub(super) submitted: u64,
-    pub(super) planned: u64,
     pub(super) queued: u64,
     pub(super) waiting: u64,
     pub(super) limited: u64,

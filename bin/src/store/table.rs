@@ -102,8 +102,7 @@ pub(super) fn engines(engines: &[Engine], width: Option<usize>) -> String {
     align[0] = Align::Left;
     align[10] = Align::Left;
     let rows = engines.iter().map(|engine| {
-        let waiting =
-            engine.planned + engine.queued + engine.waiting + engine.limited + engine.ahead;
+        let waiting = engine.queued + engine.waiting + engine.limited + engine.ahead;
         let sandboxed = if engine.sandboxed { " (sandboxed)" } else { "" };
         let running = engine.kernels.iter().filter(|kernel| kernel.running > 0);
         let runs = running.map(|kernel| match kernel.running {

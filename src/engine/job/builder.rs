@@ -288,6 +288,17 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     where
         G: Accepts<A>,
     {
+        self.submit_noting(|_| {})
+    }
+
+    /// Like [`submit`](Self::submit). Shows the call to `note` first.
+    pub(in crate::engine) fn submit_noting(
+        self,
+        note: impl FnOnce(&ArgWriter),
+    ) -> Job<<G::Reply as Reply>::Out, E>
+    where
+        G: Accepts<A>,
+    {
         let Some(shared) = self.engine.supervisor() else {
             return self.run_inline();
         };
@@ -295,6 +306,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
         G::send(self.args, &mut call);
         call.0.seed = self.seed;
+        note(&call.0);
         let id = shared.submit(
             &KernelInfo::of::<G>().named(self.options.name),
             &mut call.0,

@@ -55,7 +55,6 @@ macro_rules! option_setters {
         }
     };
 
-    // For all types except nodes of graphs, which have names of their own.
     (@name) => {
         /// Names the function that the job runs, in place of its kernel: see
         /// [`JobOptions::name`](crate::JobOptions::name).

@@ -20,20 +20,19 @@ use feed::{Feed, MapPlan};
 use retain::Retaining;
 pub use stream::MapStream;
 
-/// Whether a map, a graph or a stream continues after a failure.
+/// Whether a map or a stream continues after a failure.
 ///
 /// | set with | [`GoOn`](Self::GoOn) | [`Stop`](Self::Stop) | default |
 /// |---|---|---|---|
 /// | [`Map::on_failure`] | the failure is one result among others | it is the last result | `GoOn` |
-/// | [`Graph::on_failure`](crate::Graph::on_failure) | nodes that do not depend on it still run | no other node starts | `GoOn` |
 /// | [`Stream::on_failure`](crate::stream::Stream::on_failure) | the item is counted and left out | the stream ends with the error | `Stop` |
 ///
-/// Maps and graphs return each failure to the caller that asks for that result, so continuing loses nothing. A stream
-/// that continues drops the item, so this has to be requested.
+/// A map returns each failure as a result, so continuing loses nothing. A stream that continues drops the item, so this
+/// has to be requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// The other jobs continue. The default of maps and graphs.
+    /// The other jobs continue. The default of maps.
     #[default]
     GoOn,
     /// No more jobs start, and running jobs are cancelled. The default of streams.

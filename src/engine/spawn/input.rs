@@ -2,9 +2,7 @@
 
 use super::{Call, Children};
 use crate::array::{Array, ArrayMut, Element};
-use crate::kernel::{
-    Arg, Bytes, OwnedParam, OwnedParams, Scalar, Source, for_each_arity, for_each_copied_argument,
-};
+use crate::kernel::{Arg, Bytes, OwnedParam, OwnedParams, Scalar, Source, for_each_arity};
 
 /// A type that may be passed to [`Spawn::new`](super::Spawn::new) for a parameter `P`: every type that may be passed to
 /// a job ([`Arg`]), a [`Call`] with a value of the parameter's type, and a `Vec` of such calls for a list. This trait
@@ -17,6 +15,32 @@ use crate::kernel::{
 pub trait SpawnInput<P: OwnedParam> {
     #[doc(hidden)]
     fn source(self, children: &mut Children) -> Source<P::Held>;
+}
+
+/// Calls a macro with each argument that is copied into a spawned job: the argument, its parameter, the value that is
+/// held, and type parameters.
+macro_rules! for_each_copied_argument {
+    ($with:ident) => {
+        $with! {
+            &str => &str, String;
+            String => &str, String;
+            &String => &str, String;
+            Bytes => &Bytes, Bytes;
+            &Bytes => &Bytes, Bytes;
+            Vec<u8> => &Bytes, Bytes;
+            &Vec<u8> => &Bytes, Bytes;
+            &[u8] => &Bytes, Bytes;
+            Vec<T> => &[T], Array<T>, T: Element;
+            &Vec<T> => &[T], Array<T>, T: Element;
+            &[T] => &[T], Array<T>, T: Element;
+            [T; N] => &[T], Array<T>, T: Element, const N;
+            &[T; N] => &[T], Array<T>, T: Element, const N;
+            Vec<S> => Vec<S>, Vec<S>, S: Scalar;
+            &Vec<S> => Vec<S>, Vec<S>, S: Scalar;
+            &[S] => Vec<S>, Vec<S>, S: Scalar;
+            S => S, S, S: Scalar;
+        }
+    };
 }
 
 macro_rules! given {

@@ -80,14 +80,14 @@ use crate::kernel::{
 ///
 /// | where | |
 /// |---|---|
-/// | [`submit`](crate::Engine::submit), [`job`](crate::Engine::job), [`map`](crate::Engine::map), scopes, nodes of a [`Graph`](crate::Graph), stages of a [stream](crate::stream) | a kernel may return `Spawn<R>`; its job has a value of type `R` |
+/// | [`submit`](crate::Engine::submit), [`job`](crate::Engine::job), [`map`](crate::Engine::map), scopes, stages of a [stream](crate::stream) | a kernel may return `Spawn<R>`; its job has a value of type `R` |
 /// | before a [`then`](crate::engine::JobBuilder::then), methods of [actors](crate::Actor) | it does not compile |
 /// | under a strict [`Sandbox`](crate::engine::Builder#method.sandbox) | spawning is rejected ([`Rejection::Spawning`](crate::Rejection::Spawning)): a compromised worker could run any kernel |
 ///
 /// ```compile_fail,E0080
 /// # fn fib(n: u64) -> arenite::Spawn<u64> { n.into() }
 /// let engine = arenite::Engine::inline();
-/// // There is no value to pass on before the calls have run: use `Spawn::new(more, (call(fib, (5,)),))`, or a graph.
+/// // There is no value to pass on before the calls have run: use `Spawn::new(more, (call(fib, (5,)),))`, or submit two jobs.
 /// let job = engine.job(fib, (5,)).then(|n: u64| n + 1, ()).submit();
 /// ```
 ///

@@ -278,7 +278,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         self
     }
 
-    /// Sets whether the stream stops at a failure (the default) or continues without the item. (Maps and graphs
+    /// Sets whether the stream stops at a failure (the default) or continues without the item. (Maps
     /// continue by default.)
     ///
     /// A stream that stops delivers the error after all earlier results. A stream that continues counts the item

@@ -16,7 +16,5 @@ pub(crate) const BAD_ARGUMENTS: u8 = 5;
 pub(crate) const SPAWN: u8 = 6;
 /// No words: the job was cancelled between two of its parts.
 pub(crate) const CANCELLED: u8 = 7;
-/// The value of a chain, and the share that each node had of the chain's time.
-pub(crate) const TIMED: u8 = 8;
 /// The kernel's `Err` as text and as a value.
 pub(crate) const TYPED_ERROR: u8 = 9;

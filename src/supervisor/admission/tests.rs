@@ -37,7 +37,7 @@ fn no_caller_passes_the_line() {
 }
 
 #[test]
-fn a_begun_graph_precedes_later_tickets() {
+fn a_begun_run_precedes_later_tickets() {
     let mut admission = Admission::new(100);
     admission.reserve(60);
     let _ = admission.charge(Some(0), 60);

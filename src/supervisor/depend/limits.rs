@@ -1,4 +1,4 @@
-//! Limits of graphs and spawned jobs.
+//! Limits of jobs that wait for others.
 
 use crate::link::SLOTS;
 
@@ -6,7 +6,7 @@ use crate::link::SLOTS;
 pub(crate) const MAX_SPAWN_DEPTH: u32 = 10_000;
 /// Maximum number of spawned jobs that have not ended.
 pub(crate) const MAX_OPEN_TASKS: u64 = 1 << 18;
-/// Maximum number of unanswered jobs of one run: enough for every worker.
+/// Maximum number of unanswered tasks of one run: enough for every worker.
 pub(super) const WINDOW: usize = 2 * SLOTS;
 /// Maximum number of ends that are processed before the lock is released for other threads.
-pub(super) const MAX_ENDS: usize = 128;
+pub(in crate::supervisor) const MAX_ENDS: usize = 128;

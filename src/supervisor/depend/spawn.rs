@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use super::ends::JobEnd;
-use super::plan::RunPlan;
-use super::run::{Run, Spawned};
+use super::run::Run;
 use super::spawn_reply::SpawnReply;
-use crate::kernel::wire::Leases;
-use crate::link::{CANCEL, STAMPED};
+use crate::kernel::wire::{ArgWriter, Leases};
+use crate::link::{CANCEL, NOTICE, STAMPED};
 use crate::supervisor::error::{JobErrorKind, Rejection};
 use crate::supervisor::owner::Owner;
-use crate::supervisor::record::{Outcome, Stage};
+use crate::supervisor::record::{JobId, Outcome, Stage};
 use crate::supervisor::state::EngineState;
+use crate::supervisor::submit::refuse;
 
 /// The tasks of a reply and their kernels, or why they are refused.
-type Tasks = Result<(SpawnReply, Vec<(u32, u64)>), JobErrorKind>;
+type Tasks = Result<(SpawnReply, Vec<u32>), JobErrorKind>;
 
 impl EngineState {
     /// Handles the end of a job that spawned others.
@@ -82,20 +81,19 @@ impl EngineState {
         let mut reply = SpawnReply::read(words, arrays)?;
         let worker = self.lanes.worker_of(lane);
         let kernels = std::mem::take(&mut reply.kernels).into_iter();
-        // Step functions are 0: tasks form no chains.
-        let kernels = kernels.map(|named| Some((self.kernels.spawned(&named, worker)?, 0)));
+        let kernels = kernels.map(|named| self.kernels.spawned(&named, worker));
         let kernels = kernels.collect::<Option<Vec<_>>>();
         let kernels = kernels.ok_or("more kernels than a program can have")?;
         Ok((Ok((reply, kernels)), bytes))
     }
 
     /// Begins the run of the tasks that a job has spawned.
-    fn start_tasks(&mut self, index: u32, reply: SpawnReply, kernels: Vec<(u32, u64)>) {
+    fn start_tasks(&mut self, index: u32, reply: SpawnReply, kernels: Vec<u32>) {
         let record = self.records.look(index);
         let (seed, owner) = (record.seed, record.owner);
         let depth = self.runs.depth_below(owner);
         let enclosing = self.runs.enclosing(owner);
-        let has_stopped = enclosing.is_some_and(|(run, ..)| run.stopped.is_some());
+        let has_stopped = enclosing.is_some_and(|(run, _)| run.stopped.is_some());
         if has_stopped || record.requests & CANCEL != 0 {
             return self.fail(index, JobErrorKind::Cancelled, None, Vec::new());
         }
@@ -103,16 +101,16 @@ impl EngineState {
         let (ticket, options, parent) = match enclosing {
             None => (None, own.map(|own| Arc::new(own.options.clone())), None),
             // The tasks get the options of the outermost job that spawns: the options of this task may have no retries.
-            Some((run, spawned, is_last)) => (
+            Some((run, is_last)) => (
                 Some(run.ticket),
-                spawned.options.clone(),
+                run.options.clone(),
                 is_last.then_some(run.parent),
             ),
         };
         // While the job waits, its permit and charge are returned, because its tasks may need them.
         self.discharge(index);
         if parent.is_some()
-            && let Owner::Unit { run, .. } = owner
+            && let Owner::Task { run, .. } = owner
         {
             // The new run answers the same parent, so a loop of last tasks that spawn again does not grow.
             self.runs.remove(run);
@@ -121,23 +119,82 @@ impl EngineState {
         let parent = parent.unwrap_or(index);
         let ticket =
             ticket.unwrap_or_else(|| self.admission.as_mut().map_or(0, |line| line.draw_ticket()));
-        let open = reply.tasks.len() as u64;
-        let plan = RunPlan::of_tasks(reply, options.as_ref());
-        let spawned = Spawned {
-            depth,
-            seed,
-            options,
-            open,
-            failure: None,
-        };
-        let run = Run::new(plan, kernels, ticket, parent, Some(spawned));
+        let run = Run::new(reply, kernels, (depth, seed, ticket), options, parent);
         let run = self.runs.add(run);
         self.records.at(parent).stage = Stage::Spawned { run };
         crate::sync::point!("tasks.begun");
     }
 
+    /// Sends ready tasks. If the run is over without a value, answers its parent.
+    pub(super) fn advance(&mut self, number: u32) {
+        self.send_ready(number);
+        let Some(run) = self.runs.find(number) else {
+            return;
+        };
+        let (parent, sent) = (run.parent, run.sent);
+        if let Some(why) = run.failure.take_if(|_| sent == 0) {
+            let run = self.runs.remove_with_values(number, &mut self.records);
+            self.timers.remove_end(run.and_then(|run| run.kill));
+            self.fail(parent, why, None, Vec::new());
+        }
+    }
+
+    /// Sends ready tasks, up to the limits of window and admission.
+    fn send_ready(&mut self, number: u32) {
+        while let Some(run) = self.runs.find(number)
+            && let Some((task, kernel)) = run.next_ready()
+        {
+            let ticket = run.ticket;
+            let Ok(admitted) = self.admit(kernel, 0, Some(ticket)) else {
+                // The run tries again when a job ends.
+                self.runs.hold_back((ticket, number));
+                self.monitor.watch_memory();
+                if !self.lanes.request_next_ends() {
+                    // A job has ended without a notice, before the request.
+                    self.monitor.look_again();
+                }
+                return;
+            };
+            let id = self.send_task(number, task, kernel);
+            self.charge_admitted(id, admitted);
+        }
+    }
+
+    /// Writes the call of a task into a record, and places it.
+    fn send_task(&mut self, number: u32, task: u32, kernel: u32) -> JobId {
+        let mut call = ArgWriter::new(self.arena.id());
+        let run = self.runs.get(number);
+        let (parent, is_last) = (run.parent, run.is_last(task));
+        let mut sources = Vec::new();
+        if self.trace.is_on() {
+            match is_last {
+                true => sources.extend(run.done_jobs().map(|id| self.records.get(id).job)),
+                false => sources.push(self.records.look(parent).job),
+            }
+        }
+        let options = run.options_of(task).map(Arc::clone);
+        let options = options.as_deref();
+        let loaded = run.load(task, &mut self.records, &mut call);
+        crate::sync::point!("tasks.forwarded");
+        let owner = Owner::Task { run: number, task };
+        let (id, refusal) = self.enter_record(kernel, &mut call, owner, options);
+        let run = self.runs.get(number);
+        let record = self.records.get(id);
+        record.requests |= NOTICE;
+        let job = record.job;
+        run.sent_as(task, id);
+        crate::sync::point!("tasks.recorded");
+        for source in sources {
+            self.trace.depends(source, job);
+        }
+        let refusal = loaded.err().map_or(refusal, refuse);
+        self.enter(id.index, refusal, options);
+        crate::sync::point!("tasks.placed");
+        id
+    }
+
     /// Answers the parent with the value of the last task, which has this record.
-    pub(super) fn finish_tasks(&mut self, number: u32, index: u32, end: JobEnd) {
+    pub(super) fn finish_tasks(&mut self, number: u32, index: u32) {
         crate::sync::point!("tasks.continued");
         let parent = self.runs.get(number).parent;
         self.runs.remove(number);
@@ -150,7 +207,6 @@ impl EngineState {
         record.payload = payload;
         record.arrays = arrays;
         record.answered_by = answered_by;
-        self.runs.resume_end(end);
         self.answer(parent, outcome);
     }
 }

@@ -141,18 +141,6 @@ impl fmt::Display for Rejection {
 impl fmt::Display for FailedDependency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Node {
-                node,
-                job,
-                kernel,
-                cause,
-            } => {
-                write!(f, "not run, because it depends on {node} (")?;
-                if let Some(job) = job {
-                    write!(f, "job {job}, ")?;
-                }
-                write!(f, "{kernel}), which failed: {cause}")
-            }
             Self::Input {
                 path,
                 omitted,
@@ -275,9 +263,6 @@ impl fmt::Display for JobError {
         }
         f.write_str(": ")?;
         write_end(f, kind, crash.as_ref())?;
-        if let (JobErrorKind::Cancelled, Some(origin)) = (kind, origin) {
-            return write!(f, ", because the graph stops at a failure: {origin}");
-        }
         if let (JobErrorKind::Limit(JobLimit::Quarantined { .. }), Some(last)) =
             (kind, deaths.last())
         {

@@ -56,7 +56,7 @@ pub enum JobErrorKind {
     /// Another job that this job needs ended without a value.
     Dependency(FailedDependency),
     /// The job was cancelled before it began: on request, because its handle was dropped, or because another job of its
-    /// scope or graph failed. Or it was ended by [`Job::kill`](crate::Job::kill) while it ran.
+    /// scope failed. Or it was ended by [`Job::kill`](crate::Job::kill) while it ran.
     Cancelled,
     /// The engine was shut down before the job ended.
     ShutDown,
@@ -187,17 +187,6 @@ pub enum Rejection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailedDependency {
-    /// A node of a [`Graph`](crate::Graph) that this node depends on failed, so this node never ran.
-    Node {
-        /// The name of the failed node, or its number if it has no name.
-        node: String,
-        /// The number of the failed node's job; `None` in an inline engine.
-        job: Option<u64>,
-        /// The kernel of the failed node.
-        kernel: &'static str,
-        /// Why the node failed.
-        cause: Box<JobErrorKind>,
-    },
     /// A [job](crate::Job) whose value this job takes has no value, so this job never ran.
     Input {
         /// The jobs from the one whose value this job takes to the one that failed, each of which takes the value of
@@ -243,10 +232,9 @@ impl FailedDependency {
     /// Returns why the needed job failed.
     pub fn cause(&self) -> &JobErrorKind {
         match self {
-            Self::Node { cause, .. }
-            | Self::Input { cause, .. }
-            | Self::Child { cause, .. }
-            | Self::Actor { cause, .. } => cause,
+            Self::Input { cause, .. } | Self::Child { cause, .. } | Self::Actor { cause, .. } => {
+                cause
+            }
         }
     }
 }
@@ -385,7 +373,7 @@ mod tests {
 
     /// Returns one error of each kind, and whether it is retryable.
     fn all() -> Vec<(JobErrorKind, bool)> {
-        use FailedDependency::{Actor, Child, Node};
+        use FailedDependency::{Actor, Child, Input};
         let cause = Box::new(JobErrorKind::Cancelled);
         let kernel = "kernel";
         vec![
@@ -444,10 +432,9 @@ mod tests {
             (Rejection::Deadlock { why: "itself" }.into(), false),
             (Rejection::ActorEnded.into(), false),
             (
-                Node {
-                    node: "a".into(),
-                    job: None,
-                    kernel,
+                Input {
+                    path: vec![FailedInput { job: None, kernel }],
+                    omitted: 0,
                     cause: cause.clone(),
                 }
                 .into(),

@@ -191,15 +191,6 @@ impl From<Failed> for JobError {
 }
 
 impl JobError {
-    /// Returns the same error with the kernel of a chain's node.
-    pub(crate) fn of_kernel(&self, kernel: &'static str) -> Self {
-        let failed = Failed {
-            kernel,
-            ..(*self.0).clone()
-        };
-        failed.into()
-    }
-
     /// Returns the same error with another kind.
     pub(crate) fn with_kind(mut self, kind: JobErrorKind) -> Self {
         self.0.kind = kind;
@@ -226,20 +217,6 @@ impl JobError {
                 .into(),
                 origin: Some(self.clone()),
             },
-        }
-    }
-
-    /// Returns why a node that depends on the failed node, which has the name `node`, never ran.
-    pub(crate) fn of_dependency(&self, node: String) -> Because {
-        Because {
-            kind: FailedDependency::Node {
-                node,
-                job: self.job(),
-                kernel: self.kernel(),
-                cause: Box::new(self.kind().clone()),
-            }
-            .into(),
-            origin: Some(self.clone()),
         }
     }
 
@@ -276,25 +253,17 @@ impl JobError {
         }
     }
 
-    /// Returns why a node never ran, if its graph was stopped by this failure.
-    pub(crate) fn of_stop(&self) -> Because {
-        Because {
-            kind: JobErrorKind::Cancelled,
-            origin: Some(self.clone()),
-        }
-    }
-
     /// Returns why the job ended without a value.
     pub fn kind(&self) -> &JobErrorKind {
         &self.0.kind
     }
 
-    /// Returns the failure of another job that caused this failure: of the node that this node
-    /// [depends on](FailedDependency::Node), of the node at which the graph [stopped](crate::Graph::on_failure), or of
-    /// a job that this job [spawned](FailedDependency::Child). It has its own worker, attempts, deaths and last words.
+    /// Returns the failure of another job that caused this failure: of a job whose value this one takes, directly or
+    /// [through others](FailedDependency::Input), or of a job that this one [spawned](FailedDependency::Child). It has
+    /// its own worker, attempts, deaths and last words.
     ///
     /// ```standalone_crate
-    /// use arenite::{Engine, Graph};
+    /// use arenite::Engine;
     ///
     /// fn decode(name: &str) -> u32 {
     ///     eprintln!("{name}: the header is fine");
@@ -303,11 +272,10 @@ impl JobError {
     ///
     /// arenite::init();
     /// let engine = Engine::builder().workers(1).on_log(|_| ()).build()?;
-    /// let mut graph = Graph::new();
-    /// let photo = graph.job(decode, ("holiday.jpg",)).retries(1).add();
-    /// let double = graph.add(|pixels: u32| pixels * 2, (&photo,));
-    /// let error = graph.run(&engine, &double)?.wait().unwrap_err();
-    /// let origin = error.origin().expect("the node that was tried");
+    /// let photo = engine.job(decode, ("holiday.jpg",)).retries(1).submit();
+    /// let double = engine.submit(|pixels: u32| pixels * 2, (&photo,));
+    /// let error = double.wait().unwrap_err();
+    /// let origin = error.origin().expect("the job that was tried");
     /// assert_eq!(origin.attempt(), 2);
     /// for words in [origin.deaths()[0].last_words(), origin.last_words()] {
     ///     assert_eq!(words, ["holiday.jpg: the header is fine"]);
@@ -320,7 +288,7 @@ impl JobError {
 
     /// Returns the error that the kernel returned, if it is a [`Typed<E>`](crate::Typed).
     ///
-    /// If this job failed because of another job (a node that it depends on, a job that it spawned, the start of its
+    /// If this job failed because of another job (one whose value it takes, one that it spawned, the start of its
     /// actor), this is the error of that job.
     ///
     /// ```
@@ -348,8 +316,7 @@ impl JobError {
         self.0.kernel
     }
 
-    /// Returns the job's number in its engine, from 1. `None` if there was no job: in an inline engine, or for a node
-    /// of a graph that never ran.
+    /// Returns the job's number in its engine, from 1. `None` if there was no job: in an inline engine.
     pub fn job(&self) -> Option<u64> {
         (self.0.job > 0).then_some(self.0.job)
     }

@@ -76,7 +76,7 @@ fn observed(shared: &Supervisor) -> String {
     let counts = shared.counts();
     let mut text = format!(
         "{{\"version\":{VERSION},\"pid\":{},\"name\":{},\"sandboxed\":{},\"elapsed\":{:.3},\
-         \"submitted\":{},\"planned\":{},\"queued\":{},\"waiting\":{},\"limited\":{},\"ahead\":{},\"running\":{},\
+         \"submitted\":{},\"queued\":{},\"waiting\":{},\"limited\":{},\"ahead\":{},\"running\":{},\
          \"done\":{},\"failed\":{},\"cancelled\":{},\"memory_short\":{},\"start_failure\":{},\
          \"arena\":{{\"used\":{},\"capacity\":{}}},\"worker_count\":{},\"restarts\":{},\"workers\":[",
         std::process::id(),
@@ -84,7 +84,6 @@ fn observed(shared: &Supervisor) -> String {
         shared.is_sandboxed(),
         shared.age().as_secs_f64(),
         counts.submitted,
-        counts.planned,
         counts.queued,
         counts.waiting,
         counts.limited,

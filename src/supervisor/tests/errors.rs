@@ -83,9 +83,8 @@ fn an_error_that_its_kernel_cannot_have_returned_is_a_fault() {
         (&refuses, reply("yes", tag, &[1, 1])),
         (&refuses, reply("yes", tag, &[])),
         (&refuses, reply("yes", tag ^ 1, &[1])),
-        // The kernel returns no typed errors, or the job is not a chain.
+        // The kernel returns no typed errors.
         (&kernel(), reply("yes", tag, &[1])),
-        (&KernelInfo::of_chain(), reply("yes", tag, &[1])),
     ] {
         let kind = answered(kernel, &words);
         assert!(

@@ -138,7 +138,7 @@ fn a_job_that_has_spawned_counts_no_bytes() {
     state.drain(0);
     // The last task spawns again, and its record is removed.
     assert_eq!(consumers[0].next(), Next::Run);
-    let is_task = |owner| matches!(owner, Owner::Unit { .. });
+    let is_task = |owner| matches!(owner, Owner::Task { .. });
     let mut open = state.records.open_of(is_task).into_iter();
     let last = open.find(|&other| other != id).unwrap();
     let entry = state.admit(kernel, 0, Some(1)).unwrap();

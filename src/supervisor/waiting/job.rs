@@ -94,9 +94,6 @@ impl Supervisor {
             let stage = state.records.get(id).stage;
             match stage {
                 Stage::Placed { lane, .. } => state.drain(lane as usize),
-                Stage::Spawned { run } if !state.runs.is_spawned(run) => {
-                    state = self.drive(state, run, until);
-                }
                 _ => state.drain_busy(),
             }
             if state.queue.has_work() {

@@ -21,7 +21,7 @@ impl Waiters {
         }
     }
 
-    /// Wakes threads that wait for the job or the graph of this record.
+    /// Wakes threads that wait for the job of this record.
     pub(in crate::supervisor) fn notify(&self, index: u32) {
         self.parking.of(index).notify();
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Graph, JobErrorKind, TileMut};
+use arenite::{Array, JobErrorKind, TileMut};
 use nix::sys::signal::Signal;
 
 use crate::harness::{
@@ -229,9 +229,9 @@ fn a_deadline_of_zero_affects_no_other_job() {
             "{text}"
         );
     }
-    let mut graph = Graph::new();
-    let node = graph.job(hang, ()).deadline(none).add();
-    let error = graph.run(&lab, &node).unwrap().wait().unwrap_err();
+    let input = lab.submit(|| 1u8, ());
+    let takes = lab.job(|_: u8| hang(), (input,)).deadline(none).submit();
+    let error = takes.wait().unwrap_err();
     assert_says(&error, "deadline");
     assert_eq!(lab.stats().restarts(), 0);
     let len = list.call(|list: &mut Vec<u64>| list.len() as u64, ());

@@ -154,13 +154,11 @@ fn errors_are_retried_on_request() {
         panic!("{report}")
     };
     assert_eq!((letter.index(), letter.attempts()), (2, 3));
-    // A node, whose dependent waits for the successful attempt; and a stage.
+    // A job whose value another one takes, after the successful attempt; and a stage.
     let (_diaries, paths) = fresh(2);
-    let mut graph = arenite::Graph::new();
-    let node = graph.job(busy, (&paths[0], 1)).retries(1);
-    let node = node.retry_errors().add();
-    let next = graph.add(square, (&node,));
-    assert_eq!(graph.run(&lab, &next).unwrap().wait(), Ok(1));
+    let job = lab.job(busy, (&paths[0], 1)).retries(1);
+    let job = job.retry_errors().submit();
+    assert_eq!(lab.submit(square, (job,)).wait(), Ok(1));
     let mut letters = Vec::new();
     let stream = arenite::stream::Stream::new([1u64, 100])
         .on_failure(OnFailure::GoOn)

@@ -70,7 +70,7 @@ pub fn fill(mut tile: TileMut<'_, u64>, values: &[u64], log: &str, call: Call) {
     }
 }
 
-/// A node of a graph. Fails if `how` is 0.
+/// A job that takes values of others. Fails if `how` is 0.
 pub fn join(
     left: &[u64],
     right: &[u64],

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use arenite::stream::Stream;
 use arenite::{
-    Actor, Array, ArrayMut, Backoff, Engine, Graph, Job, JobError, JobOptions, Limiter, Node,
-    Priority,
+    Actor, Array, ArrayMut, Backoff, Engine, Job, JobError, JobOptions, Limiter, Priority,
 };
 
 use super::kernels::{self, Call, List, WAYS};
@@ -169,7 +168,7 @@ impl<'e> Player<'e> {
             18..20 => self.scope(),
             20 => self.scope_that_collects(),
             21 => self.par(),
-            22..25 => self.graph(),
+            22..25 => self.jobs_of_jobs(),
             25 => self.stream(),
             26..30 => self.call_actor(),
             30 => self.end_actor(),
@@ -408,67 +407,56 @@ impl<'e> Player<'e> {
         kernels::begin(&self.log, [call[0], 0]);
         self.enter(
             call[0],
-            Kind::node(false),
+            Kind::taking_jobs(false),
             mapped.map(|array| array.to_vec()),
         );
     }
 
-    fn graph(&mut self) {
-        let mut graph = Graph::new();
-        graph.fuse(self.one_in(2));
+    /// Jobs that take each other's values. Some handles are dropped at once, some at the end.
+    fn jobs_of_jobs(&mut self) {
         let (retried, limited) = (self.one_in(3), self.one_in(3));
         let nothing = self.engine.from_slice::<u64>(&[]).unwrap();
-        let mut nodes: Vec<Node<Array<u64>>> = Vec::new();
+        let mut jobs: Vec<Job<Array<u64>>> = Vec::new();
         let mut all = Vec::new();
         for at in 0..1 + self.dice.below(14) as usize {
             let (value, call, how) = (self.value(), self.call(), self.how());
             let [left, right] = [(); 2].map(|()| self.dice.below(at.max(1) as u64) as usize);
             let how = how + u64::from(self.one_in(2));
-            // Of large arrays, graphs take parts.
+            // Of large arrays, these jobs take parts.
             let value = value.rows(..value.len().min(3_000));
-            let (bytes, limiter, log) = (self.dice.below(1 << 20), self.limiter, &*self.log);
-            macro_rules! add {
+            let (engine, limiter, log) = (self.engine, self.limiter, &*self.log);
+            macro_rules! job {
                 ($left:expr, $right:expr) => {{
-                    let node = graph.job(kernels::join, ($left, $right, log, call, how));
-                    let node = if limited { node.limit(limiter) } else { node };
+                    let job = engine.job(kernels::join, ($left, $right, log, call, how));
+                    let job = if limited { job.limit(limiter) } else { job };
                     match retried {
-                        true => node.retries(50).backoff(Backoff::NONE).add(),
-                        false => node.bytes(bytes).add(),
+                        true => job.retries(50).backoff(Backoff::NONE).submit(),
+                        false => job.submit(),
                     }
                 }};
             }
-            let (node, sources) = match self.dice.below(4) {
-                _ if at == 0 => (add!(&value, &nothing), vec![]),
-                0 => (add!(&nodes[left], &nodes[right]), vec![left, right]),
-                1 => (add!(&value, &nodes[right]), vec![right]),
-                _ => (add!(&nodes[at - 1], &nothing), vec![at - 1]),
+            let (job, sources) = match self.dice.below(4) {
+                _ if at == 0 => (job!(&value, &nothing), vec![]),
+                0 => (job!(&jobs[left], &jobs[right]), vec![left, right]),
+                1 => (job!(&value, &jobs[right]), vec![right]),
+                _ => (job!(&jobs[at - 1], &nothing), vec![at - 1]),
             };
             let sources = sources.into_iter().map(|source| (all[source], call[0]));
             self.story.orders.extend(sources);
-            // Only after an earlier one, so that there is no cycle.
-            if at > 0 && self.one_in(6) {
-                graph.after(&node, &nodes[left]).unwrap();
-                self.story.orders.push((all[left], call[0]));
-            }
-            nodes.push(node);
+            jobs.push(job);
             all.push(call[0]);
         }
-        let count = nodes.len() as u64;
+        let count = jobs.len() as u64;
         let mut wanted: Vec<_> = (0..1 + self.dice.below(4))
             .map(|_| self.dice.below(count) as usize)
             .collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let numbers: Vec<_> = wanted.iter().map(|&at| all[at]).collect();
         let mut at = 0..;
-        nodes.retain(|_| wanted.contains(&at.next().expect("without end")));
-        let results = graph.run(self.engine, nodes).unwrap().results();
-        for (number, result) in numbers.into_iter().zip(results) {
-            self.enter(
-                number,
-                Kind::node(retried),
-                result.map(|value| value.to_vec()),
-            );
+        jobs.retain(|_| wanted.contains(&at.next().expect("without end")));
+        for (at, job) in wanted.into_iter().zip(jobs) {
+            let result = job.wait().map(|value| value.to_vec());
+            self.enter(all[at], Kind::taking_jobs(retried), result);
         }
     }
 

@@ -36,8 +36,8 @@ pub struct Kind {
     pub actor: Option<(usize, u64)>,
     /// A job of this scope. If another job of the scope is lost, this one may be cancelled.
     pub scope: Option<u64>,
-    /// Whether several nodes may be blamed for its failure, so that only the kind of its error is known.
-    pub is_node: bool,
+    /// Whether several jobs may be blamed for its failure, so that only the kind of its error is known.
+    pub takes_jobs: bool,
 }
 
 impl Kind {
@@ -48,10 +48,10 @@ impl Kind {
         }
     }
 
-    /// A value of a graph whose nodes have retries or not.
-    pub fn node(retried: bool) -> Self {
+    /// A job among those that take each other's values, which have retries or not.
+    pub fn taking_jobs(retried: bool) -> Self {
         Self {
-            is_node: true,
+            takes_jobs: true,
             ..Self::retried(retried)
         }
     }
@@ -79,9 +79,10 @@ fn is_lost(kind: &JobErrorKind) -> bool {
 /// The job that was lost, by its number in the engine; by that of the call if the engine names none.
 fn lost_job(entry: &Entry, error: &JobError) -> (bool, u64) {
     let job = match error.kind() {
-        JobErrorKind::Dependency(
-            FailedDependency::Node { job, .. } | FailedDependency::Child { job, .. },
-        ) => *job,
+        JobErrorKind::Dependency(FailedDependency::Input { path, .. }) => {
+            path.last().and_then(|input| input.job)
+        }
+        JobErrorKind::Dependency(FailedDependency::Child { job, .. }) => *job,
         _ => error.job(),
     };
     (job.is_some(), job.unwrap_or(entry.number))
@@ -158,7 +159,7 @@ pub fn judge(
         judge.entry(expected, seen).map_err(wrong)?;
         if log.is_some() {
             let times = began.get(&seen.number).map_or(0, Vec::len) as u64;
-            let may_repeat = seen.kind.retried || seen.kind.is_node;
+            let may_repeat = seen.kind.retried || seen.kind.takes_jobs;
             let most = if may_repeat { 1 + ended } else { 1 };
             let least = u64::from(seen.result.is_ok());
             if !(least..=most).contains(&times) {
@@ -229,7 +230,7 @@ impl Judge {
             };
         }
         if let Err(expected) = &expected.result
-            && (text(expected.kind()) == text(why) || kind.is_node && !is_lost(why))
+            && (text(expected.kind()) == text(why) || kind.takes_jobs && !is_lost(why))
         {
             return Ok(());
         }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use arenite::{Graph, JobErrorKind, Spawn, call};
+use arenite::{JobErrorKind, Spawn, call};
 
 use super::{around, deep_around, fails, fib};
 use crate::harness::{Diary, Gate, Lab, note, pass, step, tests, wait_until};
@@ -69,9 +69,8 @@ fn dropping_the_handle_ends_all_spawned_jobs() {
         drop(lab.submit(fib, (10,)));
     }
     lab.assert_in_use(0);
-    let mut graph = Graph::new();
-    let node = graph.add(deep_around, (5, &gate.path()));
-    let running = graph.run(&lab, &node).unwrap();
+    let inner = lab.submit(deep_around, (5, &gate.path()));
+    let running = lab.submit(|n: u64| n, (inner,));
     let held = gate.meet();
     drop(running);
     drop(held);
@@ -127,14 +126,12 @@ fn begun_spawn_trees_go_before_new_jobs() {
         for n in 0..10 {
             step(format!("round {n}: jobs that spawn"));
             assert_eq!(lab.submit(fib, (7,)).wait().unwrap(), 13);
-            step(format!("round {n}: a graph"));
-            let mut graph = Graph::new();
-            graph.fuse(false);
-            let mut last = graph.add(|| 0u64, ());
+            step(format!("round {n}: jobs of jobs"));
+            let mut last = lab.submit(|| 0u64, ());
             for _ in 0..10 {
-                last = graph.add(|x: u64| x + 1, (&last,));
+                last = lab.submit(|x: u64| x + 1, (last,));
             }
-            assert_eq!(graph.run(&lab, &last).unwrap().wait().unwrap(), 10);
+            assert_eq!(last.wait().unwrap(), 10);
         }
     });
     assert_eq!(lab.stats().admitted, 0);

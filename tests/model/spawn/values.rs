@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use arenite::stream::Stream;
-use arenite::{Array, ArrayMut, Bytes, Engine, Graph, Spawn, Trace, call};
+use arenite::{Array, ArrayMut, Bytes, Engine, Spawn, Trace, call};
 use rand::Rng;
 
 use super::{around, fib};
@@ -225,17 +225,12 @@ fn spawning_kernels_run_in_every_kind_of_call() {
         step("a chain");
         let chain = engine.job(|n: u64| n + 1, (9u64,)).then(fib, ());
         assert_eq!(chain.submit().wait().unwrap(), 55);
-        step("a graph");
-        let mut graph = Graph::new();
-        let n = graph.add(|n: u64| n + 2, (8u64,));
-        let spawned = graph.add(fib, (&n,));
-        let after = graph.add(|n: u64| n * 2, (&spawned,));
-        let six = graph.add(|| 6u64, ());
-        let last = graph.add(fib, (six,));
-        assert_eq!(
-            graph.run(engine, (&after, &last)).unwrap().wait().unwrap(),
-            (110, 8)
-        );
+        step("jobs of jobs");
+        let n = engine.submit(|n: u64| n + 2, (8u64,));
+        let spawned = engine.submit(fib, (&n,));
+        let after = engine.submit(|n: u64| n * 2, (&spawned,));
+        let last = engine.submit(fib, (engine.submit(|| 6u64, ()),));
+        assert_eq!((after.wait().unwrap(), last.wait().unwrap()), (110, 8));
         step("a scope");
         let sums = engine.scope(|s| {
             let jobs: Vec<_> = (8..10u64).map(|n| s.submit(fib, (n,))).collect();

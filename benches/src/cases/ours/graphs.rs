@@ -1,10 +1,10 @@
-//! Builds and runs graphs of empty jobs, and the same jobs without dependencies.
+//! Runs empty jobs that take each other's values, and the same jobs without dependencies.
 
 use super::super::graphs::{LENGTH, NODES, WIDE};
 use super::super::noop::timed;
 use super::super::{BenchError, Running, Setup};
 use super::{engine, refused};
-use arenite::{Engine, Graph, Node};
+use arenite::{Engine, Job};
 
 /// Combines two values with next to no work.
 fn pair(x: u64, y: u64) -> u64 {
@@ -15,17 +15,18 @@ fn next(x: u64) -> u64 {
     x.wrapping_add(1)
 }
 
-/// Runs a graph in which each node takes the values of two nodes of the previous layer.
+/// Runs jobs that each take the values of two jobs of the previous layer.
 fn layers(engine: &Engine) -> Result<u64, BenchError> {
-    let mut graph = Graph::new();
-    let mut layer: Vec<Node<u64>> = (0..WIDE as u64).map(|x| graph.add(pair, (x, 0))).collect();
+    let mut layer: Vec<Job<u64>> = (0..WIDE as u64)
+        .map(|x| engine.submit(pair, (x, 0)))
+        .collect();
     for _ in 1..NODES / WIDE as u64 {
-        let nodes = 0..WIDE;
-        layer = nodes
-            .map(|n| graph.add(pair, (&layer[n], &layer[(n + 1) % WIDE])))
+        let jobs = 0..WIDE;
+        layer = jobs
+            .map(|n| engine.submit(pair, (&layer[n], &layer[(n + 1) % WIDE])))
             .collect();
     }
-    let values = graph.run(engine, &layer).map_err(refused)?.wait();
+    let values: Result<Vec<_>, _> = layer.into_iter().map(Job::wait).collect();
     Ok(values.map_err(refused)?.into_iter().fold(0, pair))
 }
 
@@ -64,18 +65,28 @@ pub(in super::super) fn graph_independent(setup: &Setup) -> Result<Running, Benc
     }))
 }
 
+/// Runs jobs that each take the value of the one before: one kernel each, or ten.
 pub(in super::super) fn graph_chain(setup: &Setup, fuse: bool) -> Result<Running, BenchError> {
     let engine = engine(setup.workers)?;
     Ok(Box::new(move |times| {
         timed(times, |_| {
-            let mut graph = Graph::new();
-            graph.fuse(fuse);
-            let mut node = graph.add(next, (0,));
-            for _ in 1..LENGTH {
-                node = graph.add(next, (&node,));
+            let mut job = engine.submit(next, (0,));
+            if fuse {
+                for _ in 1..LENGTH / 10 {
+                    let four = engine
+                        .job(next, (job,))
+                        .then(next, ())
+                        .then(next, ())
+                        .then(next, ());
+                    let seven = four.then(next, ()).then(next, ()).then(next, ());
+                    job = seven.then(next, ()).then(next, ()).then(next, ()).submit();
+                }
+                return BenchError::expect(job.wait().map_err(refused)?, LENGTH - 9);
             }
-            let value = graph.run(&engine, &node).map_err(refused)?.wait();
-            BenchError::expect(value.map_err(refused)?, LENGTH)
+            for _ in 1..LENGTH {
+                job = engine.submit(next, (job,));
+            }
+            BenchError::expect(job.wait().map_err(refused)?, LENGTH)
         })
     }))
 }
