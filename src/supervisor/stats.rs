@@ -72,7 +72,8 @@ pub struct Stats {
     pub kernels: Vec<KernelStats>,
     /// Number of jobs that are on no worker's lane yet.
     pub queued: usize,
-    /// Number of jobs that wait for their next attempt, or for jobs that they have [spawned](crate::Spawn).
+    /// Number of jobs that wait for their next attempt, for jobs that they have [spawned](crate::Spawn), or for jobs whose
+    /// values they take.
     pub waiting: usize,
     /// Number of jobs that wait for a permit of their [`Limiter`](crate::Limiter).
     pub limited: usize,
@@ -148,7 +149,8 @@ pub struct Progress {
     pub limited: u64,
     /// Number of jobs on a lane that wait for the job that the lane runs.
     pub ahead: u64,
-    /// Number of jobs that run, or are about to: one for each lane that has jobs, and jobs that wait for the exit of their
+    /// Number of jobs that run, or are about to ([`Job::is_running`](crate::Job::is_running) says whether one has
+    /// begun): one for each lane that has jobs, and jobs that wait for the exit of their
     /// worker or whose values are being copied.
     pub running: u64,
     /// Number of jobs that returned a value.

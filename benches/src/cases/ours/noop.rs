@@ -23,7 +23,7 @@ pub(in super::super) fn noop_beside_own(setup: &Setup) -> Result<Running, BenchE
     let engine = engine(setup.workers)?;
     Ok(Box::new(move |times| {
         let computing = engine.submit(compute, ());
-        while engine.progress().running == 0 {
+        while !computing.is_running() {
             std::thread::yield_now();
         }
         let took = timed(times, |i| round_trip(&engine, i));
