@@ -269,15 +269,13 @@ impl View {
         // Relaxed: a bound that only grows; the memory itself is handed over by the link.
         let mut len = region.known_len.load(Ordering::Relaxed);
         if end > len {
-            len = match &*region
-                .segment
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-            {
-                Some(segment) => segment.stat().map_or(len, |stat| stat.len),
-                None => self.layout.reservation,
-            }
-            .min(self.layout.reservation);
+            let segment = region.segment.read();
+            let segment = segment.unwrap_or_else(PoisonError::into_inner);
+            // A job may have closed the descriptor.
+            let open = segment.as_ref().filter(|segment| segment.check().is_ok());
+            let stat = open.and_then(|segment| segment.stat().ok());
+            len = stat.map_or(self.layout.reservation, |stat| stat.len);
+            len = len.min(self.layout.reservation);
             region.known_len.fetch_max(len, Ordering::Relaxed);
         }
         if end > len {

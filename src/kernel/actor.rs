@@ -183,6 +183,11 @@ pub(crate) fn take_state() -> Option<Box<dyn Any>> {
     STATES.with_borrow_mut(|states| std::iter::from_fn(|| states.pop()).find_map(take))
 }
 
+/// Returns true if this thread's lane hosts an actor.
+pub(crate) fn has_states() -> bool {
+    STATES.with_borrow(|states| states.iter().any(Option::is_some))
+}
+
 /// Called when a job begins on this thread: forgets which actor the previous job called.
 #[inline]
 pub(crate) fn begin_job() {

@@ -9,11 +9,13 @@ use nix::sys::eventfd::{EfdFlags, EventFd as RawEventFd};
 
 use super::error::{Error, Result, retry_undisturbed};
 use super::inject::{allowed, undisturbed};
+use super::segment::Identity;
 
 /// A non-blocking, close-on-exec event counter that wakes the threads polling it.
 #[derive(Debug)]
 pub struct EventFd {
     raw: RawEventFd,
+    identity: Identity,
 }
 
 impl EventFd {
@@ -22,7 +24,7 @@ impl EventFd {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         allowed()
             .and_then(|()| RawEventFd::from_value_and_flags(0, flags))
-            .map(|raw| EventFd { raw })
+            .map(EventFd::from)
             .map_err(|errno| Error::new("eventfd", errno, "an event descriptor"))
     }
 
@@ -30,8 +32,12 @@ impl EventFd {
     pub fn from_fd(fd: OwnedFd) -> EventFd {
         // SAFETY: the caller passes ownership of the descriptor. It is an eventfd that the supervisor made for this
         // process; if it is not, `ring` fails.
-        let raw = unsafe { RawEventFd::from_owned_fd(fd) };
-        EventFd { raw }
+        EventFd::from(unsafe { RawEventFd::from_owned_fd(fd) })
+    }
+
+    /// Returns false if code of this process has closed the descriptor, whose number another file may have now.
+    pub fn is_open(&self) -> bool {
+        self.identity.is_of(&self.raw)
     }
 
     /// Makes the descriptor readable. Fails with `EAGAIN` if the counter is full; then the descriptor is readable
@@ -55,6 +61,13 @@ impl EventFd {
     /// Returns the descriptor to poll.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.raw.as_fd()
+    }
+}
+
+impl From<RawEventFd> for EventFd {
+    fn from(raw: RawEventFd) -> Self {
+        let identity = Identity::of(&raw);
+        Self { raw, identity }
     }
 }
 

@@ -52,7 +52,7 @@ pub use process::effective_user;
 pub use random::random;
 #[cfg(test)]
 pub use segment::memfd_create;
-pub use segment::{Access, Segment, SegmentStat};
+pub use segment::{Access, Identity, Segment, SegmentStat};
 
 // Short paths for tests.
 #[cfg(test)]

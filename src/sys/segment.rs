@@ -60,8 +60,7 @@ pub struct SegmentStat {
 #[derive(Debug)]
 pub struct Segment {
     fd: ManuallyDrop<OwnedFd>,
-    /// Device and inode.
-    identity: Option<(u64, u64)>,
+    identity: Identity,
 }
 
 impl Drop for Segment {
@@ -73,15 +72,31 @@ impl Drop for Segment {
     }
 }
 
-fn identity(fd: impl AsFd) -> Option<(u64, u64)> {
-    let stat = fstat(fd).ok()?;
-    Some((stat.st_dev, stat.st_ino))
+/// Device and inode of the file that a descriptor referred to: shows whether code of this process has closed the
+/// descriptor since.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity(Option<(u64, u64)>);
+
+impl Identity {
+    /// Returns the identity of an open file.
+    pub fn of(fd: impl AsFd) -> Self {
+        Self(fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino)))
+    }
+
+    /// Returns true if the descriptor still refers to this file. A sandboxed process, which cannot look, cannot close
+    /// its descriptors either.
+    pub fn is_of(self, fd: impl AsFd) -> bool {
+        match fstat(fd) {
+            Ok(stat) => Some((stat.st_dev, stat.st_ino)) == self.0,
+            Err(errno) => errno != Errno::EBADF,
+        }
+    }
 }
 
 impl Segment {
     fn new(fd: OwnedFd) -> Segment {
         Segment {
-            identity: identity(&fd),
+            identity: Identity::of(&fd),
             fd: ManuallyDrop::new(fd),
         }
     }
@@ -92,7 +107,7 @@ impl Segment {
     ///
     /// `EBADF`: code of this process has closed it.
     pub fn check(&self) -> Result<()> {
-        match identity(&*self.fd) == self.identity {
+        match self.identity.is_of(&*self.fd) {
             true => Ok(()),
             false => Err(Error::new(
                 "fstat",

@@ -168,7 +168,13 @@ pub(super) struct Lane {
     read: RefCell<Vec<Extent>>,
     /// The sealed files that the last jobs took.
     pub(super) files: MappedFiles,
+    /// Whether this worker ends after the reply of the running job.
+    is_leaving: Cell<bool>,
 }
+
+/// What the worker reports if it cannot go on without its descriptors.
+const CLOSED: &str =
+    "a job has closed descriptors of this worker; close only what the job has opened";
 
 /// Returns a reply of this kind that consists of a text.
 fn text_reply(kind: u8, text: &str) -> ReplyWriter {
@@ -229,6 +235,7 @@ impl Lane {
             lent: RefCell::default(),
             read: RefCell::default(),
             files: MappedFiles::default(),
+            is_leaving: Cell::new(false),
         }
     }
 
@@ -244,7 +251,7 @@ impl Lane {
         Box::leak(Box::new(lane))
     }
 
-    /// Runs jobs until the supervisor sets the stop flag.
+    /// Runs jobs until the supervisor sets the stop flag, or a job has closed the descriptors of this worker.
     pub(super) fn run(&'static self) {
         LANE.set(Some(self));
         let mut free_since = clock::monotonic_ns();
@@ -254,6 +261,9 @@ impl Lane {
                 Next::Run => {
                     let started = free_since;
                     free_since = self.job(started);
+                    if self.is_leaving.get() {
+                        return;
+                    }
                 }
                 Next::Stop => {
                     self.cells.set_phase(Phase::Stopping);
@@ -355,6 +365,7 @@ impl Lane {
         crate::sync::point!("run.closed");
         let now = clock::monotonic_ns();
         let took = now.saturating_sub(started);
+        self.look_after_descriptors(took);
         if self.worker.has_one_lane {
             output::end_job(call.job, took);
         }
@@ -364,6 +375,24 @@ impl Lane {
         self.answer(reply, took, left);
         self.affinity.between_jobs(now);
         now
+    }
+
+    /// Called after a job, before its reply. If the job has closed the descriptor of the monitor's event, this worker
+    /// ends after the reply, and another one runs its other jobs. A worker with several lanes, or with the state of an
+    /// actor, goes on until it needs the descriptor.
+    fn look_after_descriptors(&self, took: u64) {
+        // The check takes some hundred nanoseconds. A job that closes descriptors is rarely quicker.
+        const QUICK: u64 = 10_000;
+        if took < QUICK || self.worker.monitor_event.is_open() {
+            return;
+        }
+        if self.worker.has_one_lane && !actor::has_states() {
+            self.is_leaving.set(true);
+            eprintln!(
+                "arenite worker {}: {CLOSED}; it is replaced",
+                std::process::id()
+            );
+        }
     }
 
     /// Returns the arrays whose handles outlive the job, if the lane may retain them. Ends the process if there are
@@ -619,8 +648,14 @@ impl Lane {
         crate::sys::process::exit_now(super::EXIT_ESCAPED);
     }
 
-    /// Wakes the monitor.
+    /// Wakes the monitor, which also wakes when this process ends.
     pub(super) fn signal_monitor(&self) {
+        if self.is_leaving.get() {
+            return;
+        }
+        if !self.worker.monitor_event.is_open() {
+            super::die(CLOSED);
+        }
         // This fails only if the counter is full; then the monitor has not read an earlier signal yet.
         let _ = self.worker.monitor_event.ring();
     }

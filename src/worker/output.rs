@@ -11,15 +11,21 @@ use std::thread;
 use std::time::Duration;
 
 use super::frame;
-use crate::sys::{self, pipe, process};
+use crate::sys::{self, Identity, pipe, process};
 
 /// The pipes of stdout and stderr. They stay open even if a kernel replaces stdout or stderr.
-static PIPES: OnceLock<[OwnedFd; 2]> = OnceLock::new();
+/// A job that closes all descriptors may have given their numbers to other files.
+static PIPES: OnceLock<[(OwnedFd, Identity); 2]> = OnceLock::new();
 
 /// Starts to write boundaries. Called once, on the lane's thread.
 pub(super) fn install() -> sys::Result<()> {
     pipe::print_line_by_line();
-    let pipes = [pipe::duplicate_standard(1)?, pipe::duplicate_standard(2)?];
+    let duplicate = |number| {
+        let pipe = pipe::duplicate_standard(number)?;
+        let identity = Identity::of(&pipe);
+        Ok((pipe, identity))
+    };
+    let pipes = [duplicate(1)?, duplicate(2)?];
     pipe::watch_own_output()?;
     // Cannot fail: `install` is called once, so `PIPES` is not set yet.
     let _ = PIPES.set(pipes);
@@ -30,7 +36,8 @@ pub(super) fn install() -> sys::Result<()> {
 #[cfg(feature = "sandbox")]
 pub(super) fn descriptors() -> impl Iterator<Item = std::os::fd::RawFd> {
     use std::os::fd::AsRawFd;
-    PIPES.get().into_iter().flatten().map(AsRawFd::as_raw_fd)
+    let pipes = PIPES.get().into_iter().flatten();
+    pipes.map(|(pipe, _)| pipe.as_raw_fd())
 }
 
 /// Attributes the output since the last call of this function to `job`; 0 for no job.
@@ -63,7 +70,7 @@ static HAS_PRINTED: AtomicBool = AtomicBool::new(false);
 fn flush_unended() {
     // Rust's stdout cannot be locked without waiting, so it is flushed only if there is no other thread.
     if process::is_single_threaded() {
-        // A failure is ignored as in `write_boundary`.
+        // A failure is ignored as in `write_frame`.
         let _ = std::io::stdout().flush();
     }
     pipe::flush_c_stdout();
@@ -75,19 +82,24 @@ fn write_boundary(job: u64) {
     HAS_PRINTED.store(true, Ordering::Relaxed);
     let boundary = frame::frame(frame::BOUNDARY, &job.to_le_bytes());
     for pipe in PIPES.get().into_iter().flatten() {
-        // This fails if no process reads the pipe: then the supervisor is dead, and this process ends soon.
-        let _ = pipe::write_all(pipe.as_fd(), &boundary);
+        write_frame(pipe, &boundary);
     }
     // Writing the boundaries has also set the flag.
     pipe::clear_output_written();
+}
+
+fn write_frame((pipe, identity): &(OwnedFd, Identity), frame: &[u8]) {
+    if identity.is_of(pipe) {
+        // This fails if no process reads the pipe: then the supervisor is dead, and this process ends soon.
+        let _ = pipe::write_all(pipe.as_fd(), frame);
+    }
 }
 
 /// Writes a frame of this kind into stderr's pipe.
 #[cfg(feature = "tracing")]
 pub(super) fn send(kind: u8, content: &[u8]) {
     if let Some([_, stderr]) = PIPES.get() {
-        // A failure is ignored as in `write_boundary`.
-        let _ = pipe::write_all(stderr.as_fd(), &frame::frame(kind, content));
+        write_frame(stderr, &frame::frame(kind, content));
     }
 }
 

@@ -1,12 +1,14 @@
 //! What kernels leave behind besides a value: programs and processes that they start, panics, arrays that one lane
 //! passes to another, and output that a library has buffered.
 
-use std::io::Error;
+use std::fs::OpenOptions;
+use std::io::{Error, Read};
 use std::panic::panic_any;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
 
 use arenite::{Array, ArrayMut, Backing, Engine, Job, JobErrorKind, TileMut};
 
@@ -15,6 +17,7 @@ use crate::logs::Said;
 
 tests![
     programs_started_by_kernels_inherit_nothing,
+    closed_descriptors_cost_no_other_job,
     forked_copies_change_no_array,
     forked_copies_can_read_the_workers_inputs,
     payloads_of_panics_are_dropped,
@@ -55,6 +58,57 @@ fn programs_started_by_kernels_inherit_nothing() {
         let found = lab.scope(|s| s.submit(inherited, (&input, &mut array)).wait());
         assert_eq!(found.unwrap().unwrap(), "0, 1, 2");
     }
+}
+
+/// Closes the descriptors that its worker has, as daemons do, and opens a file with their numbers, if one is named.
+fn close_all(path: &str) -> bool {
+    // SAFETY: the worker checks its descriptors after the job.
+    unsafe { libc::close_range(3, u32::MAX, 0) };
+    for _ in 0..40 * usize::from(!path.is_empty()) {
+        let file = OpenOptions::new().append(true).open(path);
+        std::mem::forget(file.unwrap());
+    }
+    println!("closed all");
+    // The worker does not look after a quicker job.
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_micros(20) {}
+    true
+}
+
+fn filled(len: u64, value: u32) -> Array<u32> {
+    Array::from_fn(len as usize, |_| value)
+}
+
+/// Other jobs have the values that plain code computes, the files of the jobs are not written, and nothing waits for
+/// ever.
+fn closed_descriptors_cost_no_other_job() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    for (workers, lanes, reopens) in [(1, 1, false), (1, 1, true), (2, 1, true), (1, 2, false)] {
+        step(format!("{workers} workers with {lanes} lanes, {reopens}"));
+        let lab = Lab::with(workers, |builder| builder.lanes(lanes));
+        let path = if reopens { path.as_str() } else { "" };
+        // With several lanes, the job may end its worker, and the other jobs of the worker with it.
+        let retries = if lanes > 1 { 40 } else { 0 };
+        let jobs: Vec<_> = (0..60_u32)
+            .map(|n| {
+                let len = 1_u64 << (n % 21);
+                let closes = (n % 3 == 0).then(|| lab.job(close_all, (path,)).submit());
+                let job = lab.job(filled, (len, n)).retries(retries).submit();
+                (n, len, closes, job)
+            })
+            .collect();
+        for (n, len, closes, job) in jobs {
+            if let Some(closes) = closes {
+                assert!(closes.wait().is_ok() || lanes > 1, "job {n}");
+            }
+            assert_eq!(&*job.wait().unwrap(), vec![n; len as usize], "job {n}");
+        }
+        assert!(lab.stats().restarts() > 0);
+    }
+    let mut written = Vec::new();
+    file.read_to_end(&mut written).unwrap();
+    assert_eq!(written, b"", "what the worker wrote into a file of a job");
 }
 
 /// Ends a copy of a worker.
