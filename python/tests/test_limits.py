@@ -1,6 +1,7 @@
 """Limits that other pools do not have: of arrays in a result, and of room for arguments."""
 
 import asyncio
+import os
 
 import harness
 import numpy
@@ -125,10 +126,11 @@ def raised(call):
 
 CALLS = [
     lambda: ex.share(b"x" * 100_000), lambda: ex.empty(3), lambda: ex.zeros(3), lambda: ex.map(abs, [1]),
-    lambda: ex.scope(), lambda: ex.actor(list), lambda: ex.serve(f"x{os.getpid()}", {"abs": abs}), lambda: ex.stats(),
+    lambda: ex.scope(), lambda: ex.actor(list), lambda: ex.serve(f"x{os.getpid()}", {"abs": abs}),
 ]
 ex = arenite.Executor(1, output=None)
 ex.submit(abs, -1).result()
+assert raised(ex.stats).done == 1
 for call in CALLS:
     error = raised(call)
     assert isinstance(error, OSError) and "ulimit -n" in str(error) and error.filename is None, error
@@ -158,6 +160,24 @@ ex.shutdown()
 
 def test_errors_are_described_while_no_file_can_be_opened():
     harness.script(WITHOUT_FILES).ok()
+
+
+WITHOUT_ROOT = """
+import os, sys
+import arenite
+
+ex = arenite.Executor(1, output=None)
+ex.submit(abs, -1).result()
+os.chroot(sys.argv[1])
+stats = ex.stats()
+assert stats.done == 1 and [worker.private_bytes for worker in stats.workers] == [0], stats
+ex.shutdown()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root changes the root directory")
+def test_statistics_need_no_module_after_chroot(tmp_path):
+    harness.script(WITHOUT_ROOT, str(tmp_path)).ok()
 
 
 FEW_FILES = """

@@ -17,6 +17,7 @@ from . import start as _start
 from . import template as _template
 from .limiter import engine_limiter
 from .sizes import count, parse
+from .stats import Stats
 from .workers import Settings, Workers, check_sizes, name_of, refusal
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from .limiter import Limiter
     from .scope import Scope
     from .signatures import Kind, Scalar
-    from .stats import Stats
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -572,7 +572,6 @@ class Executor(BaseExecutor):
 
     def stats(self) -> Stats:
         """Returns statistics of the arena, the workers and the tasks."""
-        _load("stats")
         return self._workers.stats()
 
     def trim(self) -> int:

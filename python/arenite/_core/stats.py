@@ -85,8 +85,9 @@ def from_dict(stats: dict[str, Any]) -> Stats:
 
 def _private_bytes(pid: int) -> int:
     try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
-            line = next((line for line in status if line.startswith("RssAnon:")), "0 0")
+        # As bytes: a codec is a module, which may not be loaded yet.
+        with open(f"/proc/{pid}/status", "rb") as status:
+            line = next((line for line in status if line.startswith(b"RssAnon:")), b"0 0")
     except OSError:
         return 0
     return int(line.split()[1]) << 10
