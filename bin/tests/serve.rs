@@ -460,6 +460,40 @@ fn a_server_ends_by_signal_and_when_idle() {
     world.run("ls");
 }
 
+/// A server that starts answers its clients; otherwise it says which limit is too low, and what it needs.
+#[test]
+fn a_low_limit_on_open_files_is_an_error_at_the_start() {
+    let world = World::new();
+    for limit in [0, 3, 4, 5, 6, 7, 8, 12, 24, 32, 36, 40, 64] {
+        let mut server = Command::new("sh")
+            .args(["-c", "ulimit -n $0 && exec \"$@\"", &limit.to_string()])
+            .args([env!("CARGO_BIN_EXE_arenite"), "serve", "--json"])
+            .env("XDG_RUNTIME_DIR", world.path(""))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = String::new();
+        let output = server.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut ready).unwrap();
+        if !ready.is_empty() {
+            let _serving = Serving(server);
+            assert_eq!(world.run("ls --json"), "", "a limit of {limit}");
+            continue;
+        }
+        let Output { status, stderr, .. } = server.wait_with_output().unwrap();
+        let errors = text(&stderr);
+        // The dynamic loader needs a descriptor.
+        let is_loaded = !errors.contains("error while loading shared libraries");
+        if is_loaded {
+            assert_eq!(status.code(), Some(2), "{errors}");
+            assert!(errors.contains(&format!("32 more descriptors of {limit} in all")), "{errors}");
+            assert!(errors.contains("ulimit -n"), "{errors}");
+        }
+        assert!(limit < 64, "{errors}");
+    }
+}
+
 #[test]
 fn a_service_manager_is_told() {
     let world = World::new();

@@ -5,11 +5,19 @@ use std::fs::File;
 use rustix::io::Errno;
 
 use crate::sys::packet::{PacketSocket, Peer};
-use crate::sys::{effective_user, room_for_descriptors};
+use crate::sys::{Result, effective_user, room_for_descriptors};
 
 /// The number of descriptors that must be free after a client was accepted: requests of all clients need some for a
 /// moment, and a server keeps some free when it stores an object.
 const FREE: u64 = 24;
+
+/// The number of descriptors that a server opens before it accepts clients, and that its program opens beside it.
+const AT_START: u64 = 8;
+
+/// Checks that this process may open the descriptors of a server, and those of a client. Called before a server starts.
+pub(crate) fn check_room() -> Result<()> {
+    room_for_descriptors(AT_START + FREE)
+}
 
 /// Accepts connections. Reserves a descriptor, with which it can refuse a client when this process may open no others.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use arenite::platform::default_capacity;
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::acceptor::Acceptor;
+use super::acceptor::{Acceptor, check_room};
 use super::closer::Closer;
 use super::error::{StoreError, StoreErrorKind};
 use super::kind::Kind;
@@ -142,8 +142,10 @@ impl Server {
     /// # Errors
     ///
     /// [`StoreErrorKind::AlreadyRunning`] if a server of this name runs, [`StoreErrorKind::BadName`],
-    /// [`StoreErrorKind::Denied`] if the folder of the sockets belongs to another user.
+    /// [`StoreErrorKind::Denied`] if the folder of the sockets belongs to another user, [`StoreErrorKind::System`] if this
+    /// process may open too few descriptors to serve a client.
     pub fn bind(name: &str) -> Result<Server, StoreError> {
+        check_room()?;
         let Some(mut claim) = Claim::new(name)? else {
             let process = crate::connect(name).and_then(|store| store.info());
             let process = process.map_or(String::new(), |info| format!(" (process {})", info.pid));

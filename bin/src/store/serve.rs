@@ -87,7 +87,10 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
-    let mut server = Server::bind(&args.name)?;
+    let mut server = Server::bind(&args.name).map_err(|error| Failure {
+        code: USAGE,
+        ..error.into()
+    })?;
     if let Some(capacity) = args.capacity {
         server = server.capacity(capacity);
     }

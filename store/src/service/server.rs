@@ -26,7 +26,7 @@ use super::message::{
 };
 use super::state::{State, Waiting};
 use super::value::{MAX_FILES, Value, decode, encode};
-use crate::acceptor::Acceptor;
+use crate::acceptor::{Acceptor, check_room};
 use crate::closer::Closer;
 use crate::message::MAX_PACKET;
 use crate::place::{Claim, now, program_of};
@@ -154,6 +154,7 @@ impl Service {
             let text = format!("the name {:?} {problem}", kernel.name);
             return Err(ServiceError::new(ServiceErrorKind::BadName, text));
         }
+        check_room()?;
         let Some(mut claim) = Claim::new(name)? else {
             return Err(ServiceError::new(
                 ServiceErrorKind::AlreadyRunning,

@@ -36,9 +36,10 @@ pub(crate) fn room_for_descriptors(more: u64) -> Result<()> {
     };
     let next = match fcntl_dupfd_cloexec(io::stdin(), 0) {
         Ok(copy) => copy.as_raw_fd(),
-        Err(Errno::MFILE) => return Err(error(Errno::MFILE)),
         // Standard input is closed, so it cannot be duplicated to learn the next number.
-        Err(_) => return Ok(()),
+        Err(Errno::BADF) => return Ok(()),
+        // With a limit of 0, Linux reports an invalid number.
+        Err(_) => return Err(error(Errno::MFILE)),
     };
     if u64::try_from(next).unwrap_or(0).saturating_add(more) > limit {
         return Err(error(Errno::MFILE));
