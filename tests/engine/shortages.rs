@@ -229,7 +229,7 @@ fn short(resource: Resource, low: u64) {
 fn few_descriptors() {
     let engine = asked().build().unwrap();
     let low_limits = (0..5).map(|low| (low, 0));
-    for (low, left) in (0..12).map(|left| (256, left)).chain(low_limits) {
+    for (low, left) in (0..16).map(|left| (256, left)).chain(low_limits) {
         let mut shortage = Shortage::begin(Resource::RLIMIT_NOFILE, low);
         let jobs = submit(&engine);
         wait_until("a start fails", || engine.stats().start_failure.is_some());
@@ -238,6 +238,9 @@ fn few_descriptors() {
         step(format!("{left} descriptors are left of {low}"));
         // Four failed starts, with the pauses between them.
         stays_whole(&engine, Duration::from_millis(300));
+        let why = engine.stats().start_failure.unwrap_or_default();
+        let lacks_a_descriptor = why.contains("exited with code 70");
+        assert!(!lacks_a_descriptor, "{left} of {low}: {why}");
         drop((files, shortage));
         for (n, crashes, job) in jobs {
             check(n, crashes, job.wait());
