@@ -769,7 +769,7 @@ impl Builder {
             Some(program) => program.resolve(sandboxed)?,
             None => super::worker_program::this(sandboxed)?,
         };
-        let is_forked = program.is_forked;
+        let is_forked = program.start.is_forked();
         crate::control::pin_socket_folder();
         let active = self.workers.unwrap_or_else(crate::sys::limits::cores);
         check_least("workers", active as u64, 1, "")?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::BuildError;
-use crate::supervisor::{self, ProgramSpec, TemplateSpec, WorkerEntry};
+use crate::supervisor::{self, ProgramSpec, StartMethod, WorkerEntry};
 use crate::sys::loader::{StartedBy, started_by};
 use crate::sys::process::Program;
 
@@ -20,8 +20,7 @@ pub struct WorkerProgram {
     args: Vec<OsString>,
     env: Option<Vec<(OsString, OsString)>>,
     identity: Vec<u8>,
-    template: Option<TemplateSpec>,
-    is_forked: bool,
+    start: StartMethod,
 }
 
 impl WorkerProgram {
@@ -34,8 +33,7 @@ impl WorkerProgram {
             args: Vec::new(),
             env: None,
             identity: Vec::new(),
-            template: None,
-            is_forked: false,
+            start: StartMethod::Separate,
         }
     }
 
@@ -108,29 +106,31 @@ impl WorkerProgram {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn template(mut self, setup: impl Into<Vec<u8>>) -> Self {
-        self.template = Some(TemplateSpec {
+        self.start = StartMethod::Template {
             setup: setup.into().into(),
             kept: Duration::ZERO,
             is_optional: false,
-        });
+        };
         self
     }
 
     /// Copies workers from a fork of this process, which [`Engine::fork`](crate::Engine::fork) makes. They have all that
     /// the process had then: memory, files and settings, and `setup` as data for
     /// [`Template::load`](crate::Template::load). The engine starts in the background, and jobs wait for the fork.
-    pub fn forked(self, setup: impl Into<Vec<u8>>) -> Self {
-        let mut forked = self.template(setup);
-        forked.is_forked = true;
-        forked
+    pub fn forked(mut self, setup: impl Into<Vec<u8>>) -> Self {
+        self.start = StartMethod::Fork {
+            setup: setup.into().into(),
+            is_optional: false,
+        };
+        self
     }
 
     /// Shares the template with other engines of this process whose program, arguments, environment, setup and
     /// inherited limits are equal, and keeps it for so long after the end of the last of these engines. Without this,
     /// each engine has a template of its own. [`end_unused_templates`](Self::end_unused_templates) ends it earlier.
     pub fn keep_template(mut self, time: Duration) -> Self {
-        if let Some(template) = &mut self.template {
-            template.kept = time;
+        if let StartMethod::Template { kept, .. } = &mut self.start {
+            *kept = time;
         }
         self
     }
@@ -138,8 +138,10 @@ impl WorkerProgram {
     /// If a template cannot be forked, writes no notice: only
     /// [`Stats::no_template`](crate::engine::Stats::no_template) says why.
     pub fn optional_template(mut self) -> Self {
-        if let Some(template) = &mut self.template {
-            template.is_optional = true;
+        if let StartMethod::Template { is_optional, .. } | StartMethod::Fork { is_optional, .. } =
+            &mut self.start
+        {
+            *is_optional = true;
         }
         self
     }
@@ -175,8 +177,7 @@ impl WorkerProgram {
         )
         .map_err(BuildError::System)?;
         let mut program = ProgramSpec::new(program, self.identity, WorkerEntry::RunWorker);
-        program.template = self.template;
-        program.is_forked = self.is_forked;
+        program.start = self.start;
         Ok(program)
     }
 }

@@ -103,7 +103,7 @@ pub(crate) use pending_batch::{PendingBatch, PendingCalls};
 pub(crate) use record::JobId;
 pub(crate) use reply::Read;
 pub(crate) use settings::{
-    MemorySettings, ProgramSpec, QUARANTINE_AFTER, Settings, StartError, TemplateSpec, WorkerEntry,
+    MemorySettings, ProgramSpec, QUARANTINE_AFTER, Settings, StartError, StartMethod, WorkerEntry,
     descriptors_for,
 };
 pub(crate) use shared::Supervisor;

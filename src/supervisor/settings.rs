@@ -78,21 +78,37 @@ pub(crate) struct ProgramSpec {
     pub(crate) id: ProgramId,
     /// How a process of this program becomes a worker.
     pub(crate) entry: WorkerEntry,
-    /// The template, a process that workers are forked from. `None`: each worker is started separately.
-    pub(crate) template: Option<TemplateSpec>,
-    /// Whether the template is a fork of this process.
-    pub(crate) is_forked: bool,
+    pub(crate) start: StartMethod,
 }
 
-/// A process that workers are forked from.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct TemplateSpec {
-    /// What it loads.
-    pub(crate) setup: Arc<[u8]>,
-    /// How long it is kept for other engines of this process when no engine uses it. Zero: other engines do not use it.
-    pub(crate) kept: Duration,
-    /// Whether no notice says why workers are started separately.
-    pub(crate) is_optional: bool,
+/// How the workers of an engine are started.
+#[derive(Clone, Debug)]
+pub(crate) enum StartMethod {
+    /// Each is a new process of the program.
+    Separate,
+    /// Each is forked from a template, a process of the program that has loaded `setup`.
+    Template {
+        setup: Arc<[u8]>,
+        /// How long the template is kept for other engines of this process when no engine uses it. Zero: other engines
+        /// do not use it.
+        kept: Duration,
+        /// Whether no notice says why workers are started separately.
+        is_optional: bool,
+    },
+    /// Each is forked from a template that is a fork of this process, and has loaded `setup`.
+    Fork { setup: Arc<[u8]>, is_optional: bool },
+}
+
+impl StartMethod {
+    /// Returns true if workers are forked from a template.
+    pub(crate) fn has_template(&self) -> bool {
+        !matches!(self, Self::Separate)
+    }
+
+    /// Returns true if the template is a fork of this process.
+    pub(crate) fn is_forked(&self) -> bool {
+        matches!(self, Self::Fork { .. })
+    }
 }
 
 impl ProgramSpec {
@@ -102,8 +118,7 @@ impl ProgramSpec {
             program,
             id: ProgramId::of(identity),
             entry,
-            template: None,
-            is_forked: false,
+            start: StartMethod::Separate,
         }
     }
 }

@@ -114,7 +114,7 @@ impl Supervisor {
         // Limiters ring it when they call a job of this engine.
         state.permit_waiters.set_monitor(&monitor_event);
         arena.signal_unused(&monitor_event);
-        let fork = ForkSlot::new(settings.program.is_forked);
+        let fork = ForkSlot::new(settings.program.start.is_forked());
         Self {
             arena,
             cells,

@@ -27,7 +27,7 @@ pub(crate) fn start(
     let workers = settings.workers;
     crate::sys::limits::room_for_descriptors(descriptors_for(
         workers.into(),
-        settings.program.template.is_some(),
+        settings.program.start.has_template(),
     ))
     .map_err(StartError::System)?;
     let cells: Vec<_> = (0..usize::from(workers) * usize::from(settings.lanes))

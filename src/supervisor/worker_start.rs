@@ -17,7 +17,7 @@ use crate::sys::code_maps;
 use crate::sys::event::EventFd;
 use crate::sys::pipe::{self, OutputPipe};
 use crate::sys::process::{self, PidFd, WatchPipe};
-use crate::worker::{MARK, Mark};
+use crate::worker::Mark;
 
 /// The first grant of a worker, on small pages, so that Linux does not collapse it into huge pages before the first
 /// result.
@@ -118,23 +118,14 @@ impl Supervisor {
         let standard = [null.as_fd(), stdout.write.as_fd(), stderr.write.as_fd()];
         let mut fds = vec![watch.read.as_fd(), event.as_fd(), server.socket()];
         fds.extend(self.arena.descriptors());
-        let all: Vec<_> = fds.iter().chain(&standard).copied().collect();
-        let first_fd = process::first_target_fd(program, &all);
         let mark = Mark {
-            parent: std::process::id() as i32,
-            first_fd,
-            fds: fds.len(),
-            is_template: false,
-            is_forked: self.settings.program.is_forked,
+            is_forked: self.settings.program.start.is_forked(),
+            ..Mark::new(program, &fds, &standard)
         };
         let copy = template.copy(&mark, standard, &fds).map_err(system)?;
         let pid = match &copy {
             Some(copy) => copy.pid(),
-            None => {
-                let variables = [(MARK, mark.to_string())];
-                process::spawn(program, &variables, &fds, first_fd, Some(standard))
-                    .map_err(system)?
-            }
+            None => mark.spawn(program, &fds, standard).map_err(system)?,
         };
         // Closes descriptors that only the worker needs before its pidfd is opened, so that a number is free for the
         // pidfd.

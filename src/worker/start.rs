@@ -1,12 +1,13 @@
 //! The start of a worker, in the numbered steps of the README.
 
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Barrier, OnceLock};
 use std::thread;
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use super::lane::{Lane, WorkerContext};
 use super::pages::Pages;
@@ -21,6 +22,7 @@ use crate::kernel::wire::{ReplyWriter, WordReader};
 use crate::link::{LinkCells, Phase, steps};
 use crate::sys::crash::Located;
 use crate::sys::event::EventFd;
+use crate::sys::process::Program;
 use crate::sys::{abort, crash, fault, heap, inject, process};
 
 /// The value of the environment variable that makes a process a worker.
@@ -37,6 +39,35 @@ pub(crate) struct Mark {
     pub(crate) is_template: bool,
     /// Whether the process is a copy of the program itself. The thread that has forked it may end earlier.
     pub(crate) is_forked: bool,
+}
+
+impl Mark {
+    /// Returns the mark of a process of `program` that inherits `fds`, and as its standard streams `standard`.
+    pub(crate) fn new(
+        program: &Program,
+        fds: &[BorrowedFd<'_>],
+        standard: &[BorrowedFd<'_>; 3],
+    ) -> Self {
+        let all: Vec<_> = fds.iter().chain(standard).copied().collect();
+        Self {
+            parent: std::process::id() as i32,
+            first_fd: process::first_target_fd(program, &all),
+            fds: fds.len(),
+            is_template: false,
+            is_forked: false,
+        }
+    }
+
+    /// Starts the process, with the arguments of [`new`](Self::new).
+    pub(crate) fn spawn(
+        &self,
+        program: &Program,
+        fds: &[BorrowedFd<'_>],
+        standard: [BorrowedFd<'_>; 3],
+    ) -> crate::sys::Result<Pid> {
+        let variables = [(super::MARK, self.to_string())];
+        process::spawn(program, &variables, fds, self.first_fd, Some(standard))
+    }
 }
 
 impl std::fmt::Display for Mark {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Monitor;
+use crate::supervisor::settings::StartMethod;
 use crate::supervisor::template::WhyDisabled;
 use crate::trace::escape;
 
@@ -13,7 +14,7 @@ impl Monitor {
             let until = now.checked_add(self.start_limit());
             let program = &self.shared.settings.program;
             let event = self.shared.monitor_event();
-            let disabled = match (program.is_forked, self.shared.fork.take()) {
+            let disabled = match (program.start.is_forked(), self.shared.fork.take()) {
                 (false, _) => self.template.begin(program, until, event),
                 (true, None) => None,
                 (true, Some(lease)) => {
@@ -52,8 +53,12 @@ impl Monitor {
             return;
         };
         let why = escape::escape_text(&why).to_string();
-        let spec = self.shared.settings.program.template.as_ref();
-        if !spec.is_some_and(|spec| spec.is_optional) {
+        let (StartMethod::Template { is_optional, .. } | StartMethod::Fork { is_optional, .. }) =
+            self.shared.settings.program.start
+        else {
+            return;
+        };
+        if !is_optional {
             let text = format!("workers are started one by one, without a template: {why}");
             self.shared.notify_log(0, text);
         }

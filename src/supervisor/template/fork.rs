@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Lease;
 use crate::supervisor::Supervisor;
+use crate::supervisor::settings::StartMethod;
 use crate::sync::catch_panic;
 use crate::sys::{fork, process};
 use crate::worker::ForkedTemplate;
@@ -40,8 +41,8 @@ impl ForkSlot {
 impl Supervisor {
     /// See [`Engine::needs_fork`](crate::Engine::needs_fork).
     pub(crate) fn needs_fork(&self) -> bool {
-        let spec = &self.settings.program;
-        spec.is_forked && self.fork.is_missing.load(Ordering::Acquire)
+        let start = &self.settings.program.start;
+        start.is_forked() && self.fork.is_missing.load(Ordering::Acquire)
     }
 
     /// See [`Engine::fork`](crate::Engine::fork).
@@ -49,7 +50,7 @@ impl Supervisor {
         &self,
         in_copy: impl FnOnce(ForkedTemplate),
     ) -> crate::sys::Result<()> {
-        let Some(spec) = &self.settings.program.template else {
+        let StartMethod::Fork { setup, .. } = &self.settings.program.start else {
             return Ok(());
         };
         // Another thread may have made one.
@@ -64,7 +65,7 @@ impl Supervisor {
                 process::exit_now(1)
             }
         };
-        match Lease::fork(spec, self.monitor_event(), fork) {
+        match Lease::fork(setup, self.monitor_event(), fork) {
             Ok(lease) => *self.fork.lock() = Some(lease),
             Err(error) => {
                 self.fork.set_missing();

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use super::process::Template;
 use crate::control::template::Message;
-use crate::supervisor::settings::{ProgramSpec, TemplateSpec};
+use crate::supervisor::settings::ProgramSpec;
 use crate::sys::event::{EventFd, Poller};
 use crate::sys::fork;
 use crate::sys::process::{self, Exit, PidFd, WatchPipe};
@@ -67,7 +67,9 @@ impl State {
 /// What engines must have in common to use the same template.
 #[derive(Clone, Debug, PartialEq)]
 struct Key {
-    spec: TemplateSpec,
+    setup: Arc<[u8]>,
+    /// How long the template is kept without users. Zero: it is not shared.
+    kept: Duration,
     /// What the process gets from this process. `None` if it cannot be read: no other template is equal.
     inheritance: Option<Vec<u8>>,
 }
@@ -140,16 +142,18 @@ impl Lease {
     /// changes. Returns the reason if an equal template could not be copied.
     pub(super) fn begin(
         program: &ProgramSpec,
-        spec: &TemplateSpec,
+        setup: &Arc<[u8]>,
+        kept: Duration,
         event: &Arc<EventFd>,
     ) -> crate::sys::Result<Result<Self, String>> {
         static REGISTERED: Once = Once::new();
         REGISTERED.call_once(|| fork::run_around_forks(before_fork));
         let key = Key {
-            spec: spec.clone(),
+            setup: Arc::clone(setup),
+            kept,
             inheritance: program.program.inheritance().ok(),
         };
-        let is_shared = !spec.kept.is_zero() && key.inheritance.is_some();
+        let is_shared = !kept.is_zero() && key.inheritance.is_some();
         let mut all = lock(&ALL);
         if let Some((_, why)) = all
             .unfit
@@ -168,7 +172,7 @@ impl Lease {
                 Arc::clone(shared)
             }
             None => {
-                let (program, setup) = (program.program.clone(), Arc::clone(&spec.setup));
+                let (program, setup) = (program.program.clone(), Arc::clone(setup));
                 let start = move |watch: &WatchPipe| Template::start(&program, watch, &setup);
                 let shared = Shared::start(key, event, WatchPipe::new()?, start)?;
                 if is_shared {
@@ -185,14 +189,15 @@ impl Lease {
 
     /// Returns a lease of a template that `fork` makes as a copy of this process.
     pub(in crate::supervisor) fn fork(
-        spec: &TemplateSpec,
+        setup: &Arc<[u8]>,
         event: &Arc<EventFd>,
         fork: impl FnOnce(ForkedTemplate) -> crate::sys::Result<Pid>,
     ) -> crate::sys::Result<Self> {
         let watch = WatchPipe::new()?;
-        let template = Template::fork(&watch, &spec.setup, fork)?;
+        let template = Template::fork(&watch, setup, fork)?;
         let key = Key {
-            spec: spec.clone(),
+            setup: Arc::clone(setup),
+            kept: Duration::ZERO,
             inheritance: None,
         };
         let shared = Shared::start(key, event, watch, |_| Ok(template))?;
@@ -243,7 +248,7 @@ impl Drop for Lease {
         {
             held.users.swap_remove(at);
         }
-        let is_over = held.users.is_empty() && self.shared.key.spec.kept.is_zero();
+        let is_over = held.users.is_empty() && self.shared.key.kept.is_zero();
         drop(held);
         self.shared.wake();
         if is_over {
@@ -359,7 +364,7 @@ impl Shared {
         let mut all = lock(&ALL);
         let held = lock(&self.held);
         if let State::Unfit(why) = &held.state
-            && !self.key.spec.kept.is_zero()
+            && !self.key.kept.is_zero()
             && all.unfit.iter().all(|(key, _)| *key != self.key)
         {
             if all.unfit.len() >= MOST_UNFIT {
@@ -372,7 +377,7 @@ impl Shared {
             return Some(None);
         }
         let since = idle.get_or_insert_with(Instant::now).elapsed();
-        let left = self.key.spec.kept.saturating_sub(since);
+        let left = self.key.kept.saturating_sub(since);
         if matches!(held.state, State::Ready) && !held.is_ending && !left.is_zero() {
             return Some(Some(left));
         }

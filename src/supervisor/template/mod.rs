@@ -12,7 +12,7 @@ pub(super) use self::fork::ForkSlot;
 pub(super) use self::lease::Lease;
 use self::lease::State;
 pub(crate) use self::lease::end_unused;
-use super::settings::{ProgramSpec, Settings};
+use super::settings::{ProgramSpec, Settings, StartMethod};
 use crate::control::template::{MAX_FDS, STANDARD};
 use crate::sys::event::EventFd;
 use crate::sys::process::{Exit, PidFd};
@@ -52,14 +52,14 @@ pub(super) type WhyDisabled = Option<String>;
 impl Templates {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            now: match settings.program.template {
-                Some(_) => Now::Absent,
-                None => Now::Disabled,
+            now: match settings.program.start.has_template() {
+                true => Now::Absent,
+                false => Now::Disabled,
             },
             ended: Vec::new(),
             had_one: false,
             limits_loading: settings.start_timeout.is_some(),
-            is_forked: settings.program.is_forked,
+            is_forked: settings.program.start.is_forked(),
         }
     }
 
@@ -98,8 +98,10 @@ impl Templates {
         until: Option<Instant>,
         event: &Arc<EventFd>,
     ) -> WhyDisabled {
-        let spec = program.template.as_ref()?;
-        match Lease::begin(program, spec, event) {
+        let StartMethod::Template { setup, kept, .. } = &program.start else {
+            return None;
+        };
+        match Lease::begin(program, setup, *kept, event) {
             Ok(Ok(lease)) => {
                 self.now = Now::Loading(lease, until);
                 None

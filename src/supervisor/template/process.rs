@@ -10,7 +10,7 @@ use crate::control::template::{Message, TemplateSocket};
 use crate::sys::packet::PacketSocket;
 use crate::sys::pipe;
 use crate::sys::process::{self, Exit, PidFd, Program, WatchPipe};
-use crate::worker::{ForkedTemplate, MARK, Mark};
+use crate::worker::{ForkedTemplate, Mark};
 
 /// How long the monitor waits for a fork of the template. Linux makes one in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -40,17 +40,11 @@ impl Template {
         let stderr = pipe::duplicate_standard(2)?;
         let standard = [program.null().as_fd(), stderr.as_fd(), stderr.as_fd()];
         let fds = [watch.read.as_fd(), theirs.as_fd()];
-        let all: Vec<_> = fds.iter().chain(&standard).copied().collect();
-        let first_fd = process::first_target_fd(program, &all);
         let mark = Mark {
-            parent: std::process::id() as i32,
-            first_fd,
-            fds: fds.len(),
             is_template: true,
-            is_forked: false,
+            ..Mark::new(program, &fds, &standard)
         };
-        let variables = [(MARK, mark.to_string())];
-        let pid = process::spawn(program, &variables, &fds, first_fd, Some(standard))?;
+        let pid = mark.spawn(program, &fds, standard)?;
         drop((stderr, theirs));
         Self::of(pid, socket)
     }
