@@ -15,7 +15,7 @@ use super::queue::Constraint;
 use super::shared::Supervisor;
 use super::state::EngineState;
 use super::suspicion::{EXPLAINED, UNEXPLAINED};
-use super::worker::{Status, WHOLE, Worker};
+use super::worker::{KILLED, Status, WHOLE, Worker};
 use crate::control::StartFailure;
 use crate::link::{CANCEL, Phase, steps};
 
@@ -24,10 +24,6 @@ use crate::link::{CANCEL, Phase, steps};
 const FAILED_STARTS: u32 = 4;
 /// Number of consecutive processes of a worker that may die without a finished job before the next one is delayed.
 const DEATHS_AT_ONCE: u32 = 3;
-/// How many parts of a whole death are counted if an idle worker was killed from outside, or one that starts, which may
-/// have killed itself. A few such workers are replaced at once, but a program that kills each worker as soon as it is
-/// ready must not keep a core busy with starts.
-const KILLED: u32 = 1;
 /// The pauses after failed starts of a worker, and between restarts of an actor while the arena is full.
 pub(super) const START_PAUSES: Backoff =
     Backoff::new(Duration::from_millis(10), Duration::from_secs(1));

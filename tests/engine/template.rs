@@ -27,6 +27,7 @@ tests![
     a_template_that_dies_is_started_again,
     workers_do_not_wait_for_another_template,
     a_template_that_keeps_dying_is_given_up,
+    a_template_that_is_killed_is_not_given_up,
     a_template_that_is_stopped_is_replaced,
     an_engine_that_ends_while_its_template_loads,
     engines_share_a_template_that_is_kept,
@@ -74,6 +75,9 @@ impl Template for Loader {
                 let file = file.append(true).create(true).open(&append[7..]);
                 writeln!(file.unwrap(), "loaded").unwrap();
                 return Err("it is loaded once".into());
+            }
+            path if path.starts_with("hangs once ") && File::create_new(&path[11..]).is_ok() => {
+                hang()
             }
             // Only the first one is ready.
             path if path.starts_with('/') && File::create_new(path).is_err() => hang(),
@@ -232,7 +236,11 @@ fn code_that_a_template_has_open_stays_open_in_copies() {
 
 /// Kills a template, and waits until it is gone.
 fn kill_template(template: i32) {
-    send_signal(template, Signal::SIGKILL);
+    end_template(template, Signal::SIGKILL);
+}
+
+fn end_template(template: i32, signal: Signal) {
+    send_signal(template, signal);
     wait_until("the template is gone", || !children().contains(&template));
 }
 
@@ -281,13 +289,33 @@ fn a_template_that_keeps_dying_is_given_up() {
     let lab = Lab::of(builder("x").workers(1).build().unwrap());
     for round in 0..3 {
         step(format!("template {round}"));
-        kill_template(await_copy(&lab));
+        end_template(await_copy(&lab), Signal::SIGABRT);
         lab.replace(0);
     }
     for _ in 0..3 {
         assert_eq!(template_of(&lab), 0);
         lab.replace(0);
     }
+}
+
+/// As workers are.
+fn a_template_that_is_killed_is_not_given_up() {
+    let lab = Lab::of(builder("x").workers(1).build().unwrap());
+    for round in 0..8 {
+        step(format!("template {round}"));
+        kill_template(await_copy(&lab));
+        lab.replace(0);
+    }
+    await_copy(&lab);
+    let folder = tempfile::tempdir().unwrap();
+    let marker = folder.path().join("loading");
+    let loading = builder(&format!("hangs once {}", marker.display())).workers(1);
+    let known = children();
+    let lab = Lab::of(loading.start_in_background().build().unwrap());
+    wait_until("a template loads", || marker.exists());
+    let new = children().into_iter().find(|child| !known.contains(child));
+    kill_template(new.unwrap());
+    assert!(template_of(&lab) > 0);
 }
 
 fn a_template_that_is_stopped_is_replaced() {

@@ -31,11 +31,11 @@ impl Monitor {
 
     /// Handles news of the template, and its end.
     pub(super) fn look_at_template(&mut self) {
-        let (now, was_ready) = (Instant::now(), self.template.is_ready());
+        let (now, was_absent) = (Instant::now(), self.template.is_absent());
         let disabled = self.template.look(now, self.start_limit());
         self.report_disabled(disabled);
         // If the template was lost, starts another at once, so that it can load before a worker is missing.
-        if was_ready && self.template.is_absent() {
+        if !was_absent && self.template.is_absent() {
             self.shared.fork.set_missing();
             self.may_start(now);
         }

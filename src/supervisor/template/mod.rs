@@ -12,14 +12,17 @@ pub(super) use self::fork::ForkSlot;
 pub(super) use self::lease::Lease;
 use self::lease::State;
 pub(crate) use self::lease::end_unused;
+use super::exit_causes;
 use super::settings::{ProgramSpec, Settings, StartMethod};
+use super::worker::{KILLED, WHOLE};
 use crate::control::template::{MAX_FDS, STANDARD};
 use crate::sys::event::EventFd;
 use crate::sys::process::{Exit, PidFd};
-use crate::worker::Mark;
+use crate::worker::{EXIT_CANNOT_START_NOW, Mark};
 
-/// The number of templates that may end on their own; after that, workers are started separately.
-const MAX_ENDS: usize = 3;
+/// The number of templates that may end on their own; after that, workers are started separately. One that was killed,
+/// or that lacked something, counts [`KILLED`], until a worker has been copied from another one.
+const MAX_ENDS: u32 = 3;
 
 /// Whether workers are forked from a template, and which one.
 #[derive(Debug)]
@@ -27,6 +30,9 @@ pub(super) struct Templates {
     now: Now,
     /// Templates that have ended without being asked to. Linux ends their copies when their leases are dropped.
     ended: Vec<Lease>,
+    /// The number of templates that have ended, and the parts of [`WHOLE`] that they count together.
+    ends: u32,
+    parts: u32,
     /// Whether there was a template. If so, workers are started separately while another one loads.
     had_one: bool,
     /// Whether the time for loading is limited, not only the time until it begins.
@@ -57,6 +63,8 @@ impl Templates {
                 false => Now::Disabled,
             },
             ended: Vec::new(),
+            ends: 0,
+            parts: 0,
             had_one: false,
             limits_loading: settings.start_timeout.is_some(),
             is_forked: settings.program.start.is_forked(),
@@ -83,11 +91,6 @@ impl Templates {
     /// Returns true if a template has to be started before the next worker.
     pub(super) fn is_absent(&self) -> bool {
         matches!(self.now, Now::Absent)
-    }
-
-    /// Returns true if workers are forked from a template now.
-    pub(super) fn is_ready(&self) -> bool {
-        matches!(self.now, Now::Ready(_))
     }
 
     /// Uses a template that this process has, or starts one. Called only on the monitor thread, like starts of workers.
@@ -135,10 +138,6 @@ impl Templates {
             }
             State::Ready => None,
             State::Unfit(why) => self.give_up(why),
-            State::Ended(exit, _) if is_loading => self.give_up(format!(
-                "it has ended while it was loading ({})",
-                text(exit)
-            )),
             State::Ended(exit, failure) => self.lose(exit, failure),
             state => {
                 if let Now::Loading(_, until) = &mut self.now
@@ -178,7 +177,11 @@ impl Templates {
             return Ok(None);
         }
         let all: Vec<_> = standard.iter().chain(fds).copied().collect();
-        lease.copy(&mark.to_string(), &all)
+        let copy = lease.copy(&mark.to_string(), &all);
+        if let Ok(Some(_)) = copy {
+            self.parts -= self.parts % WHOLE;
+        }
+        copy
     }
 
     /// Ends the template if it has not answered the last request.
@@ -188,15 +191,34 @@ impl Templates {
         }
     }
 
+    /// Handles the end of a template that no engine has asked for.
     fn lose(&mut self, exit: Exit, failure: Option<&'static str>) -> WhyDisabled {
-        if let Now::Ready(lease) = std::mem::replace(&mut self.now, Now::Absent) {
-            self.ended.push(lease);
+        let is_excused = failure.is_none()
+            && (exit_causes::is_killed(&exit_causes::plain(exit))
+                || exit == Exit::Code(EXIT_CANNOT_START_NOW));
+        let was_ready = match std::mem::replace(&mut self.now, Now::Absent) {
+            Now::Ready(lease) => {
+                self.ended.push(lease);
+                true
+            }
+            _ => false,
+        };
+        if !was_ready && !is_excused {
+            return self.give_up(format!(
+                "it has ended while it was loading ({})",
+                text(exit)
+            ));
         }
-        if self.ended.len() < MAX_ENDS || self.is_forked {
+        self.ends += 1;
+        self.parts += if is_excused { KILLED } else { WHOLE };
+        if self.parts < MAX_ENDS * WHOLE || was_ready && self.is_forked {
             return None;
         }
         let why = failure.map_or_else(|| text(exit), str::to_owned);
-        self.give_up(format!("it has ended or failed {MAX_ENDS} times ({why})"))
+        self.give_up(format!(
+            "it has ended or failed {} times ({why})",
+            self.ends
+        ))
     }
 
     fn give_up(&mut self, why: String) -> WhyDisabled {
