@@ -6,7 +6,7 @@ use super::super::meta::StoredPlan;
 use super::super::size::Region;
 use super::super::spec::ResizeSpec;
 use super::boxes::{Reader, corrupt};
-use super::container::{Config, Container, Crop, Properties};
+use super::container::{Config, Container, Crop, Properties, Turn};
 use super::picture::Picture;
 use super::{av1, hevc, orientation};
 
@@ -132,6 +132,12 @@ impl<'a> Item<'a> {
                 ));
             }
             let found = container.properties(tile)?;
+            if found.crop.is_some() || found.turn != Turn::default() {
+                return Err(ImageError::variety(
+                    Format::Avif,
+                    "a grid of tiles that are turned or cropped",
+                ));
+            }
             let sides = found.sides.ok_or_else(|| corrupt("a tile without sides"))?;
             let config = found.config_for(&kind).ok_or_else(without_config)?;
             if *of_all.get_or_insert((sides, config)) != (sides, config) {

@@ -34,6 +34,30 @@ fn the_decoder_or_the_package_with_it_is_named() {
     }
 }
 
+/// libheif shows the tiles as they are turned, flipped or cropped: `pictures/make.py`. Neither damage nor other pixels may
+/// be reported for them.
+#[test]
+fn a_grid_of_tiles_that_are_changed_is_unsupported() {
+    for file in [
+        &include_bytes!("pictures/heic_grid_of_turned.heic")[..],
+        include_bytes!("pictures/heic_grid_of_flipped.heic"),
+        include_bytes!("pictures/heic_grid_of_cropped.heic"),
+        include_bytes!("pictures/heic_grid_of_turned_derived.heic"),
+        include_bytes!("pictures/heic_grid_of_flipped_derived.heic"),
+        include_bytes!("pictures/heic_grid_of_cropped_derived.heic"),
+    ] {
+        let error = resize_to_pixels(file, &ResizeSpec::full_size()).unwrap_err();
+        let is_unsupported = matches!(
+            error,
+            ImageError::UnsupportedVariety {
+                format: Format::Heic,
+                ..
+            }
+        );
+        assert!(is_unsupported && !error.proves_damage(), "{error}");
+    }
+}
+
 #[test]
 fn a_thumbnail_serves_where_it_is_as_large_as_the_result() {
     if !has_decoder() {

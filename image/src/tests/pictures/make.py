@@ -894,12 +894,27 @@ def heics():
         offset = len(start) + len(meta(0)) + 8
         return start + meta(offset) + box(b"mdat", *datas)
 
+    def cropped(left, top, width, height, sides):
+        middle = [(width, 1), (height, 1), (2 * left + width - sides[0], 2), (2 * top + height - sides[1], 2)]
+        return box(b"clap", *(struct.pack(">iI", *fraction) for fraction in middle))
+
     # Sides of tiles are multiples of 64, as cameras have them; a part of the last ones is not shown.
     large = np.asarray(Image.fromarray(smooth).resize((192, 128)))
     tiles = [written("", large[y : y + 64, x : x + 64]) for y in (0, 64) for x in (0, 64, 128)]
     grid = bytes([0, 0, 1, 2]) + struct.pack(">HH", 180, 117)
     data = assembled(tiles, [(b"grid", grid, (180, 117), range(1, 7))])
     keep("heic_grid.heic", data, shown(data))
+    # Tiles that are changed. libheif shows them changed; the library supports none, so there are no pixels beside these.
+    inner = cropped(16, 16, 32, 32, (64, 64))
+    for name, change in [("turned", box(b"irot", b"\1")), ("flipped", box(b"imir", b"\0")), ("cropped", inner)]:
+        sides = (90, 60) if name == "cropped" else (180, 117)
+        grid = bytes([0, 0, 1, 2]) + struct.pack(">HH", *sides)
+        changes = {number: [change] for number in range(1, 7)}
+        data = assembled(tiles, [(b"grid", grid, sides, range(1, 7))], changes)
+        (OUT / f"heic_grid_of_{name}.heic").write_bytes(data)
+        derived = [(b"iden", b"", (sides[0] // 3 // 32 * 32,) * 2, [number]) for number in range(1, 7)]
+        data = assembled(tiles, [*derived, (b"grid", grid, sides, range(7, 13))], changes)
+        (OUT / f"heic_grid_of_{name}_derived.heic").write_bytes(data)
     # heif-enc pads smaller ones.
     photo = np.asarray(Image.fromarray(smooth).resize((72, 64)))
     for turn in range(4):
@@ -907,10 +922,6 @@ def heics():
             transforms = [box(b"irot", bytes([turn]))] + [box(b"imir", bytes([int(axis)])) for axis in flip]
             data = assembled([written("", photo)], transforms={1: transforms})
             keep(f"heic_turned_{turn}{'_' + flip if flip else ''}.heic", data, shown(data))
-
-    def cropped(left, top, width, height, sides):
-        middle = [(width, 1), (height, 1), (2 * left + width - sides[0], 2), (2 * top + height - sides[1], 2)]
-        return box(b"clap", *(struct.pack(">iI", *fraction) for fraction in middle))
 
     data = assembled([written("", photo)], transforms={1: [cropped(4, 6, 20, 12, (72, 64))]})
     keep("heic_cropped.heic", data, shown(data))
