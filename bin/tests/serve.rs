@@ -487,7 +487,10 @@ fn a_low_limit_on_open_files_is_an_error_at_the_start() {
         let is_loaded = !errors.contains("error while loading shared libraries");
         if is_loaded {
             assert_eq!(status.code(), Some(2), "{errors}");
-            assert!(errors.contains(&format!("32 more descriptors of {limit} in all")), "{errors}");
+            assert!(
+                errors.contains(&format!("32 more descriptors of {limit} in all")),
+                "{errors}"
+            );
             assert!(errors.contains("ulimit -n"), "{errors}");
         }
         assert!(limit < 64, "{errors}");
