@@ -20,7 +20,6 @@ Pickling, for both sides
 - `out_of_band`: the large data of a pickle, in the arena.
 - `arrays`, `copies`: arrays in the arena, and arguments that were copied there.
 - `reach`, `codes`: what names lead to, and the names in code.
-- `weak`: what is known of objects, by identity.
 - `plain`: the pickles of a sandbox, which can only contain data.
 
 What workers have of modules that they cannot import

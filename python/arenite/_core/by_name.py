@@ -101,10 +101,6 @@ class Pickler(pickle.Pickler):
         """Reduces a function or a class that has no name."""
         return reduce(self, obj)
 
-    def complete(self, _: Any, reduced: Any) -> Any:
-        """Returns the reduced form of an object, as its type makes it."""
-        return reduced
-
     # ---- references of an object
 
     def refer(self, function: FunctionType, home: str, names: Names) -> None:
@@ -178,17 +174,10 @@ class Pickler(pickle.Pickler):
             return NotImplemented  # Workers have this module: pickle refers to the function by name.
         if reach.is_reachable(function, module, name):
             return self.by_name(function, module, name)
-        _by_value = load_by_value()
-        if _by_value.is_singledispatch(function):
-            return self.without_name(function, _by_value.reduce_singledispatch)
-        return self.without_name(function, _by_value.reduce_function)
+        return self.without_name(function, load_by_value().reduce_function)
 
     def reduce_class(self, cls: type) -> Any:
         module, name = cls.__module__, cls.__qualname__
-        if module == "_ctypes" and issubclass(cls, type):
-            import ctypes
-
-            return type, (getattr(ctypes, load_by_value().METACLASSES[name]),)
         if not cls.__flags__ & _HEAP_TYPE:
             if module == "builtins" and not hasattr(builtins, name):
                 return load_by_value().reduce_builtin(cls)
@@ -221,9 +210,7 @@ class Pickler(pickle.Pickler):
                 return load_by_value().reduce_descriptor(self, obj) if hasattr(kind, "__get__") else NotImplemented
         # Reduces it as the pickler would: the pickler does not show the reduced value.
         reduced = own(obj) if own is not None else obj.__reduce_ex__(5)
-        if type(reduced) is str:
-            return self._reduce_named(obj, reduced)
-        return reduced if own is not None else self.complete(obj, reduced)
+        return self._reduce_named(obj, reduced) if type(reduced) is str else reduced
 
     def _reduce_named(self, obj: Any, name: str) -> Any:
         module = getattr(obj, "__module__", None)
@@ -347,10 +334,8 @@ def load_by_value() -> Any:
 _IMMUTABLE_TYPE, _HEAP_TYPE = 1 << 8, 1 << 9
 #: The names of the types that `by_value` reduces.
 _BY_VALUE = frozenset(
-    "WeakKeyDictionary WeakSet WeakValueDictionary _AsyncGeneratorContextManager _GeneratorContextManager "
-    "cached_property cell classmethod code dict_items dict_keys dict_values mappingproxy memoryview method module "
-    "odict_items odict_keys odict_values property staticmethod CDLL KeyWrapper PyDLL Scanner SystemRandom _FuncPtr "
-    "count ufunc ClassInstanceType _CustomPickled".split()
+    "CDLL ClassInstanceType PyDLL WeakKeyDictionary WeakSet WeakValueDictionary _CustomPickled _FuncPtr cached_property "
+    "cell classmethod code mappingproxy method module property staticmethod".split()
 )
 
 

@@ -5,18 +5,14 @@ This is used for functions and classes that no module has by name, and for defin
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import copyreg
 import functools
 import gc
-import itertools
 import marshal
 import operator
 import sys
 import types
 import weakref
-from collections import OrderedDict
 from types import (
     BuiltinFunctionType,
     CellType,
@@ -111,11 +107,6 @@ def _annotations(pickler: by_name.Pickler, owner: FunctionType | type) -> dict[s
     return {name: value for name, value in given.items() if type(value) in codes.ATOMS or pickler.can_pickle(value)}
 
 
-def reduce_code(_: by_name.Pickler, code: CodeType) -> Any:
-    # The code contains its file name and line numbers, for tracebacks. Both sides have the same version of Python.
-    return making.make_code, (marshal.dumps(code),)
-
-
 # ---- classes
 
 #: Attributes that determine how a class is created.
@@ -131,11 +122,6 @@ _OF_CTYPES = (
     *("_pack_", "_align_", "_layout_", "_anonymous_", "_length_", "_type_", "_flags_", "_restype_", "_argtypes_"),
     "_fields_",
 )
-#: The metaclasses of `ctypes`, which no name leads to, each with a class that has it.
-METACLASSES = {
-    **{"PyCStructType": "Structure", "UnionType": "Union", "PyCArrayType": "Array", "PyCSimpleType": "_SimpleCData"},
-    **{"PyCPointerType": "_Pointer", "PyCFuncPtrType": "_CFuncPtr"},
-}
 
 
 def reduce_swapped(cls: Any) -> Any:
@@ -145,7 +131,8 @@ def reduce_swapped(cls: Any) -> Any:
 
 
 def _own_of_ctypes(cls: type) -> tuple[str, ...]:
-    return _OF_CTYPES if type(cls).__module__ == "_ctypes" else ()
+    metaclass: Any = type(cls)
+    return _OF_CTYPES if any(one.__module__ == "_ctypes" for one in metaclass.__mro__) else ()
 
 
 def reduce_jitclass(cls: Any) -> Any:
@@ -182,20 +169,16 @@ def how_of_class(cls: type) -> tuple[Any, ...]:
     body = {name: space[name] for name in (*_OF_BODY, *_own_of_ctypes(cls)) if name in space}
     # A slot may have the name of an attribute.
     body = {name: value for name, value in body.items() if type(value) is not MemberDescriptorType}
-    if hasattr(body.get("__slots__"), "__next__"):
-        # An iterator, which the class has used up.
-        own = (name for name in ("__dict__", "__weakref__") if name in space)
-        body["__slots__"] = (*own, *(name for name, one in space.items() if type(one) is MemberDescriptorType))
     body.setdefault("__qualname__", cls.__qualname__)
+    meta: type | None = type(cls)
     home = str(type(cls).__module__)
-    if not reach.is_standard(home) and reach.is_importable(home):
+    if home == "_ctypes":
+        meta = None  # No name leads to it.
+    elif not reach.is_standard(home) and reach.is_importable(home):
         # An imported metaclass, which may check attributes.
         names = space.keys() - _OF_CREATION - _OF_ANNOTATIONS
         body |= {name: space[name] for name in sorted(names) if codes.is_atom(space[name])}
-    members = None
-    if _is_enum(cls):
-        members = _members_of(cls)
-    return type(cls), cls.__name__, cls.__bases__, body, members
+    return meta, cls.__name__, cls.__bases__, body, _members_of(cls) if _is_enum(cls) else None
 
 
 def _is_enum(cls: type) -> bool:
@@ -206,33 +189,28 @@ def _is_enum(cls: type) -> bool:
 def _members_of(cls: Any) -> tuple[Any, ...]:
     """Returns the arguments of `making.make_enum` that describe the members of an enumeration."""
     kind = next(one for one in cls._member_type_.__mro__ if type(vars(one).get("__new__")) is BuiltinFunctionType)
-    members = [(name, one._value_, _content_of(one, kind)) for name, one in cls.__members__.items()]
-    if any(content is None for _, _, content in members):
-        kind = None
-    return vars(cls).get("_boundary_"), kind, members
+    found = [(name, one._value_, _content_of(one, kind)) for name, one in cls.__members__.items()]
+    return vars(cls).get("_boundary_"), kind, found
 
 
-def _content_of(member: Any, kind: Any) -> tuple[Any, ...] | None:
-    """Returns the arguments with which `kind.__new__` makes an equal object; None if that is not enough."""
-    if kind is object:
-        return ()
-    if kind.__init__ is not object.__init__:
-        return None
-    if hasattr(kind, "__getnewargs__"):
-        return kind.__getnewargs__(member)  # type: ignore[no-any-return]
-    reduced = kind.__reduce_ex__(member, 2)
-    return reduced[1] if reduced[0] is type(member) else None
+def _content_of(member: Any, kind: Any) -> Any:
+    """Returns the arguments with which `kind.__new__` makes an equal object."""
+    if kind is object or hasattr(kind, "__getnewargs__"):
+        return kind.__getnewargs__(member) if kind is not object else ()
+    make, arguments = kind.__reduce_ex__(member, 2)[:2]
+    if make is not type(member):
+        raise TypeError(f"cannot pickle {type(member).__qualname__!r}, an enumeration of {kind.__name__!r} objects")
+    return arguments
 
 
 def attributes_of_class(pickler: by_name.Pickler, cls: type) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    of_body = _own_of_ctypes(cls)
-    members: Any = cls.__members__ if _is_enum(cls) else None  # type: ignore[attr-defined]
+    left_out = {*_OF_CREATION, *_own_of_ctypes(cls)}
+    if is_enum := _is_enum(cls):
+        left_out |= {*_OF_ENUM, *cls.__members__}  # type: ignore[attr-defined]
     # A copy: reading annotations adds an attribute.
     for name, value in list(vars(cls).items()):
-        if name in _OF_CREATION or type(value) in _DESCRIPTORS_IN_C and not _is_alias(cls, name, value):
-            continue
-        if type(value).__module__ in ("_ctypes", "ctypes") and type(value).__name__ == "CField" or name in of_body:
+        if name in left_out or type(value).__name__ in _MADE or is_enum and _is_of_enum(cls, name, value):
             continue
         if name == "_abc_impl":
             import abc
@@ -241,34 +219,15 @@ def attributes_of_class(pickler: by_name.Pickler, cls: type) -> dict[str, Any]:
         elif name in _OF_ANNOTATIONS:
             name = "__annotations__"
             value = found[name] if name in found else _annotations(pickler, cls)
-        elif members is not None and (name in members or _is_of_enum(cls, name, value)):
-            continue
         found[name] = value
-    if members is not None:
-        found["_member_state_"] = [(name, _state_of(member)) for name, member in members.items()]
-        # Values that the program has given to a member beyond its own.
-        names = {id(member): name for name, member in members.items()}
-        by_value = cls._value2member_map_.items()  # type: ignore[attr-defined]
-        more = [(value, one) for value, one in by_value if id(one) in names and value is not one._value_]
-        if more := [(value, names[id(one)]) for value, one in more if value != one._value_]:
-            found["_value2member_map_"] = more
-    if is_registered(cls):
-        found[making.COPYREG] = copyreg.dispatch_table[cls]
+    if is_enum:
+        members: Any = cls.__members__  # type: ignore[attr-defined]
+        found[making.MEMBERS] = [(name, _state_of(member)) for name, member in members.items()]
     return found
 
 
-def _is_alias(cls: type, name: str, descriptor: Any) -> bool:
-    """Whether a descriptor in C, such as one of a slot, has another name in its class, or belongs to another class."""
-    other = descriptor.__name__
-    return descriptor.__objclass__ is not cls or (other != name and vars(cls).get(other) is descriptor)
-
-
-def is_registered(cls: type) -> bool:
-    """Whether `copyreg` has a reducer for a class. The metaclass of a class may have no hash."""
-    return type(cls).__hash__ is not None and cls in copyreg.dispatch_table
-
-
-_DESCRIPTORS_IN_C: tuple[type, ...] = (MemberDescriptorType, GetSetDescriptorType)
+#: The names of the types of attributes that a class makes for its slots and fields.
+_MADE = (MemberDescriptorType.__name__, GetSetDescriptorType.__name__, "CField")
 #: Attributes that `EnumType` gives each enumeration, in all versions of Python.
 _OF_ENUM = {
     *("__new__", "__annotations_cache__", "_all_bits_", "_boundary_", "_flag_mask_", "_hashable_values_", "_inverted_"),
@@ -279,27 +238,16 @@ _OF_ENUM = {
 
 def _is_of_enum(cls: type, name: str, value: Any) -> bool:
     """Whether `EnumType` gives an enumeration this attribute in the worker too."""
-    if name in _OF_ENUM or name == "_iter_member_" and type(value) is MethodType:
-        return True
     function = getattr(value, "__func__", value)
-    if name == "_new_member_" and type(function) is not FunctionType:
-        return True
-    if type(function) is not FunctionType or function.__module__ != "enum":
-        return False
+    if type(function) is not FunctionType:
+        return name == "_new_member_"
     inherited = next((vars(base)[name] for base in cls.__mro__[1:] if name in vars(base)), None)
-    return name == "_new_member_" or getattr(inherited, "__func__", inherited) is function
+    is_inherited = name == "_new_member_" or getattr(inherited, "__func__", inherited) is function
+    return function.__module__ == "enum" and is_inherited
 
 
-def _state_of(member: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the attributes of a member that are in its `__dict__`, and those in slots."""
-    state = {name: value for name, value in vars(member).items() if name not in ("_sort_order_", "__objclass__")}
-    slots = {}
-    for base in type(member).__mro__:
-        for name, slot in vars(base).items() if "__slots__" in vars(base) else ():
-            if type(slot) is MemberDescriptorType:
-                with contextlib.suppress(AttributeError):  # The slot is empty.
-                    slots[name] = slot.__get__(member)
-    return state, slots
+def _state_of(member: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(member).items() if name not in ("_sort_order_", "__objclass__")}
 
 
 #: Types of the interpreter that have no name among the builtins.
@@ -325,16 +273,11 @@ def _reduce_module(pickler: by_name.Pickler, module: ModuleType) -> Any:
     return mirror.module, (name,)
 
 
-#: The attributes that a cache gets in addition.
-_OF_CACHE = ("__wrapped__", "cache_parameters")
-
-
-def _reduce_lru_cache(pickler: by_name.Pickler, cache: Any) -> Any:
-    made = making.make_lru_cache, (cache.__wrapped__, cache.cache_parameters())
-    # `functools.update_wrapper` has copied the others.
-    own = {name: value for name, value in vars(cache).items() if getattr(cache.__wrapped__, name, cache) is not value}
-    own = {name: value for name, value in own.items() if name not in _OF_CACHE and pickler.can_pickle(value)}
-    return (*made, own, None, None, making.fill_slots) if own else made
+def _reduce_lru_cache(_: by_name.Pickler, cache: Any) -> Any:
+    # `functools.update_wrapper` sets `__wrapped__`, and copies other attributes.
+    own = {name: value for name, value in vars(cache).items() if name not in ("__wrapped__", "cache_parameters")}
+    how = cache.__wrapped__, cache.cache_parameters()
+    return making.make_lru_cache, how, own or None, None, None, making.fill_slots
 
 
 def _reduce_new_type(_: by_name.Pickler, made: Any) -> Any:
@@ -342,45 +285,22 @@ def _reduce_new_type(_: by_name.Pickler, made: Any) -> Any:
 
 
 def _reduce_type_variable(_: by_name.Pickler, made: Any) -> Any:
-    kind, constraints = type(made).__name__, ()
-    options = {"default": made.__default__} if _has_default(made) else {}
-    if not _is_named(made):
-        constraints, bound = _bounds_of(made)
-        parts = {"bound": constraints or bound, **options}
-        return making.make_type_parameter, _how_of_parameter(made), parts, None, None, making.fill_late
-    if kind == "TypeVar":
-        constraints = made.__constraints__
-        options |= {"bound": made.__bound__, "covariant": made.__covariant__, "contravariant": made.__contravariant__}
-    how = making.track(made), kind, made.__module__, made.__name__, constraints, options
+    """Reduces a type variable, or a type parameter of Python 3.12, to a call of its type."""
+    names = ("bound", "covariant", "contravariant", "infer_variance")
+    options = {name: value for name in names if (value := getattr(made, f"__{name}__", None))}
+    if getattr(made, "has_default", bool)():
+        options["default"] = made.__default__
+    constraints = getattr(made, "__constraints__", ())
+    how = making.track(made), type(made), made.__name__, constraints, options, made.__module__
     return making.make_type_variable, how
 
 
-#: The stars before a type parameter, by its type.
-_STARS = {"TypeVar": "", "TypeVarTuple": "*", "ParamSpec": "**"}
-
-
-def _is_named(variable: Any) -> bool:
-    """Returns false for the type parameter of a generic class, function or alias, which the interpreter makes."""
-    return str(variable.__module__) != "typing"
-
-
-def _has_default(variable: Any) -> bool:
-    return bool(hasattr(variable, "has_default") and variable.has_default())
-
-
-def _how_of_parameter(made: Any) -> tuple[Any, ...]:
-    """Returns the arguments of `making.make_type_parameter`."""
-    constraints, bound = _bounds_of(made)
-    stars = _STARS[type(made).__name__]
-    return making.track(made), stars, made.__name__, len(constraints), bound is not None, _has_default(made)
-
-
-def _bounds_of(parameter: Any) -> tuple[tuple[Any, ...], Any]:
-    """Returns the constraints and the bound of a type parameter. A bound that cannot be evaluated is None."""
-    try:
-        return getattr(parameter, "__constraints__", ()), getattr(parameter, "__bound__", None)
-    except Exception:
-        return (), None
+def _reduce_alias(_: by_name.Pickler, alias: Any) -> Any:
+    how = alias.__name__, alias.__value__, alias.__type_params__, alias.__module__
+    if alias.__type_params__:
+        return making.make_alias, how
+    # Its value may contain the alias.
+    return making.make_late_alias, (how[0], how[3]), how[1], None, None, making.fill_late_alias
 
 
 #: The types of methods and properties, which other types may inherit from, each with what makes an equal object.
@@ -403,101 +323,14 @@ def reduce_descriptor(_: by_name.Pickler, made: Any) -> Any:
     return making.make_as, (kind, base, arguments), state, None, None, making.fill_new
 
 
-#: The types of the views of dictionaries.
-_VIEWS = [
-    type(view)
-    for made in (dict[Any, Any](), OrderedDict[Any, Any]())
-    for view in (made.keys(), made.values(), made.items())
-]
-
-
-def _reduce_view(_: by_name.Pickler, view: Any) -> Any:
-    """Reduces a view of a dictionary."""
-    kind = type(view).__name__
-    held: Any = dict(enumerate(view)) if kind.endswith("values") else view
-    if kind.endswith("keys"):
-        held = dict.fromkeys(view)
-    whole = OrderedDict if kind.startswith("odict") else dict
-    return operator.methodcaller(kind.partition("_")[2]), (whole(held),)
-
-
-def _reduce_memory(_: by_name.Pickler, view: memoryview) -> Any:
-    whole = view.obj
-    if view.contiguous and not view.readonly and view.nbytes and type(whole).__name__ in ("bytearray", "array"):
-        # What is written by the one is seen by the other.
-        start = _address_of(view) - _address_of(memoryview(whole))
-        return making.make_memory, (whole, view.format, view.shape, (start, start + view.nbytes))
-    data = view.tobytes() if view.readonly else bytearray(view.tobytes())
-    if 0 in (view.shape or ()) or view.ndim == 1 and view.format == "B":
-        return memoryview, (data,)
-    return making.make_memory, (data, view.format, view.shape)
-
-
-def _address_of(view: memoryview) -> int:
-    import ctypes
-
-    return ctypes.addressof(ctypes.c_char.from_buffer(view))
-
-
-def _reduce_count(_: by_name.Pickler, count: Any) -> Any:
-    # Only its text has the numbers: `itertools` has no support for pickling from Python 3.14 on.
-    try:
-        return itertools.count, ast.literal_eval(repr(count).removeprefix("count")[:-1] + ",)")
-    except (SyntaxError, ValueError):
-        return NotImplemented
-
-
-def _reduce_key(_: by_name.Pickler, key: Any) -> Any:
-    """Reduces what `functools.cmp_to_key` has made, which has no attribute for its function."""
-    held = [one for one in gc.get_referents(key) if one is not type(key)]
-    return (functools.cmp_to_key, tuple(held)) if len(held) == 1 else NotImplemented
-
-
-def _reduce_ufunc(_: by_name.Pickler, made: Any) -> Any:
-    """Reduces what `numpy.frompyfunc` has made, which has no attribute for its function."""
-    held = [one for one in gc.get_referents(made) if callable(one)]
-    if len(held) != 1:
-        return NotImplemented  # A function of numpy, which has a name.
-    make: Any = sys.modules["numpy"].frompyfunc
-    if made.identity is not None:
-        make = functools.partial(make, identity=made.identity)
-    return make, (held[0], made.nin, made.nout)
-
-
 def _reduce_cached_property(_: by_name.Pickler, made: Any) -> Any:
     return making.make_cached_property, (made.func, made.attrname)
 
 
-def _reduce_context_manager(_: by_name.Pickler, made: Any) -> Any:
-    state = {name: value for name, value in vars(made).items() if name != "gen"}
-    if "func" not in state:
-        return NotImplemented  # The generator has begun.
-    return making.make_new, (type(made),), state, None, None, making.fill_context_manager
-
-
-_SINGLEDISPATCH = functools.singledispatch(lambda _: None).__code__  # type: ignore[attr-defined]
-
-
-def is_singledispatch(function: FunctionType) -> bool:
-    return function.__code__ is _SINGLEDISPATCH
-
-
-def parts_of_singledispatch(function: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    first = function.registry[object]
-    registered = [(kind, one) for kind, one in function.registry.items() if one is not first]
-    own = ("registry", "dispatch", "register", "_clear_cache", "__wrapped__")
-    return (first,), (tuple(registered), {name: value for name, value in vars(function).items() if name not in own})
-
-
-def reduce_singledispatch(_: by_name.Pickler, function: Any) -> Any:
-    how, state = parts_of_singledispatch(function)
-    return making.make_singledispatch, how, state, None, None, making.fill_singledispatch
-
-
-def _reduce_json_scanner(_: by_name.Pickler, scanner: Any) -> Any:
-    # A hook for arrays came with Python 3.15.
-    names = "strict", "object_hook", "object_pairs_hook", "array_hook", "parse_float", "parse_int", "parse_constant"
-    return making.make_json_scanner, ({name: getattr(scanner, name) for name in names if hasattr(scanner, name)},)
+def _reduce_weak(_: by_name.Pickler, made: Any) -> Any:
+    """Reduces a container with weak references. Its copy keeps what it contains, as the program does elsewhere."""
+    items = list(made) if isinstance(made, weakref.WeakSet) else dict(made.items())
+    return type(made), (items,), {"_contents": items}
 
 
 #: The flag of `ctypes` for functions that keep a copy of `errno`.
@@ -507,8 +340,9 @@ _USES_ERRNO = 8
 def _reduce_library(_: by_name.Pickler, library: Any) -> Any:
     """Reduces a library of `ctypes`: the worker loads it. Its functions keep their types."""
     found = {name: _types_of(one) for name, one in vars(library).items() if type(one) is library._FuncPtr}
-    how = type(library), library._name, bool(library._FuncPtr._flags_ & _USES_ERRNO)
-    return making.make_library, how, found, None, None, making.fill_library
+    kind: Any = type(library)
+    make = functools.partial(kind, library._name, use_errno=bool(library._FuncPtr._flags_ & _USES_ERRNO))
+    return make, (), found, None, None, making.fill_library
 
 
 def _reduce_library_function(_: by_name.Pickler, function: Any) -> Any:
@@ -532,69 +366,45 @@ def _reduce_method(_: by_name.Pickler, method: MethodType) -> Any:
 
 #: Reducers by the type of the object. Arguments: the pickler and the object.
 REDUCERS: dict[type, Callable[[by_name.Pickler, Any], Any]] = {
-    CodeType: reduce_code,
+    # The code contains its file name and line numbers, for tracebacks. Both sides have the same version of Python.
+    CodeType: lambda _, code: (marshal.loads, (marshal.dumps(code),)),
     CellType: lambda _, cell: (making.make_cell, ()),
     MethodType: _reduce_method,
     ModuleType: _reduce_module,
     mirror.Mirror: _reduce_module,
     **dict.fromkeys(DESCRIPTORS, reduce_descriptor),
-    contextlib._GeneratorContextManager: _reduce_context_manager,
-    contextlib._AsyncGeneratorContextManager: _reduce_context_manager,
     functools.cached_property: _reduce_cached_property,
     types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, tuple(gc.get_referents(proxy))),
-    **dict.fromkeys(_DESCRIPTORS_IN_C, lambda _, made: (getattr, (made.__objclass__, made.__name__))),
-    **dict.fromkeys(_VIEWS, _reduce_view),
-    memoryview: _reduce_memory,
-    itertools.count: _reduce_count,
-    type(functools.cmp_to_key(max)): _reduce_key,
-    weakref.WeakSet: lambda _, made: (weakref.WeakSet, (list(made),)),
-    weakref.WeakKeyDictionary: lambda _, made: (weakref.WeakKeyDictionary, (dict(made.items()),)),
-    weakref.WeakValueDictionary: lambda _, made: (weakref.WeakValueDictionary, (dict(made.items()),)),
+    **dict.fromkeys((weakref.WeakSet, weakref.WeakKeyDictionary, weakref.WeakValueDictionary), _reduce_weak),
 }
 #: Reducers, likewise, for types of modules that few programs import.
 RARE: dict[str, Callable[[by_name.Pickler, Any], Any]] = {
-    "_json.Scanner": _reduce_json_scanner,
     "ctypes.CDLL": _reduce_library,
     "ctypes.PyDLL": _reduce_library,
     "ctypes._FuncPtr": _reduce_library_function,
     "numba.core.serialize._CustomPickled": _reduce_compiled,
     "numba.core.types.misc.ClassInstanceType": _reduce_instance_type,
-    "numpy.ufunc": _reduce_ufunc,
-    "random.SystemRandom": lambda _, made: (type(made), ()),
 }
 #: Reducers of definitions, by type, for objects that pickle by name.
-NAMED: dict[type, Callable[[by_name.Pickler, Any], Any]] = {type(functools.lru_cache(len)): _reduce_lru_cache}
+NAMED: dict[str, Callable[[by_name.Pickler, Any], Any]] = {
+    "functools._lru_cache_wrapper": _reduce_lru_cache,
+    "typing.NewType": _reduce_new_type,
+    "typing.TypeAliasType": _reduce_alias,
+    **dict.fromkeys(("typing.TypeVar", "typing.TypeVarTuple", "typing.ParamSpec"), _reduce_type_variable),
+}
 
 
 def has_definition(obj: Any) -> bool:
     """Whether an object that pickles by name has a definition of its own, and needs no name."""
-    typing = sys.modules.get("typing")
-    if typing is not None and not NAMED.get(typing.NewType):
-        NAMED[typing.NewType] = _reduce_new_type
-        for name in _STARS:
-            NAMED[getattr(typing, name)] = _reduce_type_variable
-        alias = getattr(typing, "TypeAliasType", None)
-        if alias is not None:
-            NAMED[alias] = _reduce_alias
-    return type(obj) in NAMED
+    return f"{type(obj).__module__}.{type(obj).__name__}" in NAMED
 
 
 def reduce_named(pickler: by_name.Pickler, obj: Any) -> Any:
     """Reduces the definition of an object that pickles by name."""
-    if has_definition(obj):
-        return NAMED[type(obj)](pickler, obj)
+    reduce = NAMED.get(f"{type(obj).__module__}.{type(obj).__name__}")
+    if reduce is not None:
+        return reduce(pickler, obj)
     return making.make_new, (type(obj),), obj.__getstate__(), None, None, making.fill_new
-
-
-def _reduce_alias(_: by_name.Pickler, alias: Any) -> Any:
-    parameters, home, name = alias.__type_params__, alias.__module__, alias.__name__
-    # New in Python 3.15.
-    options = {"qualname": alias.__qualname__} if hasattr(alias, "__qualname__") else {}
-    if any(map(_is_named, parameters)):
-        return making.call_in, (home, type(alias), (name, alias.__value__), {"type_params": parameters, **options})
-    how = home, name, options.get("qualname"), *map(_how_of_parameter, parameters)
-    parts = {"value": alias.__value__, "parameters": parameters}
-    return making.make_alias, how, parts, None, None, making.fill_late
 
 
 #: The markers of `dataclasses` by the names of their types. `dataclasses` compares markers by identity.

@@ -25,8 +25,6 @@ class Names(NamedTuple):
     others: frozenset[str]
     #: Whether the code sets variables of an enclosing function.
     sets_cells: bool
-    #: Whether the code sets attributes or globals.
-    sets_others: bool
     #: Whether the code may look up any global.
     is_open: bool
     #: Words in texts of the code that may be globals.
@@ -50,9 +48,6 @@ _MARKED, _FORMULA = re.compile(r"@([^\W\d]\w*)"), re.compile(r"\w\s*~\s*[\w(]")
 #: Flags of code: of a function, and of a function with documentation.
 _OF_FUNCTION, _HAS_DOCSTRING = 1, 0x4000000
 _OF_CELLS = {"STORE_DEREF", "DELETE_DEREF"}
-_SETTING = {"STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "DELETE_GLOBAL"}
-#: Functions and attributes that set attributes.
-_SETTERS = {"setattr", "delattr", "__setattr__", "__delattr__", "vars", "__dict__"}
 #: By the identity of a code object that exists.
 _names: dict[int, tuple[weakref.ref[CodeType], Names]] = {}
 
@@ -61,11 +56,10 @@ def names_of(code: CodeType) -> Names:
     known = _names.get(id(code))
     if known is not None and known[0]() is code:
         return known[1]
-    found, others, sets, sets_others = set(), set(code.co_names), False, not _SETTERS.isdisjoint(code.co_names)
+    found, others, sets = set(), set(code.co_names), False
     texts = {word for text in _texts(code) for word in words(text)}
     called = None
     for instruction in dis.get_instructions(code):
-        sets_others |= instruction.opname in _SETTING
         if instruction.opname in _OF_GLOBALS:
             found.add(instruction.argval)
         elif instruction.opname in _OF_CELLS and instruction.argval in code.co_freevars:
@@ -83,10 +77,9 @@ def names_of(code: CodeType) -> Names:
             others |= inner.others
             texts |= inner.texts
             sets |= inner.sets_cells
-            sets_others |= inner.sets_others
     is_open = bool(found & _OPEN or others & _OPEN_ATTRIBUTES) or "__name__" in found and "modules" in others
     is_open |= "__main__" in others and not _OPEN_MAIN.isdisjoint(found | others)
-    names = Names(frozenset(found), frozenset(others), sets, sets_others, is_open, frozenset(texts))
+    names = Names(frozenset(found), frozenset(others), sets, is_open, frozenset(texts))
     key = id(code)
     _names[key] = weakref.ref(code, lambda _: _names.pop(key, None)), names
     return names
@@ -164,47 +157,22 @@ def is_atom(value: Any) -> bool:
     return all(is_one_of(type(one), ATOMS) for one in parts_of_tuples(value))
 
 
-def is_constant(value: Any, held: list[Any], inside: tuple[Any, ...] = ()) -> bool:
-    """Whether nothing that a task does can change a value that is pickled by value. Adds to `held` the objects that the
-    pickle has or refers to: with the same objects, the next pickle is the same."""
-    kind = type(value)
-    if kind in ATOMS or kind is ModuleType:
-        return True
-    if kind in (tuple, frozenset):
-        return all(is_constant(item, held, inside) for item in value)
-    if kind is BuiltinFunctionType:
-        return type(value.__self__) in (ModuleType, type(None))
-    if kind is not FunctionType and not issubclass(kind, type):
-        return False
-    if reach.is_global(value):
-        held.append(value)
-        return True
-    # A function that refers to itself may store something in an attribute.
-    if kind is not FunctionType or value in inside or not _is_constant_function(value, held, inside):
-        return False
-    # So may one that has other functions, or globals of its own.
-    codes = () if inside else [one for one in held if type(one) is CodeType]
-    return len(codes) < 2 or not any(names_of(code).sets_others for code in codes)
-
-
-def _is_constant_function(function: FunctionType, held: list[Any], inside: tuple[Any, ...]) -> bool:
-    inside = (*inside, function)
-    space = function.__globals__
+def is_constant(function: FunctionType, held: list[Any]) -> bool:
+    """Whether nothing that a task does can change a function that is pickled by value. Adds to `held` the objects that
+    the pickle has or refers to: with the same objects, the next pickle is the same."""
     values = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     values += [content for _, content in contents(function)]
-    if names := [name for name in own_names(function) if name in space]:
-        held += names
-        values += [space[name] for name in names]
     held += [function.__code__, function.__defaults__, function.__kwdefaults__, function.__name__, *values]
-    if function.__dict__ or not all(is_constant(value, held, inside) for value in values):
+    if function.__dict__ or names_of(function.__code__).sets_cells or home_of(function.__globals__, False) is None:
         return False
-    found = names_of(function.__code__)
-    return not found.sets_cells and not (names and found.sets_others)
+    return all(map(_is_fixed, values))
 
 
-def own_names(function: FunctionType) -> list[str]:
-    """Returns the names of the globals that a function uses, if no module has them: the function is sent with them."""
-    return sorted(names_of(function.__code__).globals) if home_of(function.__globals__, False) is None else []
+def _is_fixed(value: Any) -> bool:
+    if type(value) is BuiltinFunctionType:
+        return type(value.__self__) in (ModuleType, type(None))
+    is_named = isinstance(value, (FunctionType, type)) and reach.is_global(value)
+    return is_named or type(value) is ModuleType or is_atom(value)
 
 
 def contents(function: FunctionType) -> Iterator[tuple[CellType, Any]]:

@@ -268,7 +268,7 @@ class Definitions:
     def definition(self, obj: Any) -> grouping.Definition:
         """Returns the record of a function, class or other object of which a worker has one."""
         known = self._definitions.get(id(obj))
-        if known is None or known.object() is not obj:
+        if known is None or known.object() is not obj or known.shape != grouping.shape_of(obj):
             known = self._definitions[id(obj)] = grouping.Definition(obj, next(self.numbers))
             self._by_number[known.number] = known
         return known

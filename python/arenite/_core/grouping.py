@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copyreg
 import itertools
 import linecache
 import pickle
@@ -43,7 +42,7 @@ _OPTIONAL, _USED, _NEEDED, _ROOT = range(4)
 class Definition:
     """A function, class or other object of which each worker has one."""
 
-    __slots__ = ("object", "number", "names", "groups", "first", "found", "__weakref__")
+    __slots__ = ("object", "number", "names", "groups", "found", "shape", "__weakref__")
 
     def __init__(self, obj: Any, number: int) -> None:
         try:
@@ -55,10 +54,16 @@ class Definition:
         self.names: set[str] = set()
         #: The groups of its variables.
         self.groups: dict[str, Group] = {}
-        #: Attributes that it had when it was first sent: workers get them when it is made.
-        self.first: dict[str, Any] = {}
+        self.shape = shape_of(obj)
         #: The definitions that it needs to be made.
         self.found: dict[int, Definition] = {}
+
+
+def shape_of(obj: Any) -> Any:
+    """Returns what a worker needs to make an object: if the program changes that, the object has another definition."""
+    if type(obj) is FunctionType:
+        return obj.__code__
+    return (obj.__name__, obj.__bases__, obj.__doc__) if isinstance(obj, type) else None
 
 
 class Copy:
@@ -101,25 +106,19 @@ class Group:
         if not self.is_pure:
             for key, value in zip(keys, values, strict=True):
                 shared.add(key, value)
-        #: The types of containers that are attributes of classes, by place: a `__new__` may use the attribute before it
-        #: is set.
-        self.empty = {
-            place: type(value)
-            for place, (key, value) in enumerate(zip(keys, values, strict=True))
-            if type(key[0]) is not str and key[1][-1:] != "_" and type(value) in (list, dict, set)
-        }
         #: The identities of the objects in it that can change.
         self._objects = shared.first.keys()
         self.count, self.names, self.users, self.found, self.copies, self.reloads = 1, set(), {}, {}, {}, {}
-        if all(map(codes.is_atom, values)) and not objects.is_exact(data := pickle.dumps(values, 5)):
-            self.data = data
+        if all(map(codes.is_atom, values)):
+            self.data = pickle.dumps(values, 5)
             return
         places = {} if owner.copies_globals else objects.imported_in(values)
         given = [objects.Imported(one, places[id(one)]) if id(one) in places else one for one in values]
-        pickler = objects.Exact(places, owner, shared, run) if places else objects.Pickler(owner, shared, run)
+        pickler = objects.Placed(places, owner, shared, run) if places else objects.Pickler(owner, shared, run)
         self.data = pickler.dump_all(given, is_deep)
-        if not places and objects.is_exact(self.data):
-            pickler = objects.Exact({}, owner, shared, run)
+        if not places and b"==SUPPRESS==" in self.data and (argparse := imported("argparse")) is not None:
+            # A text that parsers compare by identity.
+            pickler = objects.Placed({id(argparse.SUPPRESS): ("argparse", "SUPPRESS")}, owner, shared, run)
             self.data = pickler.dump_all(given, is_deep)
         self.count = pickler.count
         self.names, self.users, self.found = pickler.names, pickler.users, pickler.found
@@ -197,19 +196,12 @@ class _Watched:
             for mapping in (obj.__kwdefaults__, obj.__annotations__, obj.__dict__):
                 if mapping:
                     self.add_mapping(mapping)
-            if by_value.is_singledispatch(obj):
-                self.add_mapping(obj.registry)  # type: ignore[attr-defined]
         elif isinstance(obj, type):
             self.attributes += ((obj, name, getattr(obj, name)) for name in _OF_CLASS)
             self.add_mapping(vars(obj))
             for name in ("__annotations__", "__annotations_cache__"):
                 if type(annotations := vars(obj).get(name)) is dict:
                     self.add_mapping(annotations)
-            reducers: dict[Any, Any] = copyreg.dispatch_table
-            if by_value.is_registered(obj):
-                self.items.append((reducers, obj, reducers[obj]))
-            elif type(obj).__hash__ is not None:
-                self.absent.append((reducers, obj))
 
     def add_mapping(self, mapping: Any) -> None:
         self.mappings.append((mapping, list(mapping.keys()), list(mapping.values())))
@@ -388,32 +380,13 @@ class Run:
         self._definitions[number] = definition, level
         shell = self._shells[number]
         assert shell is not None
-        variables = {**shell.variables, **self._changed(definition)}
+        variables = dict(shell.variables)
         for name in definition.groups.keys() - variables.keys():
             variables[name] = making.Removed
         for name, value in variables.items():
             self._need((number, name), value, inner)
         is_root = level == _ROOT and type(obj) is FunctionType
         self._follow(shell, _NEEDED if is_root else inner, inner)
-
-    def _changed(self, definition: Definition) -> dict[str, Any]:
-        """Returns those attributes that have changed since workers make the object with them."""
-        obj = definition.object()
-        if type(obj) is FunctionType:
-            found: dict[str, Any] = {"__code__": obj.__code__}
-        elif isinstance(obj, type):
-            found = {name: getattr(obj, name) for name in _OF_CLASS}
-            found["__doc__"] = vars(obj).get("__doc__")
-        else:
-            return {}
-        first = definition.first
-        if not first:
-            definition.first = found
-        return {
-            name: value
-            for name, value in found.items()
-            if name in definition.groups or first.get(name, value) is not value
-        }
 
     def _follow(self, made: Shell | Group, of_names: int, of_definitions: int) -> None:
         """Adds what a pickle refers to."""
@@ -514,45 +487,25 @@ class Run:
         return self._watched.watch()
 
     def groups(self) -> list[Group]:
-        """Returns the groups in the order in which workers make them: what runs code of the program comes after all
-        that the code may use."""
-        places = {
+        """Returns the groups in the order in which workers make them: what may run code of the program comes last, in
+        the order in which the program has made it."""
+        self._places = {
             key: place
             for home, space in self._spaces.items()
             for place, key in enumerate((home, name) for name in space)
         }
-        found = sorted(dict.fromkeys(self._made.values()), key=lambda group: places.get(group.keys[0], -1))
+        found = sorted(dict.fromkeys(self._made.values()), key=lambda group: (not group.is_pure, self._place(group)))
         for group in found:
             self.owner.record(group)
-        ordered = [group for group in found if group.is_pure]
-        if len(ordered) == len(found):
-            return ordered
-        seen: set[int] = set()
-        for group in found:
-            left: list[tuple[Any, Iterator[Any]]] = [(None, iter([group]))]
-            while left:
-                node, children = left[-1]
-                child = next(children, None)
-                if child is None:
-                    left.pop()
-                    if isinstance(node, Group) and not node.is_pure:
-                        ordered.append(node)
-                elif id(child) not in seen:
-                    seen.add(id(child))
-                    left.append((child, self._needs(child)))
-        return ordered
+        return found
 
-    def _needs(self, node: Group | Definition) -> Iterator[Any]:
-        """Yields the definitions and groups to which a group or a definition refers."""
-        shell = self._shells[node.number] if isinstance(node, Definition) else node
-        assert shell is not None
-        yield from shell.found.values()
-        keys: list[Key] = [(home, name.removeprefix(by_name.OPTIONAL)) for home, name in shell.names]
-        if isinstance(node, Definition):
-            keys += [(node.number, name) for name in node.groups]
-        for home, name in sorted(keys, key=str):
-            names = self._spaces[home] if name == "*" else [name]
-            yield from (self._made[home, one] for one in names if (home, one) in self._made)
+    def _place(self, group: Group) -> int:
+        """Returns the place of a group's first variable in its module, or of the definition that has the variable."""
+        home, name = group.keys[0]
+        if type(home) is not str:
+            obj = self._definitions[home][0].object()
+            home, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", "").partition(".")[0]
+        return self._places.get((home, name), -1)
 
     def dump(self, groups: list[Group], beside: out_of_band.Beside) -> bytes:
         """Returns the bundle for `mirror.apply`."""
@@ -577,7 +530,7 @@ class Run:
                 pickle.Pickler(file, 5, buffer_callback=beside.take).dump(copies)
                 arrays = *add(file.getvalue()), before, len(beside.buffers)
             first = tuple(place for place, key in enumerate(group.keys) if key in group.first)
-            records.append((group.number, group.keys, first, group.empty, *add(group.data), group.count, arrays))
+            records.append((group.number, group.keys, first, group.is_spoilt, *add(group.data), group.count, arrays))
         head = pickle.dumps((shells, records, self._sources()), 5)
         return b"".join([len(head).to_bytes(4, "little"), head, *parts])
 

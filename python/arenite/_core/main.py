@@ -1,5 +1,5 @@
-"""The main file of the program, which workers run as the standard library's `spawn` and `forkserver` do: under the name
-`__mp_main__`, so that what a guard protects does not run.
+"""The main file of the program, which workers run as the standard library's `spawn` and `forkserver` do: with
+`__mp_main__` as its name, so that what a guard protects does not run.
 
 A file without a guard is never run: it would start everything again. Then `definitions` sends what tasks name, as for
 notebooks. After a run, definitions fill the functions and classes that the run has made: see `made_by_run`.
@@ -14,10 +14,11 @@ from types import CodeType, FunctionType, ModuleType
 # A worker imports this before its first task: see `pickling`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
-#: The name of the module while its file runs.
-_NAME = "__mp_main__"
+#: What the file finds as its name, outside of functions, and the global that has this name.
+_NAME, _GLOBAL = "__mp_main__", "__mp_name__"
 #: The flag of `compile` that makes a syntax tree.
 _ONLY_TREE = 0x400
 
@@ -48,37 +49,33 @@ def _is_guarded(path: str) -> bool:
         if key not in _guarded:
             with open(path, "rb") as file:
                 text = file.read()
-            _guarded[key] = b"__name__" in text and _has_test(compile(text, path, "exec", _ONLY_TREE, True).body)
+            _guarded[key] = b"__name__" in text and any(is_test for _, is_test in _names_in(_tree(text, path)))
         return _guarded[key]
     except (OSError, SyntaxError, ValueError):
         return False  # In an archive.
 
 
-def _has_test(statements: list[Any]) -> bool:
-    """Whether one of these statements, or of those in their blocks, tests `__name__`."""
-    for one in statements:
-        blocks = [getattr(one, part, ()) for part in ("body", "orelse", "handlers", "finalbody", "cases")]
-        kind = type(one).__name__
-        tested = getattr(one, "test", None) or getattr(one, "subject", None) or (kind == "Expr" and one.value)
-        if tested and _names_itself(tested):
-            return True
-        if kind not in ("FunctionDef", "AsyncFunctionDef", "ClassDef") and any(
-            _has_test(block) for block in blocks if isinstance(block, list)
-        ):
-            return True
-    return False
+def _tree(text: bytes, path: str) -> Any:
+    return compile(text, path, "exec", _ONLY_TREE, True)
 
 
-def _names_itself(expression: Any) -> bool:
-    """Whether an expression compares `__name__`, by itself or in a combination of conditions."""
-    kind = type(expression).__name__
-    if kind == "Name":
-        return bool(expression.id == "__name__")
-    if kind == "Compare":
-        return any(map(_names_itself, (expression.left, *expression.comparators)))
-    if kind == "BoolOp":
-        return any(map(_names_itself, expression.values))
-    return kind in ("IfExp", "UnaryOp") and _names_itself(getattr(expression, "test", None) or expression.operand)
+def _names_in(node: Any, is_test: bool = False) -> Iterator[tuple[Any, bool]]:
+    """Yields each `__name__` outside of functions, and whether a condition compares it, by itself or in a combination of
+    conditions."""
+    kind = type(node).__name__
+    if kind in ("FunctionDef", "AsyncFunctionDef", "Lambda"):
+        return
+    if kind == "Name" and node.id == "__name__":
+        yield node, is_test
+    for field in node._fields:
+        value = getattr(node, field, None)
+        is_tested = field in ("test", "subject") or kind == "Expr" or is_test and kind in _CONDITIONS
+        for child in value if isinstance(value, list) else [value]:
+            if hasattr(child, "_fields"):
+                yield from _names_in(child, is_tested)
+
+
+_CONDITIONS = ("BoolOp", "Compare", "IfExp", "UnaryOp")
 
 
 # ---- in a worker
@@ -97,7 +94,8 @@ def run(module: ModuleType, path: str, name: str | None) -> None:
     space = vars(module)
     sys.modules["__main__"] = sys.modules[_NAME] = module
     before = set(space)
-    space.update(__name__=_NAME, __file__=path, __package__=None, __doc__=None, __annotations__={})
+    space.update(__name__="__main__", __file__=path, __package__=None, __doc__=None, __annotations__={})
+    space[_GLOBAL] = _NAME
     try:
         exec(_code(space, path, name), space)
     except BaseException as error:
@@ -112,39 +110,24 @@ def run(module: ModuleType, path: str, name: str | None) -> None:
             'program below if __name__ == "__main__", or make the executor with main=False.'
         )
     finally:
-        space["__name__"] = "__main__"
-        _rename()
+        space.pop(_GLOBAL, None)
         space.update(__file__=path)
     _made.update((key, value) for key, value in space.items() if key not in before and not key.startswith("__"))
 
 
 def _code(space: dict[str, Any], path: str, name: str | None) -> CodeType:
+    """Returns the code of the main file, with another global in place of its name: functions and classes that it makes
+    belong to `__main__`, as in the program."""
     if name is not None:
         from importlib.util import find_spec
 
         spec: Any = find_spec(name)
         space.update(__spec__=spec, __package__=spec.parent, __loader__=spec.loader)
-        code: CodeType = spec.loader.get_code(name)
-        return code
     with open(path, "rb") as file:
-        return compile(file.read(), path, "exec", 0, True)
-
-
-def _rename() -> None:
-    """Gives the functions and classes of the run the module that they have in the program."""
-    import gc
-
-    for one in gc.get_objects():
-        if type(one) is FunctionType and one.__module__ == _NAME:
-            one.__module__ = "__main__"
-        elif issubclass(type(one), type) and type.__dict__["__dict__"].__get__(one).get("__module__") == _NAME:
-            # Its metaclass may refuse the one or the other.
-            for change in (type.__setattr__, setattr):
-                try:
-                    change(one, "__module__", "__main__")
-                    break
-                except Exception:
-                    continue
+        tree = _tree(file.read(), path)
+    for found, _ in _names_in(tree):
+        found.id = _GLOBAL
+    return compile(tree, path, "exec", 0, True)
 
 
 def fork() -> None:
@@ -158,21 +141,23 @@ def check() -> None:
         raise failure.with_traceback(failure.__traceback__)
 
 
-def is_made(home: str, name: str, value: Any) -> bool:
-    """Whether a global has the value that the run of the main file has given it."""
-    return home == "__main__" and name in _made and _made[name] is value
+def has_made(owner: Any, name: str) -> bool:
+    """Whether the run of the main file has made a global, or an attribute of one of its classes."""
+    if isinstance(owner, ModuleType):
+        return has_made_value(vars(owner), name)
+    return any(one is owner for one in _filled)
 
 
-def has_made(cls: Any) -> bool:
-    """Whether definitions have filled this class, which the run of the main file has made."""
-    return any(one is cls for one in _filled)
+def has_made_value(space: dict[str, Any], name: str) -> bool:
+    """Whether a global of these has the value that the run of the main file has given it."""
+    return space.get("__name__") == "__main__" and name in _made and _made[name] is space.get(name)
 
 
 def made_function(code: CodeType, space: dict[str, Any], cells: int) -> FunctionType | None:
     """Returns the function of this code that the run of the main file has made under its name."""
     owner = code.co_qualname.rpartition(".")[0]
     # A method is that of its class.
-    if not _made or space is not vars(sys.modules["__main__"]) or owner and not has_made(_find(owner)):
+    if not _made or space is not vars(sys.modules["__main__"]) or owner and not has_made(_find(owner), ""):
         return None
     found = _find(code.co_qualname)
     found = getattr(found, "__func__", found)

@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import marshal
 import sys
-from types import CellType, CodeType, FunctionType, ModuleType
-from weakref import WeakValueDictionary, proxy, ref
+from types import CellType, ModuleType
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .. import _arenite
-from . import locks
-from .weak import IdentityMap
+from . import locks, reach
 
 # A worker imports this before its first task: `typing` and `pickle`, with their imports, take a fifth of its start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Iterable
     from typing import Any
-else:
-    import _thread as threading
-
-
-#: The part of a function of `singledispatch` that has the functions which it calls. No attribute has this name.
-REGISTERED = "<registered>"
 
 
 class Removed:
     """Stands, itself, for a global or an attribute that was removed."""
 
 
-class Items:
-    """Stands, itself, for the attributes of a dictionary that are its items: `self.__dict__ = self`."""
-
-
 def is_removed(value: Any) -> bool:
     return value is Removed
 
 
-is_worker = _arenite.is_worker()
 #: Locked while definitions are applied and while classes are made: tasks of several lanes, and results, may bring
 #: definitions at the same time.
 lock = locks.lock()
@@ -63,31 +48,20 @@ def sentinel(number: int, make: Any = object, arguments: tuple[Any, ...] = ()) -
     return _sentinels.setdefault(number, make(*arguments))
 
 
-def make_code(data: bytes) -> CodeType:
-    made: CodeType = marshal.loads(data)
-    return made
-
-
 def make_cell() -> CellType:
     return CellType()
 
 
 #: Classes and type variables that are pickled by value, by their common name in all processes.
 _classes: WeakValueDictionary[str, Any] = WeakValueDictionary()
-_tracked = IdentityMap()
+_tracked: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 #: Classes that were made here from a pickle and are not filled yet.
-_unfilled = IdentityMap()
-
-
-def note_sent(cls: type) -> None:
-    """Records a class of the program, in a worker."""
-    _sent_classes[cls] = True
-    _unfilled.pop(cls)
+_unfilled: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
 def track(made: Any) -> str:
     """Returns the name of a class or a type variable that is pickled by value."""
-    name: str | None = _tracked.get(made)
+    name = _tracked.get(made)
     if name is None:
         import uuid
 
@@ -125,58 +99,51 @@ def make_jitclass(name: str, plain: type, fields: dict[str, Any]) -> Any:
 def fill_tracked(cls: type, attributes: dict[str, Any]) -> None:
     """Sets the attributes of a class. Does not change a class that was defined in this process."""
     is_unfilled = _unfilled.pop(cls, False)
-    if is_unfilled or is_worker:
+    if is_unfilled or _arenite.is_worker():
         for name, value in attributes.items():
             set_attribute(cls, name, value)
-        if is_unfilled:
-            introduce(cls)
 
 
-def make_class(meta: type, name: str, bases: tuple[type, ...], body: dict[str, Any], members: Any) -> type:
-    """Makes a class with only those attributes, in `body`, that determine how instances are created. `members`: for
-    an enumeration, further arguments of `make_enum`."""
+def make_class(meta: Any, name: str, bases: tuple[type, ...], body: dict[str, Any], members: Any) -> type:
+    """Makes a class with only those attributes, in `body`, that determine how instances are created. `meta`: None for
+    the metaclass of the first base; `members`: for an enumeration, further arguments of `make_enum`."""
+    meta = meta or type(bases[0])
     with lock:
-        # The program has run the `__init_subclass__` of each base, and has sent its effects.
-        hooks = _suspend(base for base in _lineage(bases) if _is_hooked(base))
+        # The program has run the `__init_subclass__` of each base, perhaps with keywords, and sends the effects.
+        lineage = dict.fromkeys(one for base in bases for one in base.__mro__ if not reach.is_standard(one.__module__))
+        hooks = {base: vars(base)["__init_subclass__"] for base in lineage if "__init_subclass__" in vars(base)}
+        for base in hooks:
+            type.__delattr__(base, "__init_subclass__")
         try:
             if members is not None:
                 return make_enum(meta, name, bases, body, *members)
-            if isinstance(meta, type) and meta.__name__ == "_TypedDictMeta":
-                # The metaclass takes no base but its own.
-                parent: Any = super(meta, meta)
-                return parent.__new__(meta, name, (dict,), body)  # type: ignore[no-any-return]
             return _make_plain(meta, name, bases, body)
         finally:
-            _resume(hooks)
+            for base, hook in hooks.items():
+                type.__setattr__(base, "__init_subclass__", hook)
 
 
 def _make_plain(meta: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
-    # The program has run a metaclass of its own, perhaps with further arguments, and has sent the effects.
-    makers = [one.__new__ for one in meta.__mro__ if "__new__" in vars(one) and not _is_sent(one)]
-    if not any(map(_is_sent, meta.__mro__)):
-        makers.insert(0, lambda meta, *how: meta(*how))
-    failed: Exception | None = None
-    for make in makers:
-        try:
-            made: type = make(meta, name, bases, dict(body))
-            return made
-        except Exception as error:
-            # An imported metaclass may need attributes that are set later, or keywords of the class.
-            failed = failed or error
-    assert failed is not None
-    raise failed
-
-
-def _is_sent(cls: type) -> bool:
-    return cls in _sent_classes or cls in _tracked
+    made: type
+    if meta.__name__ == "_TypedDictMeta":
+        # The metaclass takes no base but its own.
+        made = super(meta, meta).__new__(meta, name, (dict,), body)
+        return made
+    # The program has also run its own metaclass.
+    imported = next(one for one in meta.__mro__ if reach.is_importable(one.__module__))
+    try:
+        made = meta(name, bases, dict(body)) if meta is imported else imported.__new__(meta, name, bases, dict(body))
+    except Exception:
+        # An imported metaclass may need attributes that are set later, or keywords of the class.
+        made = type.__new__(meta, name, bases, dict(body))
+    return made
 
 
 def make_enum(
     meta: Any, name: str, bases: tuple[type, ...], body: dict[str, Any], boundary: Any, kind: Any, members: list[Any]
 ) -> type:
-    """Makes an enumeration from the name, the value and the content of each member. `kind`: the type that makes an
-    instance from the content; None if `EnumType` makes the members from their values."""
-    from enum import member as as_member
+    """Makes an enumeration from the name, the value and the content of each member, from which `kind`, a type in C,
+    makes an instance."""
 
     def create(cls: type, *given: Any) -> Any:
         # `EnumType` wraps the definition of a member again if members are tuples.
@@ -186,103 +153,33 @@ def make_enum(
         return made
 
     # The program has run the `__new__` and the `__init__` of the enumeration, and has sent their effects.
-    is_made_here = bool(members) and kind is not None
-    own = {"__new__": create, "__init__": lambda *_: None} if is_made_here else {}
+    own = {"__new__": create, "__init__": lambda *_: None} if members else {}
     filled = meta.__prepare__(name, bases)
     for member, value, content in members:
-        if is_made_here:
-            filled[member] = content, value
-        else:
-            filled[member] = as_member(value) if hasattr(value, "__get__") else value
+        filled[member] = content, value
     filled.update({**body, **own})
     made: Any = meta(name, bases, filled, **({} if boundary is None else {"boundary": boundary}))
-    if is_made_here:
+    if own:
         type.__delattr__(made, "__init__")
         type.__delattr__(made, "__new_member__")
         type.__setattr__(made, "_new_member_", kind.__new__)
     return made  # type: ignore[no-any-return]
 
 
-def _lineage(bases: Iterable[type]) -> list[type]:
-    return list(dict.fromkeys(one for base in bases for one in base.__mro__))
-
-
-def _is_hooked(base: type) -> bool:
-    """Whether a class has an `__init_subclass__`: one of the program, or of an imported module outside of the standard
-    library. The latter may need attributes that are set later, or keywords of the class."""
-    if "__init_subclass__" not in vars(base):
-        return False
-    function = getattr(vars(base)["__init_subclass__"], "__func__", None)
-    home = str(base.__module__).partition(".")[0]
-    return _is_sent(base) or type(function) is FunctionType and home not in sys.stdlib_module_names
-
-
-def _suspend(bases: Iterable[type]) -> list[tuple[type, Any]]:
-    """Keeps this thread from running the `__init_subclass__` of these classes. Returns the argument of `_resume`."""
-    thread, hooks = threading.get_ident(), [(base, vars(base)["__init_subclass__"]) for base in bases]
-    for base, hook in hooks:
-
-        def run(cls: Any, /, _base: Any = base, _hook: Any = hook, **keywords: Any) -> None:
-            here = threading.get_ident() == thread
-            (super(_base, cls).__init_subclass__ if here else _hook.__get__(None, cls))(**keywords)
-
-        type.__setattr__(base, "__init_subclass__", classmethod(run))
-    return hooks
-
-
-def _resume(hooks: list[tuple[type, Any]]) -> None:
-    for base, hook in hooks:
-        type.__setattr__(base, "__init_subclass__", hook)
-
-
-def introduce(cls: type) -> None:
-    """Runs the `__init_subclass__` of imported bases for a class that is complete: they may register the class
-    elsewhere. What they change in the class, the program has sent."""
-    with lock:
-        hooked = [base for base in cls.__mro__[1:] if _is_hooked(base)]
-        imported = [base for base in hooked if not _is_sent(base)]
-        if not imported:
-            return
-        before, hooks = dict(vars(cls)), _suspend(filter(_is_sent, hooked))
-        try:
-            vars(imported[0])["__init_subclass__"].__get__(None, cls)()
-        except Exception:
-            pass  # It needs keywords of the class, which are not known.
-        finally:
-            _resume(hooks)
-        for name in [name for name in vars(cls) if name not in before]:
-            type.__delattr__(cls, name)
-        for name, value in before.items():
-            if vars(cls).get(name) is not value:
-                type.__setattr__(cls, name, value)
-
-
-#: The attribute name for the reducer that `copyreg` has for a class.
-COPYREG = "__copyreg__"
+#: The name of an attribute that stands for the attributes of the members of an enumeration.
+MEMBERS = "<members>"
 
 
 def set_attribute(cls: type, name: str, value: Any) -> None:
     if name == "_abc_impl":
         for subclass in value:
             cls.register(subclass)  # type: ignore[attr-defined]
-    elif name == COPYREG:
-        import copyreg
-
-        copyreg.dispatch_table.pop(cls, None)
-        if not is_removed(value):
-            copyreg.pickle(cls, value)
-    elif name == "_value2member_map_":
-        for other, member in () if is_removed(value) else value:
-            vars(cls)[name].setdefault(other, vars(cls)["_member_map_"][member])
     elif is_removed(value):
         if name in vars(cls):
             delattr(cls, name)
-    elif name == "_member_state_":
-        for member, (state, slots) in value:
-            made = vars(cls)["_member_map_"][member]
-            vars(made).update(state)
-            for slot, content in slots.items():
-                object.__setattr__(made, slot, content)
+    elif name == MEMBERS:
+        for member, state in value:
+            vars(vars(cls)["_member_map_"][member]).update(state)
     else:
         try:
             # Avoids a metaclass that checks assignments.
@@ -292,63 +189,29 @@ def set_attribute(cls: type, name: str, value: Any) -> None:
             setattr(cls, name, value)
 
 
-def make_alias(home: str, name: str, qualname: str | None, *parameters: tuple[Any, ...]) -> Any:
-    """Makes the alias of a `type` statement with these type parameters. `fill_late` sets its value, which may contain
-    the alias."""
-    value = f"parts[{len(parameters)}]['value']"
-    return _with_parameters(f"type {name}[", f"] = {value}", name, parameters, home, qualname)
+def make_alias(name: str, value: Any, parameters: tuple[Any, ...], home: str) -> Any:
+    """Makes the alias of a `type` statement with type parameters."""
+    from typing import TypeAliasType  # type: ignore[attr-defined]
+
+    space = {"make": TypeAliasType, "how": (name, value), "parameters": parameters, "__name__": home}
+    # The alias takes its module from the globals of the calling code.
+    return eval("make(*how, type_params=parameters)", space)
 
 
-def make_type_parameter(*how: Any) -> Any:
-    """Returns the type parameter of a generic class, function or alias. Makes it if it does not exist here. `how`: the
-    name that `track` gives, the stars before its own name, this name, the number of its constraints, and whether it has
-    a bound and a default. `fill_late` sets these parts, which may contain the parameter."""
-    found = _classes.get(how[0])
-    return _with_parameters("def own[", "](): pass", "own", (how,)).__type_params__[0] if found is None else found
+#: The values of aliases that are made, by the identity of the alias.
+_late: dict[int, list[Any]] = {}
 
 
-def _with_parameters(
-    before: str, after: str, name: str, parameters: Any, home: str = __name__, qualname: str | None = None
-) -> Any:
-    """Makes a generic object with the syntax of Python 3.12, which evaluates all parts at their first use."""
-    texts = []
-    for number, (_, stars, own, constraints, has_bound, has_default) in enumerate(parameters):
-        place, text = f"parts[{number}]", stars + own
-        if constraints:
-            text += ": (" + "".join(f"{place}['bound'][{one}], " for one in range(constraints)) + ")"
-        elif has_bound:
-            text += f": {place}['bound']"
-        texts.append(text + (f" = {place}['default']" if has_default else ""))
-    space: dict[str, Any] = {"__name__": home, "parts": [{} for _ in range(len(texts) + 1)]}
-    code = compile(f"{before}{', '.join(texts)}{after}".replace("[]", ""), "<arenite>", "exec")
-    exec(code if qualname is None else _code_with_qualname(code, name, qualname), space)
-    made = space[name]
-    for (key, *_), parameter in zip(parameters, made.__type_params__, strict=True):
-        _record(key, parameter)
-    for one, parts in zip((*made.__type_params__, made), space["parts"], strict=True):
-        _late_parts[id(one)] = one, parts
-    return made
+def make_late_alias(name: str, home: str) -> Any:
+    """Makes the alias of a `type` statement, which has a value when `fill_late_alias` is called."""
+    space: dict[str, Any] = {"value": [], "__name__": home}
+    exec(f"type {name} = value[0]", space)
+    _late[id(space[name])] = space["value"]
+    return space[name]
 
 
-def _code_with_qualname(code: CodeType, name: str, qualname: str) -> CodeType:
-    """Returns code that gives what it names `name` another qualified name."""
-    inner = (_code_with_qualname(one, name, qualname) if type(one) is CodeType else one for one in code.co_consts)
-    return code.replace(co_consts=tuple(inner), co_qualname=qualname if code.co_name == name else code.co_qualname)
-
-
-def call_in(home: str, make: Any, arguments: Any, options: Any) -> Any:
-    """Calls a type of `typing`, which takes the module of what it makes from the globals of the calling code."""
-    return eval("make(*arguments, **options)", {"__name__": home, **locals()})
-
-
-#: Aliases and type parameters that are not filled yet, each with the place for its parts.
-_late_parts: dict[int, tuple[Any, dict[str, Any]]] = {}
-
-
-def fill_late(made: Any, parts: dict[str, Any]) -> None:
-    known = _late_parts.pop(id(made), None)
-    if known is not None:
-        known[1].update(parts)
+def fill_late_alias(alias: Any, value: Any) -> None:
+    _late.pop(id(alias), []).append(value)
 
 
 def make_lru_cache(function: Any, parameters: dict[str, Any]) -> Any:
@@ -357,37 +220,16 @@ def make_lru_cache(function: Any, parameters: dict[str, Any]) -> Any:
     return lru_cache(**parameters)(function)
 
 
-def make_singledispatch(function: Any) -> Any:
-    from functools import singledispatch
-
-    return singledispatch(function)
-
-
-def fill_singledispatch(function: Any, state: tuple[Iterable[Any], dict[str, Any]]) -> None:
-    registered, attributes = state
-    for kind, implementation in registered:
-        function.register(kind, implementation)
-    vars(function).update(attributes)
-
-
 def make_type_variable(
-    key: str, kind: str, home: str, name: str, constraints: tuple[Any, ...], options: dict[str, Any]
+    key: str, kind: Any, name: str, constraints: tuple[Any, ...], options: dict[str, Any], home: str
 ) -> Any:
     """Returns the type variable that `track` names `key`. Makes it if it does not exist here."""
     found = _classes.get(key)
-    if found is not None:
-        return found
-    import typing
-
-    made = call_in(home, getattr(typing, kind), (name, *constraints), options)
-    _record(key, made)
-    return made
-
-
-def make_context_variable(name: str, default: tuple[Any, ...]) -> Any:
-    from contextvars import ContextVar
-
-    return ContextVar(name, default=default[0]) if default else ContextVar(name)
+    if found is None:
+        found = kind(name, *constraints, **options)
+        found.__module__ = home
+        _record(key, found)
+    return found
 
 
 def make_cached_property(function: Any, name: str | None) -> Any:
@@ -398,17 +240,6 @@ def make_cached_property(function: Any, name: str | None) -> Any:
     return made
 
 
-def make_json_scanner(options: dict[str, Any]) -> Any:
-    from json.scanner import c_make_scanner  # type: ignore[attr-defined]
-    from types import SimpleNamespace
-
-    return c_make_scanner(SimpleNamespace(**options))
-
-
-def make_library(kind: Any, name: str | None, uses_errno: bool) -> Any:
-    return kind(name, use_errno=uses_errno)
-
-
 def fill_library(library: Any, functions: dict[str, dict[str, Any]]) -> None:
     for name, types in functions.items():
         fill_slots(getattr(library, name), types)
@@ -417,32 +248,6 @@ def fill_library(library: Any, functions: dict[str, dict[str, Any]]) -> None:
 def fill_slots(made: Any, values: dict[str, Any]) -> None:
     for name, value in values.items():
         setattr(made, name, value)
-
-
-def fill_attributes(made: Any, state: tuple[Any, dict[str, Any]]) -> None:
-    """Applies the state of an object, and sets attributes that are not part of the state."""
-    if state[0] is not None:
-        fill_new(made, state[0])
-    vars(made).update(state[1])
-
-
-def make_memory(data: Any, layout: str, shape: tuple[int, ...], part: tuple[int, int] | None = None) -> memoryview:
-    """Makes a view of an object, or of the bytes from the first number of `part` to the second."""
-    view = memoryview(data).cast("B")
-    made = view if part is None else view[slice(*part)]
-    return made.cast(layout, shape)  # type: ignore[call-overload, no-any-return]
-
-
-#: The referents of weak references, by the number of the reference.
-_referents: dict[int, Any] = {}
-
-
-def make_reference(kind: Any, referent: Any, number: int) -> Any:
-    """Makes a weak reference. Without a referent, makes the reference of an object that no longer exists."""
-    _referents[number] = referent
-    if referent is None:
-        kind, referent = (kind if kind is proxy else ref), type("", (), {})()
-    return kind(referent)
 
 
 def make_as(kind: Any, base: Any, arguments: tuple[Any, ...]) -> Any:
@@ -457,23 +262,13 @@ def find_in(home: str, name: str) -> Any:
     return getattr(import_module(home), name)
 
 
-def _find(home: str, name: str) -> Any:
-    """Returns an object of an importable module; None if the program has added it to the module."""
+def find_or_make(home: str, name: str, kind: str, make: Any, arguments: tuple[Any, ...]) -> Any:
+    """Returns an object of an importable module. Makes another one if the program has put the object there: then the
+    module has none of a type with this name here."""
     try:
-        return find_in(home, name)
+        found = find_in(home, name)
     except (ImportError, AttributeError):
-        return None
-
-
-def find_or_make(home: str, name: str, kind: Any) -> Any:
-    """Returns an object of an importable module; a new one if the program has added it to the module."""
-    found = _find(home, name)
-    return found if type(found) is kind else kind.__new__(kind)
-
-
-def find_or_call(home: str, name: str, kind: str, make: Any, arguments: tuple[Any, ...]) -> Any:
-    """Like `find_or_make`, for an object of a type with this name that a call makes."""
-    found = _find(home, name)
+        found = None
     return found if type(found).__name__ == kind else make(*arguments)
 
 
@@ -520,63 +315,6 @@ def fill_plain(made: Any, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
         vars(made).update(state[0])
     for name, value in state[1].items():
         object.__setattr__(made, name, value)
-
-
-def find_logger(name: str, kind: Any) -> Any:
-    """Returns the logger of this name, which has this class in the program."""
-    import logging
-
-    found: Any = logging.getLogger(name)
-    if type(found) is logging.Logger:
-        found.__class__ = kind
-    return found
-
-
-def fill_container(made: Any, state: tuple[Any, Any, dict[str, Any], Any]) -> None:
-    """Adds items to a container with the methods of the type from which its class inherits."""
-    base, contents, options, attributes = state
-    if issubclass(base, dict):
-        for name, value in options.items():
-            getattr(base, name).__set__(made, value)
-        for key, value in contents.items():
-            base.__setitem__(made, key, value)
-    else:
-        base.__init__(made, contents, **options)
-    if attributes is Items:
-        object.__setattr__(made, "__dict__", made)
-    elif attributes is not None:
-        fill_new(made, attributes)
-
-
-class LateGenerator:
-    """The generator of a context manager. Calls its function at the first use, when the function has its defaults."""
-
-    def __init__(self, made: Any) -> None:
-        self._call = made.func, made.args, made.kwds
-        self._made: Any = None
-
-    def _generator(self) -> Any:
-        if self._made is None:
-            function, arguments, options = self._call
-            self._made = function(*arguments, **options)
-        return self._made
-
-    def __next__(self) -> Any:
-        return next(self._generator())
-
-    def __anext__(self) -> Any:
-        return anext(self._generator())
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._generator(), name)
-
-
-def fill_context_manager(made: Any, state: dict[str, Any]) -> None:
-    vars(made).update(state)
-    made.gen = LateGenerator(made)
-
-
-_sent_classes = IdentityMap()
 
 
 def itself(value: Any) -> Any:

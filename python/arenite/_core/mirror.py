@@ -13,6 +13,7 @@ from io import BytesIO
 from types import CellType, CodeType, FunctionType, ModuleType
 from weakref import WeakValueDictionary
 
+from .. import _arenite
 from . import main, making, out_of_band
 
 TYPE_CHECKING = False
@@ -55,7 +56,7 @@ class Unsent(_Refusing):  # type: ignore[misc]
 
     def __reduce__(self) -> Any:
         # In a worker this raises: a task may not return it.
-        return _fail(self) if making.is_worker else (Unsent, (self.arenite_reason,))
+        return _fail(self) if _arenite.is_worker() else (Unsent, (self.arenite_reason,))
 
 
 # ---- modules
@@ -65,7 +66,7 @@ def module(name: str) -> ModuleType:
     """Returns a module of the program. In a worker this is the mirror of the module, which starts empty."""
     found = sys.modules.get(name)
     if found is None:
-        if not making.is_worker:
+        if not _arenite.is_worker():
             raise ModuleNotFoundError(f"the program has no module {name!r} any more", name=name)
         found = sys.modules[name] = _new_module(name)
     return found
@@ -195,7 +196,7 @@ _strong: dict[int, Any] = {}
 #: The shells of definitions that are not made yet, and the copies of arrays for the group that is being made.
 _shells: dict[int, Any] = {}
 _arrays: dict[int, Any] = {}
-#: The objects that were made while a bundle is applied.
+#: The objects that were made while a bundle is applied: its groups refer to them.
 _new: list[Any] = []
 #: Bundles that this worker has loaded, by number: the value of `_changes` at which the worker had their groups.
 _bundles: dict[bytes, int] = {}
@@ -257,22 +258,15 @@ def apply(data: Any, buffers: list[Any], private: bool) -> None:
             # Another object of this number had them.
             _state.pop(number, None)
     try:
-        for number, keys, first, empty, start, end, count, arrays in records:
+        for number, keys, first, is_stand_in, start, end, count, arrays in records:
             if all(_state.get(home, {}).get(name) == number for home, name in keys):
                 continue
             if arrays is not None:
                 begin, stop, *part = arrays
                 own = out_of_band.own(buffers[slice(*part)], private)
                 _arrays.update(pickle.loads(content[begin:stop], buffers=own))
-            for place, kind in empty.items():
-                owner, name = find(keys[place][0]), keys[place][1]
-                if isinstance(owner, type) and name not in vars(owner):
-                    making.set_attribute(owner, name, kind())
-            _set_group(number, keys, first, content[start:end], count)
+            _set_group(number, keys, first, is_stand_in, content[start:end], count)
             _arrays.clear()
-        for made in _new:
-            if isinstance(made, type) and not main.has_made(made):
-                making.introduce(made)
         _forget()
     finally:
         _new.clear()
@@ -300,7 +294,8 @@ class _Unpickler(pickle.Unpickler):
         return making.find_in(*place)
 
 
-def _set_group(number: int, keys: Any, first: Any, data: Any, count: int) -> None:
+def _set_group(number: int, keys: Any, first: Any, is_stand_in: bool, data: Any, count: int) -> None:
+    """Sets the variables of a group. `is_stand_in`: the group stands for what cannot be sent."""
     global _changes
     try:
         unpickler = _Unpickler(BytesIO(data))
@@ -312,28 +307,29 @@ def _set_group(number: int, keys: Any, first: Any, data: Any, count: int) -> Non
             raise  # In a sandbox.
         reason = f"cannot be unpickled: {type(error).__name__}: {error}"
         values = [Unsent(f"the global `{name}` {reason}" if type(home) is str else reason) for home, name in keys]
+        is_stand_in = True
     for place, ((home, name), value) in enumerate(zip(keys, values, strict=True)):
         known = _state.setdefault(home, {})
-        if type(home) is not str:
-            made = find(home)
-            try:
-                if type(value) is not Unsent or not main.has_made(made):
-                    _set_part(made, name, value)
-            except Exception:
-                # Some attributes can be set once, as fields of `ctypes`.
-                if not main.has_made(made):
-                    raise
-        else:
-            space = vars(module(home))
-            is_made = main.is_made(home, name, space.get(name))
-            if making.is_removed(value):
-                space.pop(name, None)
-            elif not is_made and place in first and name not in known and name in space and name not in _OF_MAIN:
-                pass  # Code of this worker has set the global, and the program has not changed it since.
-            elif not (is_made and type(value) is Unsent):
-                space[name] = value
+        owner = module(home) if type(home) is str else find(home)
+        if not (is_stand_in and main.has_made(owner, name)):
+            if type(home) is not str:
+                _set_part(owner, name, value)
+            elif not (place in first and name not in known and _is_set_here(vars(owner), name)):
+                set_item(vars(owner), name, value)
         known[name] = number
         _changes += 1
+
+
+def _is_set_here(space: dict[str, Any], name: str) -> bool:
+    """Whether code of this worker has set a global. The program has not changed it since."""
+    return name in space and name not in _OF_MAIN and not main.has_made_value(space, name)
+
+
+def set_item(space: dict[str, Any], name: str, value: Any) -> None:
+    if making.is_removed(value):
+        space.pop(name, None)
+    else:
+        space[name] = value
 
 
 def changes() -> int:
@@ -368,8 +364,6 @@ def find(number: int) -> Any:
     except TypeError:
         _strong[number] = made
     _new.append(made)
-    if isinstance(made, type):
-        making.note_sent(made)
     return made
 
 
@@ -393,16 +387,10 @@ def _set_part(made: Any, name: str, value: Any) -> None:
     elif isinstance(made, type):
         making.set_attribute(made, name, value)
     elif type(made) is dict:
-        if making.is_removed(value):
-            made.pop(name, None)
-        else:
-            made[name] = value
+        set_item(made, name, value)
     elif making.is_removed(value):
         if hasattr(made, name):
             delattr(made, name)
-    elif name == making.REGISTERED:
-        for kind, implementation in value:
-            made.register(kind, implementation)
     else:
         setattr(made, name, value)
 

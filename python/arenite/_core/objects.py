@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import contextvars
 import copyreg
-import gc
 import itertools
-import logging
+import operator
 import pickle
 import struct
 import sys
 import threading
 import weakref
-from collections import Counter, OrderedDict, defaultdict, deque
 from functools import partial
 from io import BytesIO
 from queue import SimpleQueue
@@ -25,8 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import by_value, codes, context, elsewhere, making, mirror, out_of_band, reach
 from .by_name import Pickler as ByName
-from .process import imported
-from .weak import IdentityMap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,12 +39,12 @@ class Raced(BaseException):
 
 # ---- objects that each worker makes for itself
 
-_serials = IdentityMap()
+_serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 _next_serial = itertools.count(1)
 
 
 def serial(obj: Any) -> int:
-    number: int | None = _serials.get(obj)
+    number = _serials.get(obj)
     if number is None:
         number = _serials[obj] = next(_next_serial)
     return number
@@ -56,10 +52,10 @@ def serial(obj: Any) -> int:
 
 def _reduce_context_variable(_: Any, variable: contextvars.ContextVar[Any]) -> Any:
     try:
-        default: tuple[Any, ...] = (contextvars.Context().run(variable.get),)
+        options = {"default": contextvars.Context().run(variable.get)}
     except LookupError:
-        default = ()
-    return making.make_context_variable, (variable.name, default)
+        options = {}
+    return partial(contextvars.ContextVar, variable.name, **options), ()
 
 
 #: Objects that each worker creates for itself, as if it had run the program's main file.
@@ -78,89 +74,11 @@ _LOCKS = {type(threading.Lock()), type(threading.RLock()), SimpleQueue}
 BY_IDENTITY = {ModuleType, threading.local, *_RECREATED}
 
 
-def _reduce_weak_container(_: Any, obj: Any) -> Any:
-    items = list(obj) if isinstance(obj, weakref.WeakSet) else dict(obj.items())
-    return type(obj), (items,), {"_referents": items}
-
-
-def _reduce_proxy(_: Any, proxy: Any) -> Any:
-    try:
-        # A method of a proxy is one of its referent.
-        referent = proxy.__reduce_ex__.__self__
-    except ReferenceError:
-        referent = None
-    return making.make_reference, (weakref.proxy, referent, id(proxy))
-
-
-#: Objects with weak references to others. The program keeps these, and the worker keeps its copies of them.
-_REFERRING: dict[type, Callable[[Any, Any], Any]] = {
-    **dict.fromkeys(
-        (weakref.ReferenceType, weakref.WeakMethod),
-        lambda _, obj: (making.make_reference, (type(obj), obj(), id(obj))),
-    ),
-    **dict.fromkeys((weakref.WeakSet, weakref.WeakKeyDictionary, weakref.WeakValueDictionary), _reduce_weak_container),
-    **dict.fromkeys((weakref.ProxyType, weakref.CallableProxyType), _reduce_proxy),
-}
-_OWN = {**_RECREATED, **_REFERRING}
-
 #: Attributes of `sys` that refer to the streams of each process.
 _STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
 
 
-def _arguments_of(local: threading.local) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Returns the arguments with which each thread calls the `__init__` of a `threading.local`. It has no attributes
-    for them."""
-    held = gc.get_referents(local)
-    arguments = next((one for one in held if type(one) is tuple), ())
-    keywords = (one for one in held if type(one) is dict and {str}.issuperset(map(type, one)))
-    return arguments, next(keywords, {})
-
-
-def _constants_elsewhere() -> dict[int, tuple[str, str]]:
-    """Returns the constants that programs compare by identity, and that are no objects for pickle: the module and the
-    name by the identity."""
-    names = ("argparse", "SUPPRESS"), ("math", "nan"), ("numpy", "nan")
-    found = ((getattr(imported(home), name, None), home, name) for home, name in names)
-    return {id(value): (home, name) for value, home, name in found if value is not None}
-
-
 # ---- objects of the program's classes
-
-#: Containers whose classes may override what pickle calls to make them.
-_BASES: tuple[type, ...] = (OrderedDict, defaultdict, Counter, dict, list, set, deque)
-_ADDING = ("__new__", "__init__", "__setitem__", "append", "extend")
-
-
-def _container_of(kind: type) -> Any:
-    """Returns the type of containers from which a class inherits, if the class overrides how items are added; None for
-    other classes, and if the class says how it is pickled."""
-    if not issubclass(kind, _BASES) or kind in _BASES or reach.is_of_library(kind):
-        return None
-    base: Any = next(base for base in _BASES if issubclass(kind, base))
-    ways: tuple[Any, Any] = kind.__reduce_ex__, kind.__reduce__
-    if ways != (base.__reduce_ex__, base.__reduce__):
-        return None
-    return base if any(getattr(kind, name, None) is not getattr(base, name, None) for name in _ADDING) else None
-
-
-def _contents(base: Any, container: Any) -> tuple[Any, dict[str, Any]]:
-    """Returns the items of a container, and its other parts by name."""
-    if issubclass(base, dict):
-        options = {"default_factory": container.default_factory} if base is defaultdict else {}
-        items = OrderedDict.items(container) if base is OrderedDict else dict.items(container)
-        return dict(items), options
-    return list(base.__iter__(container)), {"maxlen": container.maxlen} if base is deque else {}
-
-
-def _origin_of(kind: Any) -> Any:
-    """Returns the type of a library from which a class of the program inherits, if pickle calls the class with what
-    this type takes, and the class may take something else. Returns None for other classes."""
-    base: Any = next(one for one in kind.__mro__ if reach.is_of_library(one))
-    if base is kind or type(kind).__call__ is not type.__call__ or by_value.is_registered(kind):
-        return None
-    if any(getattr(kind, name) is not getattr(base, name) for name in ("__reduce_ex__", "__reduce__")):
-        return None
-    return base if any(getattr(kind, name) is not getattr(base, name) for name in ("__new__", "__init__")) else None
 
 
 def _has_state(kind: type) -> bool:
@@ -181,32 +99,15 @@ def _has_no_state(value: Any) -> bool:
     return type(reduced) is tuple and (len(reduced) < 3 or reduced[2] is None)
 
 
-def _defines(kind: type, name: str) -> bool:
-    """Whether a class, or one that it inherits from, has a method. Does not ask the metaclass."""
-    return any(name in vars(one) for one in kind.__mro__)
-
-
-def _reduce_plain(obj: Any, kind: Any) -> Any:
-    """Reduces an object of the program whose class has methods that pickle would call before the object is restored:
-    it gets its attributes without them. Pickle adds an object to the sets and dictionaries of a cycle before it has
-    attributes: those that lead into no cycle, which the hash may need, are set when the object is made."""
-    has_getattr = _defines(kind, "__getattr__")
-    has_setattr = kind.__setattr__ is not object.__setattr__
-    has_hash = type(kind.__hash__) is FunctionType
-    if not (has_getattr or has_setattr or has_hash) or not _is_restored(kind):
-        return NotImplemented
-    state = _state_of(obj)
-    first = tuple(map(_values_in, state))
-    may_be_in_cycle = has_hash and [*map(len, first)] != [*map(len, state)]
-    if not (has_getattr or (has_setattr and state[1]) or may_be_in_cycle):
-        return NotImplemented
-    return making.make_plain, (kind, *first), state, None, None, making.fill_plain
-
-
 def _is_restored(kind: Any) -> bool:
     """Whether an instance of a class of the program is restored from its attributes alone."""
-    has_own = kind.__getstate__ is not object.__getstate__ or _defines(kind, "__setstate__")
-    return _is_plain(kind) and not has_own and not reach.is_of_library(kind)
+    has_own = kind.__getstate__ is not object.__getstate__ or any("__setstate__" in vars(one) for one in kind.__mro__)
+    return _is_plain(kind) and not has_own and not reach.is_of_library(kind) and not _is_registered(kind)
+
+
+def _is_registered(kind: type) -> bool:
+    """Whether `copyreg` has a reducer for a class. The metaclass of a class may have no hash."""
+    return type(kind).__hash__ is not None and kind in copyreg.dispatch_table
 
 
 def is_dict(value: Any) -> bool:
@@ -214,18 +115,8 @@ def is_dict(value: Any) -> bool:
     kind: Any = type(value)
     if not kind.__dictoffset__ or kind.__getattribute__ is not object.__getattribute__ or not _is_restored(kind):
         return False
-    own = any("__class__" in vars(base) for base in kind.__mro__[:-1]) or by_value.is_registered(kind)
+    own = any("__class__" in vars(base) for base in kind.__mro__[:-1])
     return not own and not copyreg._slotnames(kind)  # type: ignore[attr-defined]
-
-
-def _has_hash(made: tuple[Callable[..., Any], tuple[Any, ...]], obj: Any) -> bool:
-    """Whether what this call makes has the hash of an object."""
-    if _defines(type(obj), "__del__"):
-        return False
-    try:
-        return hash(made[0](*made[1])) == hash(obj)
-    except Exception:  # Of the program's method.
-        return False
 
 
 def _state_of(obj: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -235,18 +126,8 @@ def _state_of(obj: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return attributes or {}, slots or {}
 
 
-def _values_in(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Returns the attributes that lead to no other objects that can change."""
-    return {name: one for name, one in attributes.items() if _is_value(one)}
-
-
-def _is_value(value: Any) -> bool:
-    """Whether a value is an atom, a member of an enumeration, an object such as a date, or a tuple of these."""
-    if codes.is_one_of(type(value), codes.ATOMS):
-        return True
-    kinds = FunctionType, property, classmethod, staticmethod, ModuleType, type
-    parts = codes.parts_of_tuples(value)
-    return not any(issubclass(type(one), kinds) or reach.has_identity(one) for one in parts)
+def _find_or_make(place: elsewhere.Place, kind: type) -> tuple[Any, ...]:
+    return making.find_or_make, (*place, kind.__name__, making.make_new, (kind,))
 
 
 class _Filled:
@@ -266,7 +147,7 @@ class Imported:
         self.value, self.place, self.is_sent = value, place, is_sent
 
     def __reduce__(self) -> tuple[Any, ...]:
-        make = making.find_or_make, (*self.place, type(self.value))
+        make = _find_or_make(self.place, type(self.value))
         contents: Any
         if not self.is_sent:
             return make
@@ -332,6 +213,7 @@ class Pickler(ByName):
         self.reloads: dict[str, float] = {}
         #: The number of pickles.
         self.count = 0
+        self._restored: dict[Any, bool] = {}
 
     def dump_all(self, values: list[Any], is_deep: bool) -> bytes:
         """Returns the pickle of values. `is_deep`: whether they are linked in chains that are too long for
@@ -374,90 +256,61 @@ class Pickler(ByName):
             return MethodType, (obj.__func__, obj.__self__)
         if out_of_band.is_array(obj):
             return self._array(obj)
-        reduced = self._reduce(obj, kind)
-        if (base := _container_of(kind)) is not None:
-            # The items are those that the program has put there, by methods of the class that may change them.
-            is_own = getattr(obj, "__dict__", None) is obj
-            contents, options = _contents(base, obj)
-            state = base, contents, options, making.Items if is_own else obj.__getstate__()
-            return base.__new__, (kind,), state, None, None, making.fill_container
-        if type(reduced) is tuple and reduced[0] is kind and (origin := _origin_of(kind)) is not None:
-            return making.make_as, (kind, origin, reduced[1]), *reduced[2:]
+        reduced = self._reduce_here(obj, kind)
         if reduced is NotImplemented:
-            reduced = _reduce_plain(obj, kind)
-        if reduced is NotImplemented and type(kind.__new__) is FunctionType and _has_state(kind):
-            # The program has run the `__new__` of the class, and sends the effects.
-            first: Any = next(one for one in kind.__mro__ if type(vars(one).get("__new__")) is BuiltinFunctionType)
-            value = first.__getnewargs__(obj) if hasattr(first, "__getnewargs__") else ()
-            return first.__new__, (kind, *value), *obj.__reduce_ex__(4)[2:]
-        return reduced
+            reduced = super().reducer_override(obj)
+        return self._reduce_restored(obj, kind) if reduced is NotImplemented else reduced
 
-    def _reduce(self, obj: Any, kind: Any) -> Any:
+    def _reduce_here(self, obj: Any, kind: Any) -> Any:
+        """Reduces an object of which each worker has its own. Returns NotImplemented for others."""
         place = None if self.copies_globals else elsewhere.place_of(obj)
-        reduce = _OWN.get(kind)
-        if reduce is not None:
-            reduced = reduce(self, obj)
-            if type(reduced) is not tuple or kind not in _RECREATED:
+        if kind in _RECREATED:
+            reduced = _RECREATED[kind](self, obj)
+            if reduced is NotImplemented:
                 return reduced
             if place is not None:
-                return making.find_or_call, (*place, kind.__name__, *reduced)
+                return making.find_or_make, (*place, kind.__name__, *reduced)
             if kind is contextvars.ContextVar:
                 return making.sentinel, (self.owner.sentinel(obj), *reduced)
             return (making.only_one, (serial(obj), *reduced)) if kind in _LOCKS else reduced
         if issubclass(kind, threading.local):
             # The worker's thread begins with what the thread that submits the task has.
             state = {name: value for name, value in vars(obj).items() if ByName.can_pickle(value)}
-            arguments, keywords = _arguments_of(obj)
-            make = partial(kind, *arguments, **keywords) if arguments or keywords else kind
-            how = (make, ()) if place is None else (making.find_or_call, (*place, kind.__name__, make, ()))
+            how = (kind, ()) if place is None else (making.find_or_make, (*place, kind.__name__, kind, ()))
             return *how, state or None, None, None, making.fill_new
+        if kind in weakref.ProxyTypes:
+            # Pickle would take it for the object that it stands for.
+            raise TypeError(f"cannot pickle {kind.__name__!r} object")
         if hasattr(kind, "write") and (name := next((one for one in _STREAMS if getattr(sys, one) is obj), None)):
             return getattr, (sys, name.strip("_"))
         if place is not None and (reach.is_standard(place[0]) or kind in elsewhere.METHODS):
             return making.find_in, place
         if place is not None and _has_no_state(obj):
-            return making.find_or_make, (*place, kind)
-        reduced = super().reducer_override(obj)
-        if reduced is NotImplemented and any("__class__" in vars(one) for one in kind.__mro__[:-1]):
-            # Pickle refuses an object that says to be of another class.
-            made: Any = obj.__reduce_ex__(4)
-            return (kind.__new__, *made[1:]) if made[0] is copyreg.__newobj__ else made  # type: ignore[attr-defined]
-        if reduced is NotImplemented and self.left is not None and _is_restored(kind):
-            made = making.make_plain, (kind, *map(_values_in, _state_of(obj)))
-            # An object in a set or dictionary needs its hash at once.
-            if type(kind.__hash__) is not FunctionType or _has_hash(made, obj):
-                self.left.append(obj)
-                return made
-        return reduced
+            return _find_or_make(place, kind)
+        return NotImplemented
 
-    def complete(self, obj: Any, reduced: Any) -> Any:
-        """Adds what a type leaves out: the class of a logger, attributes of an exception, and those in the `__dict__`
-        of a class that inherits from a type in C, such as `Decimal`."""
-        kind: Any = type(obj)
-        is_listed = kind.__reduce__ is logging.Logger.__reduce__ and obj.name in obj.manager.loggerDict
-        if is_listed and not reach.is_of_library(kind):
-            state: Any = {name: one for name, one in vars(obj).items() if name not in vars(logging.root)}
-            state = {name: one for name, one in state.items() if ByName.can_pickle(one)}
-            return making.find_logger, (obj.name, kind), state, None, None, making.fill_slots
-        if issubclass(kind, BaseException) and kind.__setstate__ is BaseException.__setstate__:
-            found = {name: getattr(obj, name) for name in ("__context__", "__cause__", "__suppress_context__")}
-            state = reduced[2] if type(reduced) is tuple and len(reduced) == 3 else {}
-            if any(found.values()) and type(state) is dict:
-                found = {name: one for name, one in found.items() if ByName.can_pickle(one)}
-                reduced = *reduced[:2], {**state, **found}
-        if type(reduced) is not tuple or len(reduced) > 3:
-            return reduced
-        if not any(one is kind for one in (reduced[0], *reduced[1][:1])):
-            return reduced
-        if any(isinstance(way, FunctionType) for way in (kind.__reduce_ex__, kind.__reduce__)):
-            return reduced
-        state = reduced[2] if len(reduced) == 3 else None
-        parts = state if type(state) is tuple else (state,)
-        # Last: this gives an object without attributes an empty dictionary, which becomes part of its pickle.
-        attributes: Any = not any(isinstance(part, dict) for part in parts) and getattr(obj, "__dict__", None)
-        if not attributes or type(attributes) is not dict:
-            return reduced
-        return *reduced[:2], (state, dict(attributes)), None, None, making.fill_attributes
+    def _reduce_restored(self, obj: Any, kind: Any) -> Any:
+        """Reduces an object of a class of the program. No `__new__`, `__getattr__` or `__setattr__` runs when it is made:
+        the program has run them. Attributes that lead to no other object are set first, because the hash may need them
+        before those that lead back to the object."""
+        is_restored = self._restored.get(kind)
+        if is_restored is None:
+            is_restored = self._restored[kind] = _is_restored(kind)
+        if not is_restored:
+            if type(kind.__new__) is not FunctionType or not _has_state(kind):
+                return NotImplemented
+            first: Any = next(one for one in kind.__mro__ if type(vars(one).get("__new__")) is BuiltinFunctionType)
+            value = first.__getnewargs__(obj) if hasattr(first, "__getnewargs__") else ()
+            return first.__new__, (kind, *value), *obj.__reduce_ex__(4)[2:]
+        state = _state_of(obj)
+        atoms = [{name: one for name, one in part.items() if codes.is_atom(one)} for part in state]
+        made = making.make_plain, (kind, *atoms)
+        if all(map(operator.eq, map(len, atoms), map(len, state))):
+            return made
+        if self.left is not None:
+            self.left.append(obj)
+            return made
+        return *made, state, None, None, making.fill_plain
 
     def _array(self, array: Any) -> Any:
         made = self._shared and self._shared.view_of(array)
@@ -501,9 +354,6 @@ class Pickler(ByName):
             known = {name: obj[name] for name in ("__name__", "__file__", "__package__") if type(obj.get(name)) is str}
             names = self.owner.definition(obj).names
             return dict, (known,), {name: obj[name] for name in sorted(names) if name in obj}
-        if kind is FunctionType and by_value.is_singledispatch(obj):
-            first, (registered, attributes) = by_value.parts_of_singledispatch(obj)
-            return making.make_singledispatch, first, {making.REGISTERED: registered, **attributes}
         if kind is FunctionType:
             made, state = by_value.parts_of_function(self, obj)
             state.pop("cells", None)
@@ -531,17 +381,12 @@ class _Space:
         self.space = space
 
 
-class Exact(Pickler):
-    """Also refers to constants that programs compare by identity, and to objects at these places. Slow."""
+class Placed(Pickler):
+    """Also refers to objects at these places. Slow."""
 
     def __init__(self, places: dict[int, elsewhere.Place], *how: Any) -> None:
         super().__init__(*how)
-        self._constants = {**_constants_elsewhere(), **places}
+        self._places = places
 
     def persistent_id(self, obj: Any) -> Any:
-        return self._constants.get(id(obj))
-
-
-def is_exact(data: bytes) -> bool:
-    """Whether a pickle may contain such a constant."""
-    return b"G\x7f\xf8\0\0\0\0\0\0" in data or b"==SUPPRESS==" in data
+        return self._places.get(id(obj))

@@ -3,15 +3,14 @@ an array and of its views. Such variables are sent together, in one pickle."""
 
 from __future__ import annotations
 
-import copyreg
 import gc
 import sys
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from contextlib import suppress
 from functools import partial
-from itertools import chain, islice
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
+from itertools import islice
+from types import BuiltinFunctionType, CellType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import codes, elsewhere, out_of_band, reach
@@ -30,12 +29,13 @@ _MOST_ELEMENTS = 20_000
 #: The number of bytes of an array that is always sent with its parts.
 _SMALL = 64 << 10
 
-_DICTS: tuple[type, ...] = (dict, Counter, OrderedDict, defaultdict)
-_LISTS: tuple[type, ...] = (list, set, deque)
-_CHANGING = {bytearray, *_DICTS, *_LISTS}
+_CHANGING = {bytearray, dict, Counter, OrderedDict, defaultdict, list, set, deque}
+#: Types whose objects cannot change, but contain others.
+_TRANSPARENT = {
+    *(BuiltinFunctionType, CellType, MappingProxyType, MethodType, classmethod, partial, property, staticmethod),
+}
 #: The number of elements of a container from which on they are looked at last.
 _LONG = 30
-_CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 #: Modules of types whose instances are looked into.
 _LOOKED_INTO = frozenset("_io _weakrefset array builtins collections itertools random types weakref".split())
 
@@ -120,56 +120,29 @@ class Shared:
     def _look(self, value: Any, is_whole: bool) -> tuple[Iterable[Any], bool]:
         """Returns the objects that a value contains, and whether the value itself can be changed."""
         kind = type(value)
-        if kind in _LISTS:
-            return value, True
-        if kind in _DICTS:
-            return chain(value.values(), value), True
-        if kind in (tuple, frozenset):
-            return value, False
+        if kind in (tuple, frozenset, *_CHANGING):
+            return gc.get_referents(value), kind in _CHANGING
         if kind is ModuleType or kind is object:
             return (), False
-        if kind is BuiltinFunctionType:
-            return ((value.__self__,) if type(value.__self__) is not ModuleType else ()), False
         if kind is FunctionType:
             is_named = reach.is_reachable(value, value.__module__, value.__qualname__)
             if is_named and not is_whole or reach.is_importable(value.__module__ or ""):
                 return (), False
-            parts = value.__closure__ or (), value.__defaults__ or (), (value.__kwdefaults__ or {}).values()
-            return chain(*parts, vars(value).values()), False
-        if kind is CellType:
-            try:
-                return (value.cell_contents,), False
-            except ValueError:
-                return (), False  # The cell is empty.
-        if kind in (classmethod, staticmethod, MethodType):
-            return (value.__func__, getattr(value, "__self__", None)), False
-        if kind is property:
-            return (value.fget, value.fset, value.fdel), False
-        if kind is partial:
-            return (value.func, *value.args, *value.keywords.values()), False
+            return (value.__closure__, value.__defaults__, value.__kwdefaults__, vars(value)), False
         if issubclass(kind, type):
             is_own = is_whole and not reach.is_importable(value.__module__)
             return (vars(value).values() if is_own else ()), False
         if issubclass(kind, weakref.ReferenceType):
             return (value(),), False
-        if kind in (weakref.ProxyType, weakref.CallableProxyType):
-            return (value.__repr__.__self__,), False
+        if kind in _TRANSPARENT:
+            return gc.get_referents(value), False
         # Instances of other classes may be shared by many, as loggers are, and have names of their own.
         if elsewhere.place_of(value) is not None:
             return (), False
-        if kind.__module__ in _LOOKED_INTO and not hasattr(kind, "__get__"):
-            can_change = reach.has_identity(value)
-            return (gc.get_referents(value) if can_change else ()), can_change
-        if not self._is_own(kind):
-            return (), False
-        slots = [attribute(value, name) for name in copyreg._slotnames(kind)]  # type: ignore[attr-defined]
-        own = chain(slots, (attribute(value, "__dict__") or {}).values())
-        base: Any = next((base for base in _CONTAINERS if issubclass(kind, base)), None)
-        if base is dict:
-            own = chain(own, dict.values(value), dict.keys(value))
-        elif base is not None:
-            own = chain(own, base.__iter__(value))
-        return own, True
+        if self._is_own(kind):
+            return gc.get_referents(value), True
+        is_looked_into = kind.__module__ in _LOOKED_INTO and not hasattr(kind, "__get__") and reach.has_identity(value)
+        return (gc.get_referents(value) if is_looked_into else ()), is_looked_into
 
     def _is_own(self, kind: type) -> bool:
         """Whether instances of a class are looked into: those of the program, but no members of enumerations."""
@@ -196,11 +169,3 @@ def owner_of(array: Any) -> Any:
     while out_of_band.is_array(array.base):
         array = array.base
     return array
-
-
-def attribute(value: Any, name: str) -> Any:
-    """Returns an attribute without the `__getattr__` of the program; None if it is not set."""
-    try:
-        return object.__getattribute__(value, name)
-    except Exception:
-        return None

@@ -112,7 +112,6 @@ def _leave_program() -> None:
     import atexit
 
     main.fork()
-    making.is_worker = True
     atexit._clear()
     for name, part in (("threading", "_threading_atexits"), ("multiprocessing.util", "_finalizer_registry")):
         if name in sys.modules:

@@ -6,7 +6,6 @@ import contextvars
 import copyreg
 import enum
 import functools
-import math
 import threading
 import types
 import weakref
@@ -45,14 +44,6 @@ commands.add_parser("run").add_argument("file")
 
 def parsed():
     return str(PARSER.parse_args([])), str(PARSER.parse_args(["--size", "3", "run", "x"])), PARSER.format_usage()
-
-
-NAN = math.nan
-KNOWN = {math.nan: "nan"}
-
-
-def not_a_number(value=math.nan):
-    return NAN is math.nan, math.nan in KNOWN, value is NAN, [NAN] == [math.nan]
 
 
 # ---- one object in several globals and tasks
@@ -178,7 +169,7 @@ def stands():
 TASKS = {
     f"{group}: {task.__name__}": task
     for group, tasks in {
-        "elsewhere": (of_a_module, in_objects, parsed, not_a_number),
+        "elsewhere": (of_a_module, in_objects, parsed),
         "once": (first_task, second_task, proxies, read_only_view),
         "making": (made, stands),
     }.items()

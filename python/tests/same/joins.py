@@ -1,7 +1,6 @@
 """Programs that change, between two tasks, which objects globals have in common: in place, and by other objects that are
 equal or lie where an earlier one was."""
 
-import array
 import collections
 import contextlib
 import functools
@@ -37,7 +36,7 @@ A = B = C = None
 
 def names():
     """The programs, by the backends that they run on besides arenite."""
-    for name in dict.fromkeys(("attributes", "views", *NAMES)):
+    for name in dict.fromkeys(("attributes", *NAMES)):
         yield f"joins: {name}", ["fork"]
 
 
@@ -176,24 +175,6 @@ def of_attributes():
     yield
 
 
-BYTES, NUMBERS = bytearray(b"abcdef"), array.array("i", range(6))
-VIEWS = memoryview(BYTES), memoryview(BYTES)[2:5], memoryview(NUMBERS), memoryview(NUMBERS)[1:3]
-
-
-def views():
-    """What is written through a view is seen in what it shows, and the other way round."""
-    for number, view in enumerate(VIEWS):
-        view[0] = 90 + number
-    BYTES[3], NUMBERS[2] = 48, 7
-    return bytes(BYTES), NUMBERS.tolist(), [view.tolist() for view in VIEWS]
-
-
-def of_views():
-    yield
-    BYTES[4] = 49
-    yield
-
-
 CASES = min(backends.CASES, 80)
 PROGRAMS = {
     **{
@@ -203,7 +184,6 @@ PROGRAMS = {
         for two in AROUND
     },
     "attributes": (attributes, of_attributes),
-    "views": (views, of_views),
 }
 NAMES = random.Random(os.environ.get("ARENITE_SEED", "")).sample(list(PROGRAMS), CASES - 1)
 

@@ -145,16 +145,6 @@ dispatching.register(int, lambda x: "int")
 vars(dispatching).update(cells=3, imports=["absent"], globals={"a": 1})
 
 
-class OfIterator:
-    __slots__ = iter(("a", "__b", "__dict__", "__weakref__"))
-
-    def __init__(self):
-        self.a, self.__b, self.c = 1, 2, 3
-
-    def get(self):
-        return self.a, self.__b, self.c, weakref.ref(self)() is self, sorted(vars(self))
-
-
 class OfGenerator:
     __slots__ = (name for name in ("a", "b"))
 
@@ -562,7 +552,6 @@ PROGRAMS = {
     "new type": (Number, "own(3), own.__supertype__"),
     "attributes of a function": (plugin, "own(1)"),
     "attributes of a dispatching function": (dispatching, "own(1), own('a'), own.cells, own.imports, own.globals"),
-    "slots from an iterator": (OfIterator, "own().get()"),
     "slots from a generator": (OfGenerator, "own().get()"),
     "items as attributes": (OwnAttributes(a=1), "own.__setattr__('a', own.a + 1), dict(own), own.a, vars(own) is own"),
     "attributes as items": (OfItems(a=OfItems(b=[1])), "own.a.b.append(2), own['a']['b'], setattr(own, 'c', 3), own.c"),
