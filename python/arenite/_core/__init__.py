@@ -34,6 +34,7 @@ What workers have of modules that they cannot import
 
 The worker
 - `start`, `template`: its interpreter, arguments and data; the process of which it is a copy.
+- `tools`: debuggers, and the measurement of covered lines.
 - `main`: its run of the main file.
 - `worker`: what the extension calls there.
 - `context`, `imports`, `libraries`, `process`, `inherit`: what it takes over from the program.

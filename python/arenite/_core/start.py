@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .. import _arenite
-from . import context, libraries
+from . import context, libraries, tools
 from .process import imported
 from .sizes import count
 
@@ -137,18 +137,7 @@ def arguments(python: str | None) -> list[str]:
     path = os.path.abspath(_arenite.__file__)
     program = _PROGRAM.format(path=path, folder=os.path.dirname(os.path.dirname(path)))
     # -P: a file in the working directory must not take the place of a module of the standard library.
-    return _debugged(python, [*flags, "-P", "-c", program])
-
-
-def _debugged(python: str | None, arguments: list[str]) -> list[str]:
-    """Returns the arguments with which a debugger that is attached to this process also debugs a worker. It changes
-    those of processes that Python starts in the same way: debugpy with `subProcess`, and PyCharm's."""
-    debugger = imported("_pydev_bundle.pydev_monkey")
-    if debugger is None or debugger.get_global_debugger() is None:
-        return arguments
-    made: list[str] = debugger.patch_args([interpreter(python), *arguments])[1:]
-    debugger.send_process_created_message()
-    return made
+    return [*flags, "-P", "-c", program]
 
 
 def environment(
@@ -258,6 +247,7 @@ def setup(
         "sandboxed": sandboxed,
         "hash_seed": {**os.environ, **(env or {})}.get("PYTHONHASHSEED"),
         "key": None if sandboxed else _key(),
+        "tools": [] if sandboxed else tools.followers(interpreter(python)),
         "log": log,
         "output": output,
         "bars": bars,

@@ -116,6 +116,9 @@ def _leave_program() -> None:
     for name, part in (("threading", "_threading_atexits"), ("multiprocessing.util", "_finalizer_registry")):
         if name in sys.modules:
             getattr(sys.modules[name], part).clear()
+    from . import tools
+
+    tools.leave()
     renew()
     for number, stream in ((1, "stdout"), (2, "stderr")):
         made = open(number, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
@@ -184,6 +187,10 @@ def start(setup: bytes) -> str | None:
     if not _is_loaded:
         mirror.clear_main()
     given = pickle.loads(setup)
+    if given["tools"]:
+        from . import tools
+
+        tools.join(given["tools"])
     mirror.program = given["lookups"]
     if given["hash_seed"] is None:
         # Processes that tasks start choose their own seed: this process has an invented one.
