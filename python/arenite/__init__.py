@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ._core.isolated import isolated as isolated
     from ._core.limiter import Limiter as Limiter
     from ._core.pool import Pool as Pool
+    from ._core.settings import Settings as Settings
     from ._core.start import freeze_support as freeze_support
     from ._core.stats import Stats as Stats
     from ._core.template import before_fork as before_fork
@@ -72,6 +73,7 @@ _NAMES = {
     "_core.isolated": "Report isolated",
     "_core.limiter": "Limiter",
     "_core.pool": "Pool",
+    "_core.settings": "Settings",
     "_core.start": "freeze_support",
     "_core.stats": "Stats",
     "_core.template": "before_fork",
@@ -85,8 +87,8 @@ _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()
 
 __all__ = [
     "Actor", "ArenaFull", "Cancelled", "Crash", "CrashFrame", "DeadlineExceeded", "Executor", "Future", "Limiter",
-    "MemoryLimitExceeded", "Pool", "RemoteError", "Report", "Scan", "StartFailed", "Stats", "Table", "TableError",
-    "Worker", "WorkerDied", "__version__", "apply", "array", "before_fork", "cancelled", "connect", "empty",
+    "MemoryLimitExceeded", "Pool", "RemoteError", "Report", "Scan", "Settings", "StartFailed", "Stats", "Table",
+    "TableError", "Worker", "WorkerDied", "__version__", "apply", "array", "before_fork", "cancelled", "connect", "empty",
     "freeze_support", "full", "install", "isolated", "mut", "read_csv", "read_json", "read_parquet", "rng",
     "scan_csv", "scan_json", "scan_parquet", "service", "table", "worker", "zeros",
 ]  # fmt: skip

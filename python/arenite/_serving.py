@@ -33,7 +33,7 @@ from ._claim import Claim
 from ._core import pickling, room
 from ._core.future import Future, failed
 from ._core.process import text_of
-from ._core.workers import Settings
+from ._core.workers import TaskOptions
 from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, RemoteTraceback
 from ._memory_files import MAX_PACKET, peer, receive
 from ._packets import LIMITS, MAX_FILES, MOST_FILES, DoesNotFit, close, decode, id_of, pack, send, to_json
@@ -455,7 +455,7 @@ class Serving:
         workers = self._workers
         future: Future[Any]
         try:
-            options = workers.plain if call.deadline is None else Settings({"deadline": call.deadline})
+            options = workers.plain if call.deadline is None else TaskOptions({"deadline": call.deadline})
             args, label = tuple(call.args), self._label(call.kernel)
             # Not `submit`, which waits for room: this thread answers all clients.
             made = workers.try_submit(options, call.kernel.function, args, call.kwargs, label)

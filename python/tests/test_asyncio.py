@@ -175,7 +175,7 @@ def test_a_task_group_ends_the_others_at_the_first_failure(executor, tmp_path):
 
 def test_without_ending_what_runs(tmp_path):
     """As in the standard library, where the executor says so."""
-    with arenite.Executor(1, cancel_running=False) as executor:
+    with arenite.Executor(1, settings=arenite.Settings(cancel_running=False)) as executor:
         future = executor.submit(hold, tmp_path, tmp_path / "release")
 
         async def main():

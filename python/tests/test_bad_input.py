@@ -19,6 +19,10 @@ def executor():
         yield executor
 
 
+def share_of(most):
+    return {"settings": arenite.Settings(max_arena_per_worker=most)}
+
+
 @pytest.mark.parametrize(
     "options, error, words",
     [
@@ -29,16 +33,15 @@ def executor():
         ({"memory_limit": 1.5}, ValueError, "memory_limit must be a positive number"),
         ({"memory_limit": True}, ValueError, "memory_limit must be a positive number"),
         ({"capacity": "lots"}, ValueError, "capacity must be .*'512MiB'"),
-        ({"max_arena_per_worker": 100}, ValueError, "max_arena_per_worker must be at least 65536 bytes, not 100"),
-        ({"max_arena_per_worker": 1.5}, ValueError, "max_arena_per_worker must be a size, or a fraction .*not 1.5"),
-        ({"max_arena_per_worker": 1e-12}, ValueError, "max_arena_per_worker cannot be 0.000000000001 of"),
-        ({"recycle_above": ""}, ValueError, "recycle_above must be"),
+        (share_of(100), ValueError, "max_arena_per_worker must be at least 65536 bytes, not 100"),
+        (share_of(1.5), ValueError, "max_arena_per_worker must be a size, or a fraction .*not 1.5"),
+        (share_of(1e-12), ValueError, "max_arena_per_worker cannot be 0.000000000001 of"),
+        ({"settings": arenite.Settings(recycle_above="")}, ValueError, "recycle_above must be"),
         ({"max_workers": "2"}, TypeError, "max_workers must be a whole number, not '2'"),
         ({"max_workers": 2.0}, TypeError, "max_workers must be a whole number, not 2.0"),
         ({"max_workers": -1}, ValueError, "max_workers must be at least 0"),
         ({"lanes": 0}, ValueError, "lanes must be at least 1"),
-        ({"recycle_after": 0}, ValueError, "recycle_after must be at least 1"),
-        ({"arrays": "yes"}, ValueError, "arrays must be None or \"shared\""),
+        ({"max_tasks_per_child": 0}, ValueError, "max_tasks_per_child must be at least 1"),
         ({"writable": "yes"}, ValueError, "writable must be None, \"copy\""),
         ({"output": "red"}, ValueError, "output must be \"labelled\""),
         ({"initializer": 3}, TypeError, "initializer must be a callable"),
@@ -57,11 +60,11 @@ def test_options_of_executors(options, error, words):
         ({"max_workers": 100_000}, "100000 workers are too many; the limit is"),
         ({"capacity": "1000TiB"}, "more than the memory of this machine.* lower the capacity"),
         ({"preload": ["no_such_module"]}, "No module named 'no_such_module'"),
-        ({"env": {"A=B": "1"}}, "no name for an environment variable"),
-        ({"trace": f"{MISSING}/trace.json"}, f"{MISSING}/trace.json.*No such file"),
-        ({"report": f"{MISSING}/report.html"}, f"{MISSING}/report.html.*No such file"),
-        ({"python": PYTHONS["missing"]}, f"{PYTHONS['missing']}.*No such file"),
-        ({"python": PYTHONS["other"]}, "exited with code 0"),
+        ({"settings": arenite.Settings(env={"A=B": "1"})}, "no name for an environment variable"),
+        ({"settings": arenite.Settings(trace=f"{MISSING}/trace.json")}, f"{MISSING}/trace.json.*No such file"),
+        ({"settings": arenite.Settings(report=f"{MISSING}/report.html")}, f"{MISSING}/report.html.*No such file"),
+        ({"settings": arenite.Settings(python=PYTHONS["missing"])}, f"{PYTHONS['missing']}.*No such file"),
+        ({"settings": arenite.Settings(python=PYTHONS["other"])}, "exited with code 0"),
     ],
     ids=str,
 )
@@ -148,7 +151,7 @@ def test_more_than_the_arena_has(executor, how):
 
 @pytest.mark.parametrize("most", [0.25, "16MiB", 16 << 20])
 def test_a_share_of_the_arena(most):
-    with arenite.Executor(2, capacity="64MiB", max_arena_per_worker=most) as executor:
+    with arenite.Executor(2, capacity="64MiB", settings=arenite.Settings(max_arena_per_worker=most)) as executor:
         with pytest.raises(arenite.ArenaFull, match="raise max_arena_per_worker") as full:
             executor.submit(np.zeros, 20 << 20, "u1").result()
         assert (full.value.requested, full.value.worker_share) == (20 << 20, 16 << 20)

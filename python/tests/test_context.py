@@ -31,7 +31,7 @@ def of_all_workers(ex, call, *argument):
 
 def test_all_workers_have_one_hash_seed():
     words = "some text"
-    with arenite.Executor(2, recycle_after=3) as ex, arenite.Executor(1, sandbox=True) as other:
+    with arenite.Executor(2, max_tasks_per_child=3) as ex, arenite.Executor(1, sandbox=True) as other:
         hashes = of_all_workers(ex, hash, words)
         assert len(hashes | {other.submit(hash, words).result()}) == 1
         # Not of programs that tasks start.
@@ -46,7 +46,7 @@ def test_the_hash_seed_of_the_program_is_that_of_workers(seed):
         with arenite.Executor(2) as ex:
             there = {*ex.map(hash, ["a"] * 20)}
             print(len(there), there == {hash("a")}, ex.submit(os.getenv, "PYTHONHASHSEED").result())
-        with arenite.Executor(1, env={"PYTHONHASHSEED": "5"}) as ex:
+        with arenite.Executor(1, settings=arenite.Settings(env={"PYTHONHASHSEED": "5"})) as ex:
             print(ex.submit(os.getenv, "PYTHONHASHSEED").result())
     """
     env = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
@@ -55,7 +55,7 @@ def test_the_hash_seed_of_the_program_is_that_of_workers(seed):
     assert end.ok().out == f"1 {is_known} {seed}\n5\n"
 
 
-@pytest.mark.parametrize("options", [{}, {"spares": 1}, {"recycle_after": 2}])
+@pytest.mark.parametrize("options", [{}, {"settings": arenite.Settings(spares=1)}, {"max_tasks_per_child": 2}])
 def test_workers_stay_in_the_directory_of_the_constructor(options, tmp_path, monkeypatch):
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()

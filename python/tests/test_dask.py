@@ -262,7 +262,7 @@ def test_a_task_that_is_wanted_again_runs_again(client, tmp_path):
 
 def test_a_cancelled_task_goes_on_where_asked(client, tmp_path):
     path, other = tmp_path / "path", tmp_path / "other"
-    with plugin(client, cancel_running=False), dask.annotate(executor="arenite"):
+    with plugin(client, settings=arenite.Settings(cancel_running=False)), dask.annotate(executor="arenite"):
         future = client.submit(once_at_a_time, str(path), str(other))
         pid = int(harness.until(lambda: path.exists() and path.read_text(), "the task to run"))
         client.cancel([future])

@@ -393,8 +393,8 @@ def test_an_embedded_interpreter():
         try:
             arenite.Executor(1)
         except RuntimeError as error:
-            print("Executor(python=" in str(error))
-        with arenite.Executor(1, python=python) as executor:
+            print("Settings(python=" in str(error))
+        with arenite.Executor(1, settings=arenite.Settings(python=python)) as executor:
             print(executor.submit(pow, 2, 5).result())
         with arenite.Executor(0) as executor:
             print(executor.submit(pow, 2, 6).result())
@@ -411,7 +411,7 @@ def test_another_version_of_python(tmp_path):
     if not found:
         pytest.skip("there is no other Python here")
     with pytest.raises((arenite.StartFailed, OSError), match="cpython-3"):
-        with arenite.Executor(1, python=str(found[0])) as executor:
+        with arenite.Executor(1, settings=arenite.Settings(python=str(found[0]))) as executor:
             executor.submit(pow, 2, 5).result()
 
 
@@ -444,7 +444,7 @@ FROZEN = """
             arenite.freeze_support()
         else:
             python = None
-        with arenite.Executor(1, python=python) as ex:
+        with arenite.Executor(1, settings=arenite.Settings(python=python)) as ex:
             found = list(ex.map(lambda n: square(n) + 1, range(3)))
             if python is None:
                 found.append(ex.submit(frozen_helper.two).result())

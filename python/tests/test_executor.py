@@ -205,8 +205,22 @@ def test_a_map_that_nobody_reads_ends_with_its_executor():
 def test_names_of_the_standard_library():
     with arenite.Executor(1, max_tasks_per_child=1, mp_context=multiprocessing.get_context("spawn")) as ex:
         assert len({ex.submit(os.getpid).result() for _ in range(3)}) == 3
-    with pytest.raises(TypeError, match="recycle_after and max_tasks_per_child"):
-        arenite.Executor(1, recycle_after=1, max_tasks_per_child=1)
+
+
+@pytest.mark.parametrize("make", [arenite.Executor, arenite.Pool])
+@pytest.mark.parametrize(
+    "options, where",
+    [
+        ({"spares": 1}, r"'spares': pass settings=arenite\.Settings\(spares=…\)$"),
+        ({"recycle_after": 1}, "'recycle_after': the keyword is max_tasks_per_child$"),
+        ({"arrays": "shared"}, r"'arrays': call arenite\.install\(\) instead$"),
+        ({"worker": 1}, "unexpected keyword argument 'worker'$"),
+        ({"settings": {"spares": 1}}, r"settings must be an arenite\.Settings, not \{'spares': 1\}"),
+    ],
+)
+def test_a_wrong_keyword_says_what_to_write(make, options, where):
+    with pytest.raises(TypeError, match=where):
+        make(1, **options)
 
 
 def test_arguments_by_position():
@@ -330,7 +344,7 @@ def test_bad_arguments_say_what_is_right():
         ({"max_workers": 1, "lanes": 0}, "lanes"),
         ({"max_workers": 1, "memory_limit": "many"}, "512MiB"),
         ({"max_workers": 1, "memory_limit": -1}, "positive"),
-        ({"max_workers": 1, "recycle_after": 0}, "recycle_after"),
+        ({"max_workers": 1, "max_tasks_per_child": 0}, "max_tasks_per_child"),
         ({"max_workers": 1, "writable": "yes"}, "copy"),
         ({"max_workers": 1, "output": "loud"}, "labelled"),
     ]:
@@ -384,7 +398,7 @@ def test_modules_are_imported_before_the_first_task():
 
 
 def test_workers_are_recycled():
-    with arenite.Executor(1, recycle_after=2) as ex:
+    with arenite.Executor(1, max_tasks_per_child=2) as ex:
         pids = list(ex.map(lambda _: os.getpid(), range(6)))
         assert len(set(pids)) == 3
         harness.until(lambda: ex.stats().recycled >= 2, "the count of recycled workers")
@@ -487,7 +501,7 @@ def test_output_appears_as_printed(tmp_path):
             print("careful", n, file=sys.stderr)
         if __name__ == "__main__":
             for output in "labelled", "plain", None:
-                with arenite.Executor(1, output=output, label="me") as ex:
+                with arenite.Executor(1, output=output, settings=arenite.Settings(label="me")) as ex:
                     ex.submit(speak, output).result()
     """
     ended = run(program)

@@ -165,7 +165,7 @@ def test_cancel_ends_a_running_task(tmp_path):
 
 def test_cancel_can_leave_running_tasks(tmp_path):
     gate = tmp_path / "open"
-    with arenite.Executor(1, cancel_running=False) as ex:
+    with arenite.Executor(1, settings=arenite.Settings(cancel_running=False)) as ex:
         future = ex.submit(wait_for, gate)
         harness.until(future.running, "the task to run")
         assert not future.cancel()

@@ -249,7 +249,8 @@ def add_one():
 @pytest.mark.leaves("the resource tracker")
 def test_a_replaced_worker_has_them_too(context):
     value = context.Value("i", 0)
-    with arenite.Executor(1, initializer=keep, initargs=(value,), recycle_after=2) as ex, harness.waiting("the tasks"):
+    counted = arenite.Executor(1, initializer=keep, initargs=(value,), max_tasks_per_child=2)
+    with counted as ex, harness.waiting("the tasks"):
         assert ex.submit(add_one).result() == 1
         assert isinstance(ex.submit(os._exit, 1).exception(), arenite.WorkerDied)
         assert [ex.submit(add_one).result() for _ in range(5)] == [2, 3, 4, 5, 6]

@@ -519,15 +519,3 @@ def test_numpy_is_imported_by_it():
         print("numpy" in sys.modules)
     """)
     assert done.out.strip() == "True"
-
-
-def test_an_executor_shares_arrays_of_its_program():
-    done = harness.script("""
-        import arenite, numpy
-        with arenite.Executor(1, arrays="shared") as ex:
-            image = numpy.full((2000, 1000), 3, numpy.uint8)
-            total = ex.submit(lambda image: int(image.sum()), image)
-            image[:] = 9
-            print(total.result(), ex.stats().bytes_copied)
-    """).ok()
-    assert done.out == "6000000 0\n"

@@ -314,7 +314,7 @@ def wait_for_ever(gate):
 
 @pytest.mark.parametrize("end", ["a crash", "a deadline", "a cancellation", "an exit"])
 def test_the_task_after_an_end_runs_in_a_process_that_was_there_before(tmp_path, end):
-    with arenite.Executor(1, spares=1, preload=["numpy"]) as ex:
+    with arenite.Executor(1, preload=["numpy"], settings=arenite.Settings(spares=1)) as ex:
         for n in range(3):
 
             def spare():
@@ -363,7 +363,7 @@ def test_a_spare_ends_an_import_before_its_first_task(tmp_path, monkeypatch):
 
         return spare_one.value()
 
-    with arenite.Executor(1, spares=1) as ex:
+    with arenite.Executor(1, settings=arenite.Settings(spares=1)) as ex:
         harness.until(lambda: [worker for worker in ex.stats().workers if worker.spare], "a spare")
         assert ex.submit(first).result() == 1
         # Modules are imported in the order in which that ended.
@@ -378,4 +378,4 @@ def test_a_spare_ends_an_import_before_its_first_task(tmp_path, monkeypatch):
 @pytest.mark.parametrize("spares", [-1, 1.5, "1"])
 def test_spares_that_cannot_be(spares):
     with pytest.raises((TypeError, ValueError), match="spares"):
-        arenite.Executor(1, spares=spares)
+        arenite.Executor(1, settings=arenite.Settings(spares=spares))

@@ -65,7 +65,7 @@ def test_nothing_is_left_of_a_killed_parent():
 
 def test_recycling_loses_no_task():
     """cpython#115634, #111498: a pool that replaces its processes after some tasks hangs."""
-    with arenite.Executor(max_workers=1, recycle_after=2) as executor:
+    with arenite.Executor(max_workers=1, max_tasks_per_child=2) as executor:
         futures = [executor.submit(add_one, number) for number in range(10)]
         assert [future.result() for future in futures] == list(range(1, 11))
         pids = [executor.submit(pid).result() for _ in range(6)]
@@ -180,7 +180,7 @@ def test_two_tasks_never_draw_the_same_numbers():
 
     drawn = set()
     for _ in range(2):
-        with arenite.Executor(max_workers=2, recycle_after=3) as executor:
+        with arenite.Executor(max_workers=2, max_tasks_per_child=3) as executor:
             drawn |= set(executor.map(draw, range(12)))
     assert len({pid for pid, *_ in drawn}) > 2
     for column in range(1, 4):

@@ -51,7 +51,7 @@ def kept():
 
 @pytest.mark.parametrize("how", ["auto", "forward"])
 def test_records_reach_the_handlers_of_the_program(kept, how):
-    with arenite.Executor(2, logging=how, recycle_after=3) as ex:
+    with arenite.Executor(2, max_tasks_per_child=3, settings=arenite.Settings(logging=how)) as ex:
         list(ex.map(log, range(10)))
     expected = sorted([f"info {n}" for n in range(10)] + [f"warning {{'n': {n}}}" for n in range(10)])
     assert sorted(record.getMessage() for record in kept.records) == expected
@@ -98,14 +98,14 @@ def test_an_initializer_that_configures_logging_has_its_way(kept, capfd):
     assert not kept.records
     # The level of the program's logger applies, as in a copy of the program.
     assert capfd.readouterr().err == "own info 1\nown warning {'n': 1}\n"
-    with arenite.Executor(1, initializer=configure, output=None, logging="forward") as ex:
+    with arenite.Executor(1, initializer=configure, output=None, settings=arenite.Settings(logging="forward")) as ex:
         ex.submit(log, 2).result()
     # Its level, too.
     assert [record.getMessage() for record in kept.records] == ["info 2", "warning {'n': 2}"]
 
 
 def test_without_forwarding_there_is_only_the_last_resort(kept, capfd):
-    with arenite.Executor(1, logging=None, output="plain") as ex:
+    with arenite.Executor(1, output="plain", settings=arenite.Settings(logging=None)) as ex:
         ex.submit(log, 1).result()
     assert not kept.records
     assert capfd.readouterr().err == "warning {'n': 1}\n"
@@ -141,9 +141,9 @@ def test_a_long_record_and_many(kept):
 
 def test_wrong_uses():
     with pytest.raises(ValueError, match='logging must be None, "auto" or "forward"'):
-        arenite.Executor(1, logging="yes")
+        arenite.Executor(1, settings=arenite.Settings(logging="yes"))
     with pytest.raises(ValueError, match="a sandbox sends no records"):
-        arenite.Executor(1, logging="forward", sandbox=True)
+        arenite.Executor(1, sandbox=True, settings=arenite.Settings(logging="forward"))
 
 
 def test_a_worker_that_has_connected_is_heard(monkeypatch, kept):
@@ -159,7 +159,7 @@ def test_a_worker_that_has_connected_is_heard(monkeypatch, kept):
         accept(self)
 
     monkeypatch.setattr(channel.Receiver, "_accept", late)
-    with arenite.Executor(1, logging="forward") as ex:
+    with arenite.Executor(1, settings=arenite.Settings(logging="forward")) as ex:
         ex.submit(log, 1).result()
         receiver = ex._workers.receivers[0]
         stop = receiver.stop

@@ -203,7 +203,8 @@ def test_the_folder_for_temporary_files_does_not_matter(folder, tmp_path):
         import multiprocessing, os, threading
         import arenite
         lock = multiprocessing.Lock()
-        with arenite.Executor(2, output="plain", initializer=id, initargs=(lock,), logging="forward") as ex:
+        forward = arenite.Settings(logging="forward")
+        with arenite.Executor(2, output="plain", initializer=id, initargs=(lock,), settings=forward) as ex:
             ex.submit(print, "works").result()
     """
     end = harness.script(source, how="-c", env={**os.environ, "TMPDIR": name if folder != "none" else ""})

@@ -1,5 +1,6 @@
 """Each option, in every kind of worker. The names come from the signatures, so a new option needs a sample here."""
 
+import dataclasses
 import inspect
 
 import arenite
@@ -16,37 +17,38 @@ OF_TASKS = {
     "label": ["'thumbnails'"],
     "limit": ["arenite.Limiter(at_once=1)"],
 }
-#: The same for the options of executors.
-OF_EXECUTORS = {
-    "max_workers": ["2"],
-    "spares": ["1"],
-    "initializer": ["abs, initargs=(1,)"],
-    "initargs": ["()"],
-    "memory_limit": ["'1GiB'"],
-    "max_arena_per_worker": ["0.5", "'64MiB'"],
-    "capacity": ["'256MiB'"],
-    "preload": ["['json']"],
-    "start": ["'spawn'"],
+#: The same for the settings of executors, and for their keywords.
+SETTINGS = {
     "main": ["False"],
-    "recycle_after": ["1"],
+    "spares": ["1"],
+    "max_arena_per_worker": ["0.5", "'64MiB'"],
     "recycle_above": ["'1GiB'"],
-    "sandbox": ["'strict'"],
-    "lanes": ["2"],
-    "writable": ["None", "'copy'"],
-    "arrays": ["'shared'"],
     "cancel_running": ["False"],
-    "output": ["None", "'plain'"],
     "logging": ["None", "'auto'"],
     "label": ["'mine'"],
     "env": ["{'MINE': '1'}"],
-    "threads": ["1"],
     "python": ["sys.executable"],
     "trace": ["folder + '/trace'"],
     "report": ["folder + '/report'"],
-    "seed": ["7"],
     "start_timeout": ["60"],
+}
+OF_EXECUTORS = {
+    "max_workers": ["2"],
+    "initializer": ["abs, initargs=(1,)"],
+    "initargs": ["()"],
+    "memory_limit": ["'1GiB'"],
+    "capacity": ["'256MiB'"],
+    "preload": ["['json']"],
+    "start": ["'spawn'"],
     "max_tasks_per_child": ["1"],
+    "sandbox": ["'strict'"],
+    "lanes": ["2"],
+    "writable": ["None", "'copy'"],
+    "output": ["None", "'plain'"],
+    "threads": ["1"],
+    "seed": ["7"],
     "mp_context": ["multiprocessing.get_context('spawn')"],
+    "settings": [f"arenite.Settings({name}={value})" for name, values in SETTINGS.items() for value in values],
 }
 KINDS = {
     "sandbox": {"sandbox": "strict"},
@@ -110,6 +112,7 @@ def test_options_of_tasks(kind):
 @pytest.mark.patience(300)
 @pytest.mark.parametrize("kind", KINDS)
 def test_options_of_executors(kind):
-    names = [name for name in inspect.signature(arenite.Executor).parameters if name != "self"]
+    names = [name for name in inspect.signature(arenite.Executor).parameters if name not in ("self", "others")]
     assert sorted(names) == sorted(OF_EXECUTORS)
+    assert [field.name for field in dataclasses.fields(arenite.Settings)] == list(SETTINGS)
     _check(kind, OF_EXECUTORS)

@@ -226,7 +226,8 @@ def test_a_forked_child_leaves_the_output_to_its_parent():
                 os.write(1, b"x" * 10_000 + b"\\n")
 
         lock = multiprocessing.get_context("fork").Lock()
-        ex = arenite.Executor(1, output="plain", logging="forward", initializer=use, initargs=(lock,))
+        forward = arenite.Settings(logging="forward")
+        ex = arenite.Executor(1, output="plain", initializer=use, initargs=(lock,), settings=forward)
         ex.submit(print, "first", flush=True).result()
         child = os.fork()
         if child == 0:

@@ -373,7 +373,7 @@ def test_ctrl_c_before_an_isolated_call_waits_ends_the_call():
 
 def test_ctrl_c_while_a_scope_sends_a_task_leaves_none():
     """At each place: the block ends, and with it all tasks that were sent."""
-    with arenite.Executor(1, cancel_running=False) as executor:
+    with arenite.Executor(1, settings=arenite.Settings(cancel_running=False)) as executor:
         # The first call of a function passes more places.
         for _ in range(2):
             executor.submit(time.sleep, 0).result()

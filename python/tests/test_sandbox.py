@@ -130,7 +130,7 @@ def test_a_crash_leaves_its_stack(ex):
 
 
 def test_several_lanes_and_recycling():
-    with arenite.Executor(1, lanes=3, sandbox=True, preload=["in_sandbox"], recycle_after=5) as ex:
+    with arenite.Executor(1, lanes=3, sandbox=True, preload=["in_sandbox"], max_tasks_per_child=5) as ex:
         results = ex.map(in_sandbox.double, [np.full(2000, n) for n in range(20)])
         assert [int(result[0]) for result in results] == [2 * n for n in range(20)]
 
@@ -220,7 +220,8 @@ def test_the_environment_has_no_secrets(monkeypatch):
     monkeypatch.setenv("DATABASE_PASSWORD", "secret 7041776")
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     monkeypatch.setattr("sys.argv", ["program", "--password=secret 7041776"])
-    with arenite.Executor(1, sandbox=True, preload=["in_sandbox"], env={"GIVEN": "yes"}) as ex:
+    given = arenite.Settings(env={"GIVEN": "yes"})
+    with arenite.Executor(1, sandbox=True, preload=["in_sandbox"], settings=given) as ex:
         variables, argv = ex.submit(in_sandbox.environment).result()
     assert "secret 7041776" not in str((variables, argv))
     assert variables["GIVEN"] == "yes" and variables["OMP_NUM_THREADS"] == "1" and variables["PATH"]

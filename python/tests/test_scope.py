@@ -115,7 +115,7 @@ def test_tasks_after_a_failure_are_cancelled(workers):
 
 
 def test_without_cancel_running_the_running_ones_end_on_their_own(barrier):
-    with arenite.Executor(2, cancel_running=False) as executor:
+    with arenite.Executor(2, settings=arenite.Settings(cancel_running=False)) as executor:
         with harness.waiting("the scope"), pytest.raises(KeyError):
             with executor.scope() as scope:
                 running = scope.submit(read, barrier)
@@ -168,7 +168,7 @@ def test_ctrl_c_ends_all(place, cancel_running):
         def stay():
             print("begun", flush=True)
             time.sleep(3600)
-        with arenite.Executor(1, output="plain", cancel_running=cancel_running) as ex:
+        with arenite.Executor(1, output="plain", settings=arenite.Settings(cancel_running=cancel_running)) as ex:
             try:
                 with ex.scope() as scope:
                     futures = [scope.submit(stay) for _ in range(3)]

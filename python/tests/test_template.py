@@ -175,7 +175,9 @@ def facts(_=None):
 """
 
 
-@pytest.mark.parametrize("options", [{}, {"memory_limit": "1GiB"}, {"lanes": 2}, {"env": {"A": "b"}}])
+@pytest.mark.parametrize(
+    "options", [{}, {"memory_limit": "1GiB"}, {"lanes": 2}, {"settings": arenite.Settings(env={"A": "b"})}]
+)
 def test_copies_are_like_workers_that_were_started(options):
     script = f"""
         import arenite, json, sys
@@ -213,7 +215,7 @@ def test_exit_handlers_of_what_was_loaded_run_once(tmp_path):
     script = f"""
         import arenite, os, sys
         sys.path.insert(0, {str(tmp_path)!r})
-        with arenite.Executor(2, start="forkserver", preload=["ending"], recycle_after=2) as ex:
+        with arenite.Executor(2, start="forkserver", preload=["ending"], max_tasks_per_child=2) as ex:
             print(all(ex.map(os.path.isdir, [{str(kept)!r}] * 20, chunksize=1)))
     """
     ran = harness.script(script)

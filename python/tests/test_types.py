@@ -193,7 +193,7 @@ scan.map_batches(price, 0.25)
 scan.map_batches(price, "0.25")  # error: arg-type
 scan.map_batches(count, 3)  # error: arg-type
 
-arenite.Executor(worker=2)  # error: call-arg
+arenite.Executor(worker=2)  # error: arg-type
 arenite.Executor(writable="yes")  # error: arg-type
 arenite.nothing  # error: attr-defined
 assert_type(arenite.__version__, str)

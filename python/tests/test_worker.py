@@ -41,7 +41,9 @@ def files(folder, kind):
     return sorted(int(path.name.rpartition("-")[2]) for path in Path(folder).glob(f"{kind}-*"))
 
 
-@pytest.mark.parametrize("options", [{}, {"recycle_after": 2}, {"lanes": 2}, {"spares": 1}])
+@pytest.mark.parametrize(
+    "options", [{}, {"max_tasks_per_child": 2}, {"lanes": 2}, {"settings": arenite.Settings(spares=1)}]
+)
 def test_a_worker_ends_as_a_process_of_python(options, tmp_path, monkeypatch):
     """At the shutdown and when it is recycled: threads end, exit handlers run, files are written."""
     (tmp_path / "end_of_a_worker.py").write_text(textwrap.dedent(END))
@@ -53,7 +55,7 @@ def test_a_worker_ends_as_a_process_of_python(options, tmp_path, monkeypatch):
     with harness.waiting("the end of all workers"):
         with arenite.Executor(1, initializer=end_of_a_worker.begin, initargs=(str(out),), **options) as ex:
             pids = [ex.submit(end_of_a_worker.work, n).result() for n in range(4)]
-    assert len(set(pids)) == (2 if "recycle_after" in options else 1)
+    assert len(set(pids)) == (2 if "max_tasks_per_child" in options else 1)
     assert files(out, "uploaded") == sorted(set(pids))
     assert set(files(out, "atexit")) >= set(pids)
     logs = "".join((out / f"log-{pid}").read_text() for pid in dict.fromkeys(pids))
@@ -158,7 +160,7 @@ def wait_for(path):
 
 
 def test_which_worker_a_task_runs_in(tmp_path):
-    with arenite.Executor(2, label="resize") as ex:
+    with arenite.Executor(2, settings=arenite.Settings(label="resize")) as ex:
         harness.all_ready(ex)
         futures = [ex.submit(wait_for, tmp_path) for _ in range(2)]
         found = sorted(future.result() for future in futures)
@@ -247,9 +249,9 @@ def test_an_executor_of_a_module_that_workers_import(tmp_path, monkeypatch):
 
 def test_a_frozen_program_is_told_what_to_pass(monkeypatch):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    with pytest.raises(RuntimeError, match=r"this program is frozen: .* Executor\(python=…\)"):
+    with pytest.raises(RuntimeError, match=r"this program is frozen: .* Settings\(python=…\)"):
         arenite.Executor(1)
-    with arenite.Executor(1, python=sys.executable) as ex:
+    with arenite.Executor(1, settings=arenite.Settings(python=sys.executable)) as ex:
         assert ex.submit(abs, -1).result() == 1
 
 
@@ -337,7 +339,7 @@ def fail_to_import(name):
     raise ValueError
 
 
-@pytest.mark.parametrize("options", [{}, {"recycle_after": 4}, {"spares": 1}])
+@pytest.mark.parametrize("options", [{}, {"max_tasks_per_child": 4}, {"settings": arenite.Settings(spares=1)}])
 def test_a_replacement_has_imported_what_others_have(options, tmp_path, monkeypatch):
     (tmp_path / "slow_of_a_test.py").write_text("def use():\n    return 1\n")
     (tmp_path / "failing_of_a_test.py").write_text("")
@@ -351,13 +353,13 @@ def test_a_replacement_has_imported_what_others_have(options, tmp_path, monkeypa
         assert isinstance(ex.submit(fail_to_import, "failing_of_a_test").exception(), ValueError)
         if "spares" in options:
             harness.until(lambda: sum(worker.spare for worker in ex.stats().workers) == 1, "the spare to be ready")
-        if "recycle_after" in options:
+        if "max_tasks_per_child" in options:
             assert ex.submit(abs, -1).result() == 1
         else:
             assert isinstance(ex.submit(os._exit, 1).exception(), arenite.WorkerDied)
         found = harness.until(lambda: arenite_generation(ex) and ex.submit(is_imported, "slow_of_a_test").result(), "it")
         assert found is True
-        if "recycle_after" not in options:
+        if "max_tasks_per_child" not in options:
             # The first process has run no other task to its end since.
             assert ex.submit(is_imported, "failing_of_a_test").result() is False
 

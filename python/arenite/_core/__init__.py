@@ -3,8 +3,8 @@
 In reading order:
 
 Submitting a call, in the program
-- `executor`: `Executor`, its options and its start; `Configured`.
-- `workers`: `Workers`, the internal side of an executor, and `Settings` of tasks.
+- `executor`, `settings`: `Executor`, its options and its start; `Configured`.
+- `workers`: `Workers`, the internal side of an executor, and `TaskOptions`.
 - `future`: `Future`, which owns a task of the extension.
 - `dispatch`: the thread that finishes futures and prints output.
 - `map`, `inputs`: the results of many calls of one function, and its arguments.

@@ -16,13 +16,15 @@ from . import main as _main
 from . import start as _start
 from . import template as _template
 from .limiter import engine_limiter
+from .settings import Settings, check
 from .sizes import count, parse
 from .stats import Stats
-from .workers import Settings, Workers, check_sizes, name_of, refusal
+from .workers import TaskOptions, Workers, check_sizes, name_of, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
+    from typing import Never
 
     import numpy
     from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -51,14 +53,14 @@ Output = Literal["labelled", "plain"] | None
 class Configured:
     """An executor with options for tasks: what `Executor.options` returns."""
 
-    def __init__(self, executor: Executor, settings: dict[str, Any]) -> None:
+    def __init__(self, executor: Executor, options: dict[str, Any]) -> None:
         self._executor = executor
-        self._settings = Settings(settings)
+        self._options = TaskOptions(options)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submits a task with these options: see `Executor.submit`."""
-        workers, settings = self._executor._workers, self._settings
-        return workers.submit(settings, workers.chosen(fn, settings), args, kwargs, name_of(fn))
+        workers, options = self._executor._workers, self._options
+        return workers.submit(options, workers.chosen(fn, options), args, kwargs, name_of(fn))
 
     def map(
         self,
@@ -74,11 +76,11 @@ class Configured:
         With a deadline, retries or a limit, each item is a separate task, whatever the `chunksize`.
         """
         check_sizes(chunksize, buffersize)
-        workers, settings = self._executor._workers, self._settings
-        if settings.retried or not settings.packs:
+        workers, options = self._executor._workers, self._options
+        if options.retried or not options.packs:
             chunksize = 1
-        chosen = workers.chosen(fn, settings)
-        return workers.map(settings, chosen, iterables, timeout, chunksize, buffersize, progress, name_of(fn))
+        chosen = workers.chosen(fn, options)
+        return workers.map(options, chosen, iterables, timeout, chunksize, buffersize, progress, name_of(fn))
 
 
 class Executor(BaseExecutor):
@@ -100,15 +102,9 @@ class Executor(BaseExecutor):
     :param mp_context: A context of `multiprocessing`, whose start method applies if `start` is not given.
     :param initializer: Called with `initargs` in each worker before its first task. If it raises, submitted tasks fail
         with `StartFailed`, and `submit` and `map` raise `StartFailed`.
-    :param spares: The number of idle processes that are ready, with `initializer` and `preload` done. When a worker
-        ends, by a crash, a deadline, a cancellation or to be recycled, a spare replaces it at once, and a new spare is
-        started. Tasks never run in more than `max_workers` processes. Each spare takes the memory of an idle worker: 6
-        MB, or 13 MB with numpy, and the memory that `initializer` takes.
+    :param max_tasks_per_child: Replaces each worker after this number of tasks.
     :param memory_limit: The limit of private memory of a worker, in bytes or as "1GiB". A task that asks for more fails
         with `MemoryLimitExceeded`. Arrays in the arena do not count.
-    :param max_arena_per_worker: The limit of arena memory that one worker may use for results of its tasks, in bytes,
-        as "1GiB", or as a fraction of `capacity` such as 0.5. A task that needs more fails with `ArenaFull`. By
-        default, the limit of one worker leaves a share for the others.
     :param capacity: The bytes that arrays and results may take together; by default half of the available memory.
     :param preload: Names of modules that a worker imports before it is ready, such as "numpy".
     :param start: How workers are started. "forkserver", the default, starts one process, the template, which runs the
@@ -120,10 +116,6 @@ class Executor(BaseExecutor):
         worker. With "fork", workers are copies of this process as it is at the first `submit` or `map`, with all that
         it has loaded, set and opened; what tasks use of its globals they get as it is at each `submit`. Locks that other
         threads held at the fork are never free in workers, so this warns if the program has threads.
-    :param main: Whether workers run a main file that tests `__name__` at its top level. With False they never do.
-    :param recycle_after: Replaces each worker after this number of tasks.
-    :param max_tasks_per_child: The name that `ProcessPoolExecutor` has for `recycle_after`.
-    :param recycle_above: Replaces a worker that has more private memory than this after a task.
     :param sandbox: "strict", or True, denies workers the right to open files and sockets, and to start or touch other
         processes. Modules that tasks import must be named in `preload`; numpy is added if the program has imported it.
         Tasks return numbers, text, arrays and containers of these, which are copied; `mut()` is refused. "required"
@@ -133,28 +125,15 @@ class Executor(BaseExecutor):
         gives tasks private copies of shared arrays, so that no other process sees what a task writes. With None,
         results of 4 KiB and more are read-only views of the arena. Arguments that are not in shared memory are always
         private to their task.
-    :param arrays: "shared" calls `arenite.install()`: from now on, large arrays that numpy makes in this process reach
-        tasks without a copy.
-    :param cancel_running: Whether `Future.cancel()` and `shutdown(cancel_futures=True)` end tasks that run.
     :param output: What happens to lines that tasks print: "labelled" prints them to `sys.stdout` and `sys.stderr` with
         the number of the worker, "plain" as they are; None drops them. Progress bars such as tqdm's are drawn in the
         terminal of this process in both; without a terminal, "labelled" prints the last state of each.
-    :param logging: "forward" sends records that tasks make with the module `logging` to the handlers of this process,
-        at the levels that loggers have in this process now. "auto" does so if this process has handlers, and
-        `initializer` adds none in the worker. With None, workers use their own `logging`. Sandboxed workers send no
-        records.
-    :param label: The name of workers in process lists and of their lines.
-    :param env: Variables that workers have in addition to those of this process.
-    :param python: The interpreter that workers run, by default `sys.executable`.
-    :param trace: A file for events of all tasks, which https://ui.perfetto.dev shows.
-    :param report: A file for a page about all tasks.
     :param threads: The number of threads that libraries start in each worker: BLAS, OpenMP, OpenCV, polars, numexpr and
         numba. By default each worker has its share of the cores; 0 or "all" leaves the libraries as they are. Variables
         such as `OMP_NUM_THREADS` that the program or `env` sets take precedence over the default, those of `env` also
         over a number. Sandboxed workers always use one thread.
     :param seed: The seed of `arenite.rng()`: tasks of equal programs draw equal numbers.
-    :param start_timeout: The seconds that a worker may take to start, with `preload` and `initializer`. By default
-        these may take any time.
+    :param settings: Options that few programs need: see `Settings`.
     """
 
     def __init__(
@@ -164,64 +143,44 @@ class Executor(BaseExecutor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         *,
-        spares: int = 0,
-        memory_limit: int | str | None = None,
-        max_arena_per_worker: int | float | str | None = None,
-        capacity: int | str | None = None,
-        preload: Iterable[str] = (),
+        max_tasks_per_child: int | None = None,
         start: Literal["forkserver", "spawn", "fork"] | None = None,
-        main: bool = True,
-        recycle_after: int | None = None,
-        recycle_above: int | str | None = None,
+        preload: Iterable[str] = (),
+        memory_limit: int | str | None = None,
+        capacity: int | str | None = None,
         sandbox: bool | Literal["strict", "required"] = False,
         lanes: int = 1,
-        writable: Literal["copy", "results"] | None = "results",
-        arrays: Literal["shared"] | None = None,
-        cancel_running: bool = True,
-        output: Output = "labelled",
-        logging: Literal["auto", "forward"] | None = "auto",
-        label: str = "arenite",
-        env: Mapping[str, str] | None = None,
         threads: int | Literal["all"] | None = None,
-        python: str | None = None,
-        trace: str | os.PathLike[str] | None = None,
-        report: str | os.PathLike[str] | None = None,
+        writable: Literal["copy", "results"] | None = "results",
+        output: Output = "labelled",
         seed: int | None = None,
-        start_timeout: float | None = None,
-        max_tasks_per_child: int | None = None,
+        settings: Settings = Settings(),  # noqa: B008, frozen
+        **others: Never,
     ) -> None:
-        if max_tasks_per_child is not None:
-            if recycle_after is not None:
-                raise TypeError("recycle_after and max_tasks_per_child are the same: give one of them")
-            recycle_after = max_tasks_per_child
+        check(settings, others)
         if max_workers is None:
             max_workers = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         max_workers, lanes = count("max_workers", max_workers), count("lanes", lanes, least=1)
-        spares = count("spares", spares)
-        if recycle_after is not None:
-            recycle_after = count("recycle_after", recycle_after, least=1)
+        spares = count("spares", settings.spares)
+        if max_tasks_per_child is not None:
+            max_tasks_per_child = count("max_tasks_per_child", max_tasks_per_child, least=1)
         if writable not in (None, "copy", "results"):
             raise ValueError(f'writable must be None, "copy" or "results", not {writable!r}')
-        if arrays not in (None, "shared"):
-            raise ValueError(f'arrays must be None or "shared", not {arrays!r}')
         #: Other libraries read it, as from the executors of the standard library.
         self._max_workers = max_workers
         mode = sandbox_mode(sandbox)
         method, is_chosen = _start.method(start, mp_context)
         threads = _start.thread_count(threads, mode is not None)
+        logging, label, env, python = settings.logging, settings.label, settings.env, settings.python
         if logging not in (None, "auto", "forward"):
             raise ValueError(f'logging must be None, "auto" or "forward", not {logging!r}')
         if logging == "forward" and sandbox:
             raise ValueError("a sandbox sends no records: logging='forward' needs workers that may open sockets")
         if sandbox and max_workers == 0:
             raise ValueError("a sandbox needs workers: max_workers=0 runs tasks in this process")
-        if arrays == "shared":
-            from . import arrays as _arrays
-
-            _arrays.install()
         #: For the other modules of this package, which get it by `workers_of`.
-        workers = self._workers = Workers(max_workers, lanes, writable, cancel_running)
-        workers.packs = mode is None and recycle_after is None
+        workers = self._workers = Workers(max_workers, lanes, writable, settings.cancel_running)
+        workers.packs = mode is None and max_tasks_per_child is None
         if workers.is_inline:
             workers.inline = _arenite.Inline(seed)
             _template.call_marked()
@@ -233,10 +192,10 @@ class Executor(BaseExecutor):
             workers.is_closed, workers.refusal = True, refusal()
             return
         limit = parse("memory_limit", memory_limit, LEAST_MEMORY) or 0
-        fraction = max_arena_per_worker if isinstance(max_arena_per_worker, float) else None
+        most = settings.max_arena_per_worker
+        fraction, most = (most, None) if isinstance(most, float) else (None, most)
         if fraction is not None and not 0 < fraction <= 1:
             raise ValueError(f"max_arena_per_worker must be a size, or a fraction from above 0 to 1, not {fraction}")
-        most = None if isinstance(max_arena_per_worker, float) else max_arena_per_worker
         if mode is not None:
             from .plain import load
 
@@ -277,7 +236,7 @@ class Executor(BaseExecutor):
                 workers.end_with(os.close, file)
                 imports = f"/proc/{os.getpid()}/fd/{file}", spares > 0
             program = None if mode is not None else _main.described()
-            if program is not None and (not main or method == "fork"):
+            if program is not None and (not settings.main or method == "fork"):
                 program = *program[:2], False
             workers.definitions.runs_main = method == "fork" or program is not None and program[2]
             prefix = f"({label}:main) " if output == "labelled" else None if output is None else ""
@@ -299,8 +258,8 @@ class Executor(BaseExecutor):
                 memory_limit=limit,
                 max_arena=parse("max_arena_per_worker", most, _LEAST_ARENA),
                 max_arena_fraction=fraction,
-                recycle_after=recycle_after or 0,
-                recycle_above=parse("recycle_above", recycle_above) or 0,
+                recycle_after=max_tasks_per_child or 0,
+                recycle_above=parse("recycle_above", settings.recycle_above) or 0,
                 sandbox=mode,
                 label=label,
                 program=_start.interpreter(python),
@@ -311,10 +270,10 @@ class Executor(BaseExecutor):
                 template=None if method == "spawn" else (loaded, not is_chosen),
                 forks=method == "fork",
                 output=workers.output,
-                trace=trace,
-                report=report,
+                trace=settings.trace,
+                report=settings.report,
                 seed=seed,
-                start_timeout=start_timeout,
+                start_timeout=settings.start_timeout,
             )
         except BaseException as error:
             for closer in workers.closers:
@@ -586,7 +545,7 @@ class Executor(BaseExecutor):
 
         :param wait: Waits until all tasks have ended. Otherwise they go on in the background.
         :param cancel_futures: Cancels tasks that have not begun, and ends those that do not end at once, unless the
-            executor was made with `cancel_running=False`.
+            executor has the setting `cancel_running=False`.
 
         Ctrl-C while this waits ends all tasks. After another exception of a signal handler they go on, and the program
         waits for them at its end.
@@ -646,9 +605,9 @@ def executor_of(tasks: Executor | Configured) -> Executor:
     return tasks._executor if isinstance(tasks, Configured) else tasks
 
 
-def settings_of(tasks: Configured) -> Settings:
+def options_of(tasks: Configured) -> TaskOptions:
     """Returns the options for tasks."""
-    return tasks._settings
+    return tasks._options
 
 
 def sandbox_mode(sandbox: Any) -> str | None:
@@ -663,7 +622,7 @@ def sandbox_mode(sandbox: Any) -> str | None:
 def cancelled() -> bool:
     """In a task: whether it was cancelled and should return soon. Elsewhere False.
 
-    Only needed with `Executor(cancel_running=False)`; otherwise a task that is cancelled is ended.
+    Only needed with the setting `cancel_running=False`; otherwise a task that is cancelled is ended.
     """
     return _arenite.is_cancelled()
 

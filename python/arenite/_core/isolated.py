@@ -19,7 +19,8 @@ from .. import _arenite
 from . import definitions, locks, log, lookup, output, plain  # noqa: F401
 from .executor import LEAST_MEMORY, Executor, sandbox_mode, workers_of
 from .sizes import parse
-from .workers import Settings
+from .settings import Settings
+from .workers import TaskOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -39,7 +40,7 @@ _Kind = tuple[int | None, str | None, tuple[str, ...]]
 _executors: dict[_Kind, Executor] = {}
 _lock = locks.lock()
 #: The options for each deadline. Functions do not refer to options, because options cannot be pickled.
-_deadlines: dict[float | None, Settings] = {}
+_deadlines: dict[float | None, TaskOptions] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ def isolated(
     mode = sandbox_mode(sandbox)
     limit = parse("memory_limit", memory_limit, LEAST_MEMORY)
     modules = set(preload)
-    _settings(deadline)
+    _options(deadline)
 
     def decorate(fn: Callable[..., Any]) -> Any:
         name = getattr(fn, "__qualname__", repr(fn))
@@ -210,13 +211,13 @@ def _submit(
     kwargs: dict[str, Any],
     tasks: list[_arenite.Task],
 ) -> Future[T]:
-    return workers_of(_executor(kind)).submit(_settings(deadline), fn, args, kwargs, tasks=tasks)
+    return workers_of(_executor(kind)).submit(_options(deadline), fn, args, kwargs, tasks=tasks)
 
 
-def _settings(deadline: float | None) -> Settings:
+def _options(deadline: float | None) -> TaskOptions:
     known = _deadlines.get(deadline)
     if known is None:
-        known = _deadlines[deadline] = Settings({"deadline": deadline})
+        known = _deadlines[deadline] = TaskOptions({"deadline": deadline})
     return known
 
 
@@ -237,7 +238,7 @@ def _executor(kind: _Kind) -> Executor:
                 preload=modules,
                 writable="copy",
                 output="plain",
-                label="isolated",
+                settings=Settings(label="isolated"),
             )
             # A signal handler may have called a function meanwhile.
             executor = _executors.setdefault(kind, made)

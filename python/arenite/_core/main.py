@@ -107,7 +107,7 @@ def run(module: ModuleType, path: str, name: str | None) -> None:
         failure = error
         error.add_note(
             f"The main file {path} raised this when a worker ran it, as multiprocessing does: move what belongs to the "
-            'program below if __name__ == "__main__", or make the executor with main=False.'
+            'program below if __name__ == "__main__", or pass settings=arenite.Settings(main=False) to the executor.'
         )
     finally:
         space.pop(_GLOBAL, None)

@@ -351,9 +351,9 @@ class Pool:
     :param initializer: Called with `initargs` in each worker before its first call. If it raises, calls fail with
         `StartFailed`.
     :param maxtasksperchild: Replaces each worker after this number of tasks: of chunks, for `map`.
-    :param context: Ignored: workers are always new processes, without the memory of this one.
-    :param options: Keyword options of `Executor`, such as `memory_limit`, `preload` or `output`. The default of
-        `writable` is "copy": calls may change their arguments, and the program their results.
+    :param context: The `mp_context` of `Executor`.
+    :param options: Other keywords of `Executor`, such as `memory_limit`, `preload`, `output` or `settings`. The default
+        of `writable` is "copy": calls may change their arguments, and the program their results.
 
     No `if __name__ == "__main__"` is needed, and lambdas and functions of notebooks can be called. Large arguments are
     passed in shared memory. Each call gets a private copy of them, for which only pages that the call writes are
@@ -387,10 +387,11 @@ class Pool:
         if maxtasksperchild is not None:
             if not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0:
                 raise ValueError("maxtasksperchild must be a positive int or None")
-            options["recycle_after"] = maxtasksperchild  # type: ignore[typeddict-unknown-key]
         # Calls may change their arguments, as with multiprocessing.
         options.setdefault("writable", "copy")
-        self.executor = Executor(processes, initializer=initializer, initargs=tuple(initargs), **options)
+        self.executor = Executor(
+            processes, context, initializer, tuple(initargs), max_tasks_per_child=maxtasksperchild, **options
+        )
         self._processes = processes
         self._context = context
         #: The threads that wait for results of `map_async`.

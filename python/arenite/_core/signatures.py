@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from os import PathLike
+from collections.abc import Iterable
 from typing import Literal, TypedDict, TypeVar
 
 import numpy
+
+from .settings import Settings
 
 Scalar = TypeVar("Scalar", bound=numpy.generic)
 
@@ -17,24 +18,14 @@ Kind = type[Scalar] | numpy.dtype[Scalar]
 class PoolOptions(TypedDict, total=False):
     """The options of `Executor` that `Pool` takes by their names."""
 
-    spares: int
-    memory_limit: int | str | None
-    max_arena_per_worker: int | float | str | None
-    capacity: int | str | None
+    start: Literal["forkserver", "spawn", "fork"] | None
     preload: Iterable[str]
-    recycle_above: int | str | None
+    memory_limit: int | str | None
+    capacity: int | str | None
     sandbox: bool | Literal["strict", "required"]
     lanes: int
-    writable: Literal["copy", "results"] | None
-    arrays: Literal["shared"] | None
-    cancel_running: bool
-    output: Literal["labelled", "plain"] | None
-    logging: Literal["auto", "forward"] | None
-    label: str
-    env: Mapping[str, str] | None
     threads: int | Literal["all"] | None
-    python: str | None
-    trace: str | PathLike[str] | None
-    report: str | PathLike[str] | None
+    writable: Literal["copy", "results"] | None
+    output: Literal["labelled", "plain"] | None
     seed: int | None
-    start_timeout: float | None
+    settings: Settings

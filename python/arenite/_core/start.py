@@ -110,12 +110,12 @@ def interpreter(python: str | None) -> str:
         raise RuntimeError(
             f"this program is frozen: {path} is the program itself and no interpreter that workers could run. Call "
             "arenite.freeze_support() first in the main program, so that it can be its own worker, or pass the path of a "
-            f"Python {sys.version.split()[0]} with the same packages as Executor(python=…)"
+            f"Python {sys.version.split()[0]} with the same packages as settings=arenite.Settings(python=…)"
         )
     if not path:
         raise RuntimeError(
             "sys.executable is empty, so this Python is embedded in another program and cannot be started again: pass "
-            "the path of an interpreter with the same packages as Executor(python=…)"
+            "the path of an interpreter with the same packages as settings=arenite.Settings(python=…)"
         )
     return path
 

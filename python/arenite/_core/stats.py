@@ -14,7 +14,7 @@ class WorkerStats:
 
     pid: int
     ready: bool
-    #: Whether it is a spare, which gets tasks only after another worker has ended: see `Executor(spares=...)`.
+    #: Whether it is a spare, which gets tasks only after another worker has ended: see `Settings.spares`.
     spare: bool
     tasks: int
     restarts: int
@@ -63,7 +63,7 @@ class Stats:
     cancelled: int = 0
     #: The number of times that a worker died and was replaced.
     restarts: int = 0
-    #: The number of times that a worker was replaced because of `recycle_after` or `recycle_above`.
+    #: The number of times that a worker was replaced because of `max_tasks_per_child` or `Settings.recycle_above`.
     recycled: int = 0
     #: Why the last start of a worker failed, while that worker is missing and is started again: a limit on open files
     #: or processes, for example. None if no start has failed since the last success.

@@ -1,5 +1,5 @@
 """The workers of an executor: `Workers`, with which the other modules of this package submit calls. Their options:
-`Settings`."""
+`TaskOptions`."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Refusal(RuntimeError):
         return RuntimeError, self.args
 
 
-class Settings:
-    """Options for tasks, without the executor: an executor that refers to its own settings would be a reference
+class TaskOptions:
+    """Options for tasks, without the executor: an executor that refers to its own options would be a reference
     cycle."""
 
     def __init__(self, given: dict[str, Any]) -> None:
@@ -66,7 +66,7 @@ class Settings:
         #: Whether several calls may be sent as one task: no option applies to a single call.
         self.packs = not (self.is_timed or given.get("retries") or given.get("limit") is not None)
         self._by_name: dict[str, _arenite.Options] = {}
-        # Raises errors of the settings now, in the caller that wrote them.
+        # Raises errors of the options now, in the caller that wrote them.
         self.named("")
 
     def named(self, name: str) -> _arenite.Options:
@@ -75,8 +75,8 @@ class Settings:
         if known is None:
             if len(self._by_name) >= _MOST_NAMES:
                 self._by_name.clear()
-            settings = {**self.given, "retry_errors": True} if self.retried else self.given
-            known = self._by_name[name] = _arenite.Options(name=name or None, **settings)
+            given = {**self.given, "retry_errors": True} if self.retried else self.given
+            known = self._by_name[name] = _arenite.Options(name=name or None, **given)
         return known
 
 
@@ -113,7 +113,7 @@ class Workers:
         self._closing: list[_arenite.Closing] = []
         self.maps: WeakSet[Results[Any]] = WeakSet()
         self.servings: WeakSet[Serving] = WeakSet()
-        self.plain = Settings({})
+        self.plain = TaskOptions({})
         self.sent = context.Sent()
         #: Arrays of arguments that were copied into the arena.
         self._copies = copies.Copies()
@@ -142,9 +142,9 @@ class Workers:
     def has_no_engine(self) -> bool:
         return self.is_inline or self.refusal is not None
 
-    def chosen(self, fn: Callable[..., T], settings: Settings) -> Callable[..., T]:
+    def chosen(self, fn: Callable[..., T], options: TaskOptions) -> Callable[..., T]:
         """Returns the function to send: options that retry exceptions of some classes wrap it."""
-        return retry.Chosen(fn, settings.retried) if settings.retried and not self.is_inline else fn
+        return retry.Chosen(fn, options.retried) if options.retried and not self.is_inline else fn
 
     def pickle_function(
         self, fn: Any, private: bool, beside: Callable[..., pickling.Beside] = pickling.Arguments
@@ -157,23 +157,23 @@ class Workers:
         return pickled
 
     def submit(
-        self, settings: Settings, fn: Callable[..., T] | pickling.Function, args: tuple[Any, ...], kwargs: dict[str, Any],
-        name: str | None = None, beside: Callable[..., pickling.Beside] | None = None, private: bool | None = None,
-        tasks: list[_arenite.Task] | None = None,
+        self, options: TaskOptions, fn: Callable[..., T] | pickling.Function, args: tuple[Any, ...],
+        kwargs: dict[str, Any], name: str | None = None, beside: Callable[..., pickling.Beside] | None = None,
+        private: bool | None = None, tasks: list[_arenite.Task] | None = None,
     ) -> Future[T]:  # fmt: skip
         """Submits a call, and waits until the arena has room for its arguments. `name`: the name in statistics, for a
         function that is pickled already. `beside`: replaces the arrays of the arguments. `private`: whether the program
         may write to arrays in the result. `tasks`: gets the task, also if Ctrl-C comes before this returns."""
-        while isinstance(made := self.try_submit(settings, fn, args, kwargs, name, beside, private, tasks), ArenaFull):
+        while isinstance(made := self.try_submit(options, fn, args, kwargs, name, beside, private, tasks), ArenaFull):
             # The frames of the traceback refer to data that was copied before the arena was full.
             if not room.wait(self, made.with_traceback(None)):
                 return failed(room.advise(made))
         return made
 
     def try_submit(
-        self, settings: Settings, fn: Callable[..., T] | pickling.Function, args: tuple[Any, ...], kwargs: dict[str, Any],
-        name: str | None = None, beside: Callable[..., pickling.Beside] | None = None, private: bool | None = None,
-        tasks: list[_arenite.Task] | None = None,
+        self, options: TaskOptions, fn: Callable[..., T] | pickling.Function, args: tuple[Any, ...],
+        kwargs: dict[str, Any], name: str | None = None, beside: Callable[..., pickling.Beside] | None = None,
+        private: bool | None = None, tasks: list[_arenite.Task] | None = None,
     ) -> Future[T] | ArenaFull:  # fmt: skip
         """Submits a call. Returns the exception if the arena has no room for its arguments."""
         self.check_open()
@@ -199,16 +199,16 @@ class Workers:
                 copied += function.copied
             if copied:
                 engine.count_copied(copied)
-            options = settings.named(name or name_of(fn))
+            named = options.named(name or name_of(fn))
             head, kind = self.sent.before(head, kind)
-            if settings.is_timed:
+            if options.is_timed:
                 kind |= context.TIMED
             is_pickled = True
             if tasks is None:
-                task = engine.submit(head, plain, kind, buffers or None, options)
+                task = engine.submit(head, plain, kind, buffers or None, named)
             else:
                 # One call, after which the task is recorded: see `Results._send`.
-                tasks.extend(map(engine.submit, (head,), (plain,), (kind,), (buffers or None,), (options,)))
+                tasks.extend(map(engine.submit, (head,), (plain,), (kind,), (buffers or None,), (named,)))
                 task = tasks[-1]
         except (Exception, SystemExit) as error:
             self.check_open()
@@ -223,7 +223,7 @@ class Workers:
         return made
 
     def map(
-        self, settings: Settings, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], timeout: float | None,
+        self, options: TaskOptions, fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], timeout: float | None,
         chunksize: int | None, buffersize: int | None, progress: bool | str, name: str | None = None,
     ) -> Iterator[T]:  # fmt: skip
         """Submits a call for each item: see `Executor.map`."""
@@ -238,9 +238,9 @@ class Workers:
         self._check_workers()
         from .map import Results
 
-        named = settings.named(name or name_of(fn))
-        more = context.TIMED if settings.is_timed else 0
-        packs = self.packs and settings.packs
+        named = options.named(name or name_of(fn))
+        more = context.TIMED if options.is_timed else 0
+        packs = self.packs and options.packs
         results = Results(self, fn, iterables, named, timeout, chunksize, buffersize, progress, more, packs)
         self.maps.add(results)
         is_single = chunksize == 1 or chunksize is None and (not packs or buffersize is not None)

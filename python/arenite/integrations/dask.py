@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dask.utils import key_split
 from distributed import Reschedule, Status, WorkerPlugin
 
-from .._core.executor import Configured, Executor, settings_of, workers_of
+from .._core.executor import Configured, Executor, options_of, workers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,15 +84,15 @@ class TaskExecutor(Executor):
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
         # Dask's call for a task: the key names it in errors and statistics.
         key = getattr(args[0], "key", None) if args else None
-        workers, settings = workers_of(self), settings_of(self.configured)
+        workers, options = workers_of(self), options_of(self.configured)
         if key is None:
-            return workers.submit(settings, fn, args, kwargs)
+            return workers.submit(options, fn, args, kwargs)
         outcome: Future[Any] = Future()
         if getattr(self._worker.state.tasks.get(key), "state", None) == "cancelled":
             # The task was cancelled before it began.
             outcome.set_result(_rescheduled(fn))
             return outcome
-        task = workers.submit(settings, fn, args, kwargs, key_split(key))
+        task = workers.submit(options, fn, args, kwargs, key_split(key))
         self._running[key] = task
         task.add_done_callback(partial(self._ended, key, fn, outcome))
         return outcome

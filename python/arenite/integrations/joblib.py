@@ -22,7 +22,7 @@ from .. import _arenite
 from .._broken import WorkerDied
 from .._core import codes, dispatch, out_of_band, pickling, reach
 from .._core.copies import Copies
-from .._core.executor import Configured, Executor, settings_of, workers_of
+from .._core.executor import Configured, Executor, options_of, workers_of
 from .._core.future import when_ended
 from .._core.map import Results, failure
 from .._core.packing import Pace
@@ -184,7 +184,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             len(items) > 1
             and self.parallel.batch_size == "auto"
             and workers_of(self._shared.executor).packs
-            and settings_of(self._tasks).packs
+            and options_of(self._tasks).packs
             and type(function) in (FunctionType, BuiltinFunctionType)
             # The function refers to no objects, so calls of a packet may share it.
             and reach.is_global(function)
@@ -208,7 +208,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         batch = _PackedBatch(items, first, partial(self._arrays.release, used), callback)
         self._open.add(batch)
         calls = [item[1] for item in items] if is_positional else [item[1:] for item in items]
-        batch.send(_Calls(workers, call, calls, settings_of(self._tasks).named(name_of(function)), self._pace, beside, batch))
+        batch.send(_Calls(workers, call, calls, options_of(self._tasks).named(name_of(function)), self._pace, beside, batch))
         return batch
 
     def _send(
@@ -233,7 +233,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
                 pass  # The future raises the same exception.
         if call is None:
             call, args = _call, (one, *args)
-        return workers.submit(settings_of(self._tasks), call, args, kwargs, name_of(function), beside)
+        return workers.submit(options_of(self._tasks), call, args, kwargs, name_of(function), beside)
 
     def retrieve_result_callback(self, out: _Batch | _PackedBatch) -> list[Any]:
         """Returns the results of a batch, or raises its first exception."""

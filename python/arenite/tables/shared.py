@@ -6,7 +6,7 @@ import os
 
 from .. import _arenite
 from .._core import locks
-from .._core.executor import Configured, Executor, executor_of, settings_of, workers_of
+from .._core.executor import Configured, Executor, executor_of, options_of, workers_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def configured(executor: Executor | Configured | None) -> Configured:
 
 def urgent(tasks: Configured) -> Configured:
     """Returns options for tasks on which other tasks depend, and that may run again."""
-    given = {"priority": 0, "retries": 0, **settings_of(tasks).given}
+    given = {"priority": 0, "retries": 0, **options_of(tasks).given}
     given |= {"priority": given["priority"] + 1, "retries": max(2, given["retries"])}
     return Configured(executor_of(tasks), given)
 
@@ -71,7 +71,7 @@ class Caller:
     """Submits calls of one function, which is pickled once."""
 
     def __init__(self, tasks: Configured, function: Any, name: str) -> None:
-        self._settings, self._function, self._name = settings_of(tasks), function, name
+        self._settings, self._function, self._name = options_of(tasks), function, name
         self._workers = workers_of(tasks)
         self._workers.check_open()
         if not self._workers.is_inline:

@@ -94,7 +94,7 @@ else:
                 max_workers,
                 initializer=initializer,
                 initargs=initargs,
-                recycle_after=max_tasks_per_child,
+                max_tasks_per_child=max_tasks_per_child,
                 # Tests compare what tasks print.
                 output="plain",
             )

@@ -120,7 +120,7 @@ def test_saturation():
 
 
 def test_max_tasks_per_child():
-    with arenite.Executor(1, recycle_after=3) as executor:
+    with arenite.Executor(1, max_tasks_per_child=3) as executor:
         first = [executor.submit(os.getpid).result() for _ in range(3)]
         assert len(set(first)) == 1
         assert executor.submit(os.getpid).result() not in first

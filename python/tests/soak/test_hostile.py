@@ -160,6 +160,6 @@ def test_answers_of_another_shape(answer):
 def test_programs_that_are_no_worker(python):
     """The first task says what is wrong, and nothing waits for ever."""
     with pytest.raises((arenite.StartFailed, OSError)) as caught:
-        with arenite.Executor(max_workers=1, python=python, start_timeout=5) as executor:
+        with arenite.Executor(max_workers=1, settings=arenite.Settings(python=python, start_timeout=5)) as executor:
             executor.submit(stay_honest).result()
     assert str(caught.value)
