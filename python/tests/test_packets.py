@@ -1,8 +1,10 @@
 """Short calls of a map that are sent in packets: what one of them does is no other's concern."""
 
+import collections
 import itertools
 import multiprocessing
 import os
+import sys
 import time
 import weakref
 
@@ -325,3 +327,74 @@ def test_options_about_single_tasks_keep_them(ex, tasks):
         assert list(ex.options(**options).map(abs, range(500))) == list(range(500))
     assert list(ex.map(abs, range(500), chunksize=1)) == list(range(500))
     assert tasks() == 2000
+
+
+def layouts(ex):
+    """Arrays of every layout, in shared memory and elsewhere; several of each, with other values."""
+    import numpy as np
+
+    kinds = ["u1", ">i4", "f8", "c16", "?", "M8[s]", "S3", "U2", [("a", "i2"), ("b", "f8")], "O"]
+    for number in range(2):
+        for kind in kinds:
+            own = np.zeros((12, 40), kind)
+            own[number] = number
+            for array in [own] if kind == "O" else [own, ex.share(own)]:
+                yield from (array, array[number], array[:0], array[2:9, 3:7], array[::-1], array.T, array[::2, ::3])
+                yield from (np.asfortranarray(array), array[1, 1:2], array[0, 0], array.reshape(3, 4, 40))
+        big = ex.share(np.arange(40000, dtype="f4").reshape(200, 200) + number)
+        yield from (big, big.T, big.view(np.recarray), big.ravel(), big.view("u2"), np.broadcast_to(big[0], (9, 200)))
+        named = big.view([("x", "f4")])
+        yield named
+        made = ex.zeros((70, 70))
+        made[...] = number
+        yield from (made, made[3:5], big.astype("f8"))
+        frozen = np.full(9000, number)
+        frozen.flags.writeable = False
+        yield from (frozen, frozen[5:])
+
+
+def described(array):
+    import numpy as np
+
+    # A write shows what the task may do.
+    if isinstance(array, np.ndarray) and array.flags.writeable and array.size and array.dtype.names is None:
+        array[(0,) * array.ndim] = array[(-1,) * array.ndim]
+    is_array = isinstance(array, np.ndarray)
+    if not is_array:
+        return type(array), array
+    return type(array), array.dtype, array.shape, array.strides, array.flags.writeable, array.tolist()
+
+
+@pytest.mark.parametrize("options", [{}, {"writable": "copy"}], ids=str)
+def test_arrays_arrive_as_in_separate_tasks(options):
+    pytest.importorskip("numpy")
+    with arenite.Executor(1, **options) as ex:
+        arrays = list(layouts(ex))
+        expected = [future.result() for future in [ex.submit(described, array) for array in arrays]]
+        assert list(ex.map(described, arrays)) == expected
+        assert list(ex.map(lambda *both: described(both[0]), arrays, arrays)) == expected
+
+
+def test_arrays_of_one_layout_are_pickled_once(ex):
+    numpy = pytest.importorskip("numpy")
+    image = ex.share(numpy.arange(200 * 2000.0).reshape(200, 2000))
+    entered = []
+
+    def note(frame, event, _):
+        if event == "call" and os.path.basename(frame.f_code.co_filename) not in ("packing.py", "dispatch.py"):
+            entered.append(frame.f_code.co_qualname)
+
+    sums = [float(row.sum()) for row in image]
+    with harness.waiting("the sums of rows"):
+        for rows in (list(image), [image[0]] * 200, [ex.share(row.copy()) for row in image]):
+            list(ex.map(numpy.sum, rows))
+            entered.clear()
+            sys.setprofile(note)
+            try:
+                found = list(ex.map(numpy.sum, rows))
+            finally:
+                sys.setprofile(None)
+            assert found == [sums[0]] * 200 if rows[0] is rows[1] else sums
+            # Packets are looked after from time to time: how often depends on the time they take.
+            assert len([name for name in entered if "map" not in name]) < 5 * len(rows), collections.Counter(entered)
+            assert not any("reduce" in name for name in entered[400:])

@@ -161,7 +161,7 @@ class Future(BaseFuture[T]):
             for waiter in self._waiters:
                 if state == FINISHED:
                     # `wait(return_when=FIRST_EXCEPTION)` distinguishes results and exceptions.
-                    if self._has_failed():
+                    if self._decodes_to_failure():
                         waiter.add_exception(self)
                     else:
                         waiter.add_result(self)
@@ -172,7 +172,7 @@ class Future(BaseFuture[T]):
         self._task = None
         self._invoke_callbacks()  # type: ignore[attr-defined]
 
-    def _has_failed(self) -> bool:
+    def _decodes_to_failure(self) -> bool:
         """Whether the outcome is an exception. Unpickles the outcome only if that is needed to know."""
         if type(self._load) is Load:
             # The pickle may contain an exception.
@@ -336,9 +336,10 @@ def wait_for(future: Future[Any]) -> None:
     future._wait(None)
 
 
-def has_failed(future: Future[Any]) -> bool:
-    """Whether the outcome of a future that has ended is an exception, and not a cancellation."""
-    return future._state == FINISHED and future._has_failed()
+def decodes_to_failure(future: Future[Any]) -> bool:
+    """Whether the outcome of a future that has ended is an exception, and not a cancellation. Unpickles it only if that
+    is needed to know."""
+    return future._state == FINISHED and future._decodes_to_failure()
 
 
 def end(future: Future[Any]) -> None:

@@ -9,9 +9,12 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from . import out_of_band
+from .process import imported
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from .._arenite import Buffer
 
 _EMPTY: dict[Any, Any] = {}
 #: Containers that can change, and whose items exist.
@@ -52,6 +55,37 @@ def _is_finite(items: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+class Layouts:
+    """Pickles arguments of a map. Arguments that are one array in the arena have the pickle of the first array of their
+    layout, beside another buffer."""
+
+    def __init__(
+        self, dump: Callable[[Any], Any], find: Callable[[Any], Buffer | None], others: frozenset[int]
+    ) -> None:
+        """`dump`: pickles any arguments; `find`: finds the bytes of an array in the arena; `others`: identities of
+        arrays that the function also has."""
+        self._dump, self._find, self._others = dump, find, others
+        self._array = getattr(imported("numpy"), "ndarray", None)
+        #: By the layout: the type of the elements, which exists as long as its identity is used, and the pickle.
+        self._known: dict[Any, tuple[Any, bytes]] = {}
+
+    def dump(self, item: tuple[Any, ...]) -> Any:
+        """Returns the same as `Packing.dump`."""
+        array = item[0]
+        if type(array) is not self._array or len(item) != 1:
+            return self._dump(item)
+        layout = id(array.dtype), array.shape, array.strides
+        known, found = self._known.get(layout), self._find(array)
+        if found is None or found.of_private or found.lent or id(array) in self._others or array.dtype.names is not None:
+            return self._dump(item)
+        if known is not None:
+            return known[1], [found], len(known[1])
+        made = self._dump(item)
+        if made is not None and len(made[1]) == 1 and made[1][0].nbytes == found.nbytes == array.nbytes:
+            self._known[layout] = array.dtype, made[0]
+        return made
 
 
 class Chunks:

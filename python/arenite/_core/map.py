@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .._errors import ArenaFull, Cancelled
 from . import native, out_of_band, pickling, room
 from .future import error_of, of_pickling
-from .inputs import Chunks, is_endless, length, present
+from .inputs import Chunks, Layouts, is_endless, length, present
 from .packing import STUCK, Pace, Packing, release
 from .worker import Raised, call_each, load_error, stopped
 from .workers import check_sizes, is_internal
@@ -51,13 +51,6 @@ class Results(Generic[T]):
     Ctrl-C while `next` waits also ends running tasks, and ends the iteration.
     """
 
-    #: Whether Ctrl-C, or an exception of another signal handler, ends the map.
-    _ends_when_interrupted = True
-    #: Whether an item of the input is the only argument of a call, rather than a tuple of all arguments.
-    _takes_single = True
-    #: Makes the object that replaces arrays in arguments that are sent in packets.
-    _beside: Callable[..., out_of_band.Beside] = out_of_band.Arguments
-
     def __init__(
         self,
         workers: Workers,
@@ -71,8 +64,12 @@ class Results(Generic[T]):
         more: int = 0,
         packs: bool = False,
         pace: Pace | None = None,
+        is_star: bool = False,
+        beside: Callable[..., out_of_band.Beside] = out_of_band.Arguments,
     ) -> None:
-        """`packs`: without a `chunksize`, short calls may be sent in packets. `pace`: the measured time of calls."""
+        """`packs`: without a `chunksize`, short calls may be sent in packets. `pace`: the measured time of calls.
+        `is_star`: whether an item of the only input is a tuple of all arguments of a call. `beside`: replaces arrays in
+        arguments."""
         self._workers = workers
         self._engine = workers.engine
         self._private = workers.private
@@ -89,14 +86,18 @@ class Results(Generic[T]):
             self._function = pickling.pickle_function(function, workers.definitions, self._private)
             self._engine.count_copied(self._function.copied)
         self._chunksize = chunksize or 1
-        if repeated := self._repeated(iterables):
-            self._beside = partial(_Beside, repeated=repeated)
+        repeated = self._repeated(iterables)
+        self._beside = partial(_Beside, repeated=repeated) if repeated else beside
+        self._is_star = is_star
         #: Sends short calls in packets, if that is allowed.
         self.packing: Packing | None = None
         if packs and chunksize is None:
             pace = pace or Pace()
-            is_single = len(iterables) == 1 and self._takes_single
+            is_single = len(iterables) == 1 and not is_star
             self.packing = Packing(workers, self._function, options, more, pace, is_single, self._beside)
+            self._dump: Callable[[Any], Any] = self.packing.dump
+            if self._beside is out_of_band.Arguments:
+                self._dump = Layouts(self._dump, self._engine.find_object, self._function.objects()).dump
         #: Tasks in flight, in order; calls in packets are in `line` of `packing`.
         self._flying: deque[Entry] = deque()
         #: The number of items that are taken from the input at a time.
@@ -121,8 +122,6 @@ class Results(Generic[T]):
         self._lock = threading.RLock()
         #: Locked while a result is taken, also while a thread waits for the result.
         self._taking = threading.RLock()
-        #: If results come in the order of their ends: the tasks that have ended.
-        self._landed: deque[Entry] | None = None
         self._is_cut = False
         #: Whether a result was asked for.
         self._is_begun = False
@@ -149,6 +148,7 @@ class Results(Generic[T]):
         self._items: Iterator[Any] | None = self._tasks(iterables)
         self._kind |= more
         self._bar = make_bar(progress, total if self._is_sized else None)
+        self._begin()
         try:
             self._fill()
         except BaseException:
@@ -156,14 +156,21 @@ class Results(Generic[T]):
             self.close()
             raise
 
+    def _begin(self) -> None:
+        """Called before the first task is submitted."""
+
     def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
         """Returns the arguments of each task, and sets the kind of the arguments."""
-        if self._chunksize > 1 and len(iterables) == 1:
+        calls: Iterator[Any]
+        if self._is_star:
+            calls = map(tuple, iterables[0])
+        elif self._chunksize > 1 and len(iterables) == 1:
             self._kind = pickling.MANY
             return Chunks(iterables[0], self._chunksize)
-        if self.packing is not None and len(iterables) == 1:
+        elif self.packing is not None and len(iterables) == 1:
             return iter(iterables[0])
-        calls = zip(*iterables)
+        else:
+            calls = zip(*iterables)
         if self._chunksize == 1:
             return calls
         self._kind = pickling.MANY_TUPLES
@@ -273,7 +280,7 @@ class Results(Generic[T]):
             packing.window = self._window
             # Not `or`: an iterator may be false.
             items = iter(()) if self._items is None else self._items
-            if not stock.pull(items, most, not self._is_sized, packing.dump):
+            if not stock.pull(items, most, not self._is_sized, self._dump):
                 self._items = None
                 packing.has_input = False
         except (Exception, SystemExit) as raised:
@@ -463,7 +470,7 @@ class Results(Generic[T]):
                     self._window = min(2 * self._window, _MOST_UNSIZED)
                 self._fill()
             # Another thread may close the map meanwhile.
-            flying, landed = self._flying, self._landed
+            flying = self._flying
             entry = self._next()
             if entry is None:
                 raise self._end()
@@ -472,11 +479,7 @@ class Results(Generic[T]):
             self._is_whole = is_whole
             self._values += values
             self._bytes -= entry.copied
-            if landed is None:
-                del flying[0]
-            else:
-                del landed[0]
-                flying.remove(entry)
+            flying.remove(entry)
         if self._bar is not None:
             self._bar.update(len(values))
 
@@ -514,10 +517,9 @@ class Results(Generic[T]):
 
     def _interrupt(self, error: BaseException) -> None:
         """Ends the map after a signal handler has interrupted a wait for a result. Only Ctrl-C ends running tasks."""
-        if self._ends_when_interrupted:
-            self.close(isinstance(error, KeyboardInterrupt) and self._cancel_running)
-            if self._bar is not None:
-                self._bar.close()
+        self.close(isinstance(error, KeyboardInterrupt) and self._cancel_running)
+        if self._bar is not None:
+            self._bar.close()
 
     def _outcome(self, entry: Entry) -> tuple[bool, list[Any]]:
         """Returns whether all calls of a task have succeeded, and their values, with failures in place of missing

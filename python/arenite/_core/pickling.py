@@ -140,6 +140,10 @@ class Function:
         """Returns a list for the pickler of arguments; None if the function shares no objects with them."""
         return None if self._source is None else []
 
+    def objects(self) -> frozenset[int]:
+        """Returns the identities of the objects of this function that tasks can change."""
+        return frozenset() if self._source is None else frozenset(self._source[1].memo.copy())
+
     def shares(self, picklers: list[Pickler] | None) -> bool:
         """Whether the function contains objects of the arguments that tasks can change or compare."""
         if not picklers or self._source is None:

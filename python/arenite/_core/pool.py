@@ -18,16 +18,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakSet
 
 from .._errors import Cancelled
-from . import dispatch, pickling
+from . import dispatch
 from .executor import Executor, workers_of
 from .future import when_ended
-from .inputs import Chunks
 from .map import Entry, Results, failure
 from .packing import STUCK, Packing
 from .workers import Refusal, name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
     from typing import Unpack
 
@@ -139,7 +138,6 @@ class Calls(Results[T]):
     As with `multiprocessing`, `next` continues after Ctrl-C.
     """
 
-    _ends_when_interrupted = False
     #: For `map` and the like: the number of calls that were not collected, and the number of values without a call.
     total = missing = 0
 
@@ -164,6 +162,9 @@ class Calls(Results[T]):
             self._items = None
             packing.stock.release()
             return False
+
+    def _interrupt(self, error: BaseException) -> None:
+        """Does nothing: the next call continues."""
 
     def next(self, timeout: float | None = None) -> T:
         """Returns the next result. Waits at most `timeout` seconds, then raises `multiprocessing.TimeoutError`."""
@@ -219,30 +220,15 @@ class Calls(Results[T]):
         return -(-(self.total - ended) // self._chunksize)
 
 
-class StarCalls(Calls[T]):
-    """The results of calls with tuples of arguments."""
-
-    _takes_single = False
-
-    def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
-        if self._chunksize == 1:
-            return map(tuple, iterables[0])
-        self._kind = pickling.MANY_TUPLES
-        return Chunks(iterables[0], self._chunksize)
-
-
 class UnorderedCalls(Calls[T]):
     """The results of `Pool.imap_unordered`, in the order in which the calls end."""
 
-    _landed: deque[Entry]
-
-    def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
-        # Set before the first task is submitted.
-        self._landed = deque()
+    def _begin(self) -> None:
+        #: The tasks that have ended.
+        self._landed: deque[Entry] = deque()
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         if self.packing is not None:
             self.packing.when_sent = partial(_arm, self._landed, self._wakes)
-        return super()._tasks(iterables)
 
     def _fill(self) -> None:
         super()._fill()
@@ -473,11 +459,11 @@ class Pool:
             calls are sent in packets, and the death of a worker costs one call; with `maxtasksperchild`, the default is
             a quarter of each worker's share.
         """
-        return self._listed(Calls, func, iterable, chunksize).collect()
+        return self._listed(func, iterable, chunksize).collect()
 
     def starmap(self, func: Callable[..., T], iterable: Iterable[Iterable[Any]], chunksize: int | None = None) -> list[T]:
         """Like `map`, with a tuple of arguments for each call."""
-        return self._listed(StarCalls, func, iterable, chunksize).collect()
+        return self._listed(func, iterable, chunksize, True).collect()
 
     def map_async(
         self,
@@ -488,7 +474,7 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> AsyncResult[list[T]]:
         """Like `map`, but returns at once. A separate thread runs the callbacks, before `get()` returns."""
-        return self._in_background(self._listed(Calls, func, iterable, chunksize), callback, error_callback)
+        return self._in_background(self._listed(func, iterable, chunksize), callback, error_callback)
 
     def starmap_async(
         self,
@@ -499,7 +485,7 @@ class Pool:
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> AsyncResult[list[T]]:
         """Like `map_async`, with a tuple of arguments for each call."""
-        return self._in_background(self._listed(StarCalls, func, iterable, chunksize), callback, error_callback)
+        return self._in_background(self._listed(func, iterable, chunksize, True), callback, error_callback)
 
     def imap(self, func: Callable[[Any], T], iterable: Iterable[Any], chunksize: int | None = None) -> Calls[T]:
         """Calls `func` with each item. Returns an iterator over the values in their order, which has `next(timeout)`.
@@ -521,19 +507,22 @@ class Pool:
         return self._calls(UnorderedCalls, func, iterable, chunksize)
 
     def _calls(
-        self, kind: type[Calls[T]], func: Callable[..., T], iterable: Iterable[Any], chunksize: int | None
-    ) -> Calls[T]:
+        self, kind: type[Calls[T]], func: Callable[..., T], iterable: Iterable[Any], chunksize: int | None,
+        is_star: bool = False,
+    ) -> Calls[T]:  # fmt: skip
         self._check_running()
         if chunksize is not None and chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         workers = workers_of(self.executor)
         options = workers.plain.named(name_of(func))
-        results = kind(workers, func, (iterable,), options, None, chunksize, None, False, packs=workers.packs)
+        results = kind(
+            workers, func, (iterable,), options, None, chunksize, None, False, packs=workers.packs, is_star=is_star
+        )
         workers.maps.add(results)
         return results
 
     def _listed(
-        self, kind: type[Calls[T]], func: Callable[..., T], iterable: Iterable[Any], chunksize: int | None
+        self, func: Callable[..., T], iterable: Iterable[Any], chunksize: int | None, is_star: bool = False
     ) -> Calls[T]:
         self._check_running()
         items: Any = iterable if hasattr(iterable, "__len__") else list(iterable)
@@ -541,12 +530,12 @@ class Pool:
         count = len(items)
         if chunksize == 0:
             # Makes no calls, as with multiprocessing, where each of them has the result None.
-            results = self._calls(kind, func, (), None)
+            results = self._calls(Calls, func, (), None, is_star)
             results.missing = count
             return results
         if chunksize is None and not workers_of(self.executor).packs:
             chunksize = max(1, -(-count // (4 * self._processes)))
-        results = self._calls(kind, func, items, chunksize)
+        results = self._calls(Calls, func, items, chunksize, is_star)
         results.total = count
         return results
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .._errors import Cancelled
 from . import locks
-from .future import Future, cancelled, end, has_failed, wait_for
+from .future import Future, cancelled, decodes_to_failure, end, wait_for
 from .workers import report_ended
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Scope:
         """Called when a task has ended. Does not unpickle its value, because this may be the dispatcher."""
         with self._lock:
             self._open.discard(future)
-            if self._failed is not None or not has_failed(future):
+            if self._failed is not None or not decodes_to_failure(future):
                 return
             self._failed = future
         self._cancel(False)
@@ -85,7 +85,7 @@ class Scope:
             with self._lock:
                 # The callback of the future may be about to do this.
                 self._open.discard(future)
-                if self._failed is None and has_failed(future):
+                if self._failed is None and decodes_to_failure(future):
                     self._failed = future
             if self._failed is future:
                 self._cancel(False)

@@ -30,7 +30,7 @@ from .._core.workers import Workers, name_of
 from .._errors import DeadlineExceeded, MemoryLimitExceeded, RemoteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from .._core.future import Future
     from .._core.packing import Packing
@@ -451,21 +451,20 @@ class _PackedBatch:
 class _Calls(Results[Any]):
     """The results of the calls of a `_PackedBatch`."""
 
-    _takes_single = False
-
     packing: Packing
 
     def __init__(
         self, workers: Workers, function: Any, calls: Any, options: Any, pace: Pace, beside: Any, batch: _PackedBatch
     ) -> None:
-        self._beside, self._batch = beside, batch
-        super().__init__(workers, function, (calls,), options, None, None, None, False, pickling.SHARED, True, pace)
+        self._batch = batch
+        super().__init__(
+            workers, function, (calls,), options, None, None, None, False, pickling.SHARED, True, pace, True, beside
+        )
 
-    def _tasks(self, iterables: tuple[Iterable[Any], ...]) -> Iterator[Any]:
+    def _begin(self) -> None:
         self.packing.when_sent = self._batch.when_sent
         # Sends all calls: results are taken at the end.
         self._window = 1 << 62
-        return iter(iterables[0])
 
     def is_sent(self) -> bool:
         """Whether all calls were sent, and none must be sent again."""
