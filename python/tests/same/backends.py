@@ -1,27 +1,25 @@
-"""The pools that a program runs on, under one name each, and how what it gives is written down."""
+"""The pools that programs run on, under one name each; how programs are found, and how what they give is written down.
 
+A script has programs of three forms. Each function with a docstring is one, and the docstring its title: without a
+parameter it is a task, submitted twice to one executor; with a parameter it runs in the main process, and its parameter
+is called to submit a task. `table` and `steps` make more of the rows of a dictionary, by their titles.
+"""
+
+import concurrent.futures
 import contextlib
+import functools
 import importlib
+import inspect
 import json
-import os
-import random
+import multiprocessing
+import pickle
 import re
 import sys
+import types
 import warnings
 
-#: In the order in which they are compared: the last one has to give what the others do.
-BACKENDS = ("fork", "spawn", "loky", "arenite")
-
-
-#: Programs of each script that run; `ARENITE_SEED` draws them.
-CASES = int(os.environ.get("ARENITE_CASES", "200"))
-
-
-def drawn(programs):
-    """As many of the programs as are to run, in their order."""
-    programs = list(programs)
-    numbers = random.Random(os.environ.get("ARENITE_SEED", "")).sample(range(len(programs)), min(CASES, len(programs)))
-    return [programs[number] for number in sorted(numbers)]
+#: Arenite, with the main file run in workers, and with what tasks name sent to them.
+OURS = {"arenite": {}, "mirrored": {"main": False}}
 
 
 def loky():
@@ -32,48 +30,64 @@ def loky():
     return None
 
 
-@contextlib.contextmanager
-def executor(which, workers=1, **options):
-    """An executor with this number of workers."""
-    if which == "arenite":
-        import arenite
-
-        made = arenite.Executor(workers, **options)
-    elif which == "loky":
-        made = loky().ProcessPoolExecutor(workers, **options)
-    else:
-        import concurrent.futures
-        import multiprocessing
-
-        context = multiprocessing.get_context(which)
-        made = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, **options)
-    with made:
-        yield made
+#: Programs that are no functions of their script, whose tasks would reach them through `globals()`.
+_programs = {}
 
 
-@contextlib.contextmanager
-def pool(which, workers=1, **options):
-    """A pool with the interface of `multiprocessing.Pool`."""
-    if which == "arenite":
-        import arenite
+class Pools:
+    """Executors and pools of one kind. A call submits a task to one that begins with what the program has now."""
 
-        made = arenite.Pool(workers, **options)
-    else:
-        import multiprocessing
+    def __init__(self, which):
+        self.which, self.is_ours, self.ended = which, which in OURS, contextlib.ExitStack()
 
-        made = multiprocessing.get_context(which).Pool(workers, **options)
-    with made:
-        yield made
-        made.close()
-        made.join()
+    def executor(self, workers=1, **options):
+        if self.is_ours:
+            return importlib.import_module("arenite").Executor(workers, **OURS[self.which], **options)
+        if self.which == "loky":
+            return loky().ProcessPoolExecutor(workers, **options)
+        context = multiprocessing.get_context(self.which)
+        return concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, **options)
+
+    @contextlib.contextmanager
+    def new_pool(self, **options):
+        if self.is_ours:
+            made = importlib.import_module("arenite").Pool(1, **OURS[self.which], **options)
+        else:
+            made = multiprocessing.get_context(self.which).Pool(1, **options)
+        with made:
+            yield made
+            made.close()
+            made.join()
+
+    @functools.cached_property
+    def ex(self):
+        """One executor for all programs of a script, with one worker."""
+        return self.ended.enter_context(self.executor())
+
+    @functools.cached_property
+    def two(self):
+        return self.ended.enter_context(self.executor(2))
+
+    @functools.cached_property
+    def pool(self):
+        return self.ended.enter_context(self.new_pool())
+
+    def __call__(self, task, *arguments):
+        def submit():
+            if self.is_ours:
+                return self.ex.submit(task, *arguments).result()
+            with self.executor() as ex:
+                return ex.submit(task, *arguments).result()
+
+        return outcome(submit)
 
 
-def outcome(call):
+def outcome(call, *arguments):
     """What a call gives, as text that is equal for equal values."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            text = show(call())
+            text = show(call(*arguments))
         except BaseException as error:
             text = f"raises {show(error)}"
     return text
@@ -98,35 +112,75 @@ def show(value):
         text = f"array {value.dtype} {value.shape} {value.tolist()!r:.300}"
     else:
         text = f"{name} {value!r}"
-    text = text.replace("__mp_main__", "__main__")
-    return re.sub(r"0x[0-9a-fA-F]+", "0x…", text)
+    return re.sub(r"0x[0-9a-fA-F]+", "0x…", re.sub("__mp_main__", "__main__", text))
 
 
-def global_of(text):
-    """The global of the main file that a text names with `@`, as in a query of pandas; None if there is none."""
-    return vars(sys.modules["__main__"]).get(text.removeprefix("@"))
+def table(space, rows):
+    """Programs whose tasks use a value as `own`: as a global twice; and, if it can be pickled, as an argument and as a
+    result. A row has a title, the value, and what the task gives.
+    """
+    for title, (value, does) in rows.items():
+        number = len(_programs)
+        own, of_global, of_argument = f"own_{number}", f"of_global_{number}", f"of_argument_{number}"
+        here = re.sub(r"\bown\b", own, does)
+        exec(f"def {of_global}(): return {here}\ndef {of_argument}(own): return {does}", space)
+        space[own] = value
+        program(title, functools.partial(_in_ways, space[of_global], space[of_argument], value))
 
 
-def names_of(tasks):
-    """The names of programs that submit one task each, and the backends that they run on besides arenite."""
-    return [(name, ["fork", "spawn"]) for name in tasks]
+def _in_ways(of_global, of_argument, value, on):
+    yield [outcome(on.ex.submit(of_global).result) for _ in range(2)]
+    try:
+        pickle.loads(pickle.dumps(value))
+    except Exception:
+        return
+    yield outcome(on.ex.submit(of_argument, value).result), outcome(lambda: list(on.ex.map(of_argument, [value] * 3)))
+    yield outcome(on.pool.apply, of_argument, (value,)), outcome(on.ex.submit(_give, value).result), show(value)
 
 
-def submitted(which, tasks):
-    """Runs programs that submit one task each: tells what its first use gave and what the second."""
-    with executor(which) as ex:
-        for name in drawn(tasks):
-            yield name, [outcome(lambda: ex.submit(tasks[name]).result()) for _ in range(2)]
+def _give(value):
+    return value
 
 
-def of_tasks(tasks):
-    """`names` and `programs` of a script whose programs submit one task each."""
-    return lambda: names_of(tasks), lambda which: submitted(which, tasks)
+def steps(space, rows):
+    """Programs that change something between tasks. A row has a title, the changes, and what the task gives."""
+    for title, (changes, does) in rows.items():
+        task = f"after_{len(_programs)}"
+        exec(f"def {task}(): return {does}", space)
+        program(title, functools.partial(_after, changes, space[task]))
 
 
-def main(programs):
-    """Runs all programs on the pool that the command line names, and prints what each of them gave."""
-    which = sys.argv[1]
-    found = dict(programs(which))
+def _after(changes, task, on):
+    for change in changes:
+        change()
+        yield on(task)
+
+
+def _twice(task, on):
+    return [outcome(on.ex.submit(task).result) for _ in range(2)]
+
+
+def program(title, run):
+    """A program with this title, whose steps `run` yields when it is called with the pools."""
+    assert title not in _programs, f"two programs: {title}"
+    _programs[title] = run
+
+
+def run(space, is_fresh=False):
+    """Runs all programs of a script on the pools that the command line names, and prints what each of them gave.
+
+    With `is_fresh`, the worker of each has got nothing for another one.
+    """
+    on, found = Pools(sys.argv[1]), {}
+    for made in [one for one in space.values() if isinstance(one, types.FunctionType) and one.__doc__]:
+        has_steps = inspect.signature(made).parameters
+        program(made.__doc__, made if has_steps else functools.partial(_twice, made))
+    for title, steps_of in _programs.items():
+        found[title] = outcome(lambda steps_of=steps_of: list(steps_of(on)))
+        # Where a result cannot be unpickled, an executor of the standard library is lost.
+        if is_fresh or getattr(vars(on).get("ex"), "_broken", False):
+            on.ended.close()
+            on = Pools(on.which)
+    on.ended.close()
     sys.stdout.flush()
     print("\n" + json.dumps(found), flush=True)

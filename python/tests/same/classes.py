@@ -1,4 +1,4 @@
-"""Programs: a task uses a class whose base or metaclass is imported and does something when a class is made."""
+"""Classes whose base or metaclass is imported and does something when a class is made. On fork and spawn."""
 
 import abc
 import dataclasses
@@ -104,18 +104,22 @@ class High(plugins.Level, level=3, kind="high"):
 
 
 def needs_a_keyword():
+    "an imported base that needs a keyword"
     return Json().parse(1), Json.__bases__
 
 
 def passes_keywords_on():
+    "a class that passes keywords on to an imported base"
     return Low().children, Low.__mro__[2].__name__
 
 
 def data():
+    "a dataclass whose imported base needs a keyword"
     return Data(3), Data() == Data(1)
 
 
 def abstract():
+    "an abstract class whose imported base needs a keyword"
     try:
         Abstract()
     except TypeError as error:
@@ -123,47 +127,58 @@ def abstract():
 
 
 def registers_by_attributes():
+    "an imported base that registers children by an attribute"
     found = [plugins.Named.known[name] is cls for name, cls in (("FIRST", First), ("SECOND", Second))]
     return found, First.number, Second.number
 
 
 def wraps():
+    "an imported base that wraps a method of its children"
     return Wrapped().run(2)
 
 
 def has_a_keyword():
+    "an imported base with a keyword that has a default"
     return Tagged.tag, Untagged.tag
 
 
 def generic():
+    "a child of an imported generic class"
     return Ints.item, Ints.x, Ints.__orig_bases__, Ints.__parameters__
 
 
 def letters():
+    "an enumeration whose imported base needs a keyword"
     return list(Latin), Latin("b"), Latin.alphabet
 
 
 def metaclass_needs_a_keyword():
+    "an imported metaclass that needs a keyword"
     return Rows().get(), MoreRows().get(), type(Rows).__name__
 
 
 def metaclass_registers():
+    "an imported metaclass that registers by an attribute"
     return plugins.NamedMeta.known, ByMeta().other
 
 
 def metaclass_needs_a_method():
+    "an imported metaclass that needs a method"
     return Running().run(), Running.fields
 
 
 def metaclass_prepares():
+    "an imported metaclass that prepares the body of a class"
     return Ordered().run(), Ordered.order, isinstance(Ordered(), plugins.Ordered), Ordered.__abstractmethods__
 
 
 def both_need_keywords():
+    "a base and a metaclass that both need keywords"
     return High().get()
 
 
 def makes_classes():
+    "a task that makes classes of an imported base"
     class Made(plugins.Parser, extension=".made"):
         pass
 
@@ -171,15 +186,9 @@ def makes_classes():
 
 
 def gives_instances():
+    "results of classes with imported bases"
     return Data(5), Latin.B, vars(Running())
 
 
-PROGRAMS = [needs_a_keyword, passes_keywords_on, data, abstract, registers_by_attributes, wraps, has_a_keyword, generic]
-PROGRAMS += [letters, metaclass_needs_a_keyword, metaclass_registers, metaclass_needs_a_method, metaclass_prepares]
-PROGRAMS += [both_need_keywords, makes_classes, gives_instances]
-TASKS = {f"classes: {program.__name__}": program for program in PROGRAMS}
-
-names, programs = backends.of_tasks(TASKS)
-
 if __name__ == "__main__":
-    backends.main(programs)
+    backends.run(globals())

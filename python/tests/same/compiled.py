@@ -1,4 +1,4 @@
-"""Programs: functions and classes of the main file that numba compiles × how a task uses them."""
+"""Functions and classes of the main file that numba compiles. On fork and spawn."""
 
 import backends
 import numba
@@ -68,21 +68,25 @@ class Derived(Base):
 
 
 def in_functions():
+    "functions that numba compiles"
     return scaled(2.0), factorial(5), float(added(1.0))
 
 
 def in_class():
+    "a class that numba compiles"
     point = Point(3.0, 4.0)
     twice = point.twice()
     return point.norm, Point.unit(), twice.x, twice.y, isinstance(twice, Point)
 
 
 def in_class_of_class():
+    "a compiled class with an attribute of another"
     box = Box(Point(3.0, 4.0), 4)
     return box.fill(2.0), box.at.norm
 
 
 def in_derived():
+    "a compiled class with a base in Python"
     return Derived(5).area(), Derived.__name__
 
 
@@ -91,6 +95,7 @@ def as_argument(cls):
 
 
 def in_local():
+    "a class that a task compiles"
     @jitclass([("value", int64)])
     class Inner:
         def __init__(self, value):
@@ -99,21 +104,10 @@ def in_local():
     return Inner(3).value
 
 
-TASKS = {
-    **{task.__name__: (task,) for task in (in_functions, in_class, in_class_of_class, in_derived, in_local)},
-    "as_argument": (as_argument, Point),
-}
-
-
-def names():
-    return backends.names_of(TASKS)
-
-
-def programs(which):
-    with backends.executor(which) as ex:
-        for name in backends.drawn(TASKS):
-            yield name, [backends.outcome(lambda: ex.submit(*TASKS[name]).result()) for _ in range(2)]
+def is_argument(on):
+    "a compiled class as an argument"
+    yield [on(as_argument, Point) for _ in range(2)]
 
 
 if __name__ == "__main__":
-    backends.main(programs)
+    backends.run(globals())

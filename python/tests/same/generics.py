@@ -1,4 +1,4 @@
-"""Programs with the type parameters of Python 3.12."""
+"""Type parameters, as Python 3.12 has them. On fork and spawn."""
 
 import collections.abc
 import dataclasses
@@ -78,38 +78,47 @@ def keeps[X: int](value: X) -> X:
 
 
 def boxes():
+    "generic classes, and a child with a bound"
     numbers = Numbers(3)
     is_same = Numbers.__orig_bases__[0].__args__[0] is Numbers.__type_params__[0]
     return numbers.twice(), numbers.get(), Box("a").get(), is_same
 
 
 def parameters():
+    "type parameters of classes, functions and aliases"
     found = [Box, Numbers, Texts, Node, Call, Row, Options, Pair, Runs, first, Two, Tree]
     return [[(repr(one), type(one).__name__) for one in made.__type_params__] for made in found]
 
 
 def bounds():
+    "bounds and constraints of type parameters"
     found = Numbers.__type_params__ + Box.__type_params__ + keeps.__type_params__
     return [one.__bound__ for one in found], Texts().parts(), Ordered().bound()
 
 
-def calls(x=3):
+def calls():
+    "parameter specifications, and generic functions"
+    x = 3
     return Call(first)([x]), first([x, 4]), keeps(x), repr(first.__annotations__)
 
 
 def nodes():
+    "a generic dataclass"
     return dataclasses.asdict(Node(3, [Node("a")])), Node.__parameters__ == Node.__type_params__
 
 
 def rows():
+    "generic tuples, typed dictionaries and named tuples"
     return Row((1, 2)), Options(value=3), Pair(1, "a"), Pair(1, 2)._replace(first="b"), list(Options.__annotations__)
 
 
 def aliases():
+    "aliases of types"
     return repr((Two[int], Two.__value__, Tree.__type_params__, Fixed.__value__, Tree.__value__))
 
 
 def homes_of_aliases():
+    "modules and names of aliases"
     class Within:
         type Inner[A] = list[A] | Inner[A]
 
@@ -127,10 +136,12 @@ class Holds:
 
 
 def aliases_within():
+    "aliases in a class"
     return repr((Holds.Held, Holds.Held[int], Holds.Alone, Holds.Alone.__value__)), homes_of((Holds.Held, Holds.Alone))
 
 
 def same_in_two_tasks():
+    "a type parameter that is one object"
     return BOX.__type_params__[0] is Box.__type_params__[0], BOX is Box
 
 
@@ -138,24 +149,21 @@ BOX = Box
 
 
 def local():
+    "a local generic function"
     def inner[Y: int](value: Y) -> Y:
         return value
 
     return inner(3), inner.__type_params__[0].__bound__
 
 
-PROGRAMS = [
-    boxes, parameters, bounds, calls, nodes, rows, aliases, homes_of_aliases, aliases_within, same_in_two_tasks, local,
-]  # fmt: skip
 if sys.version_info >= (3, 13):
-    exec("class Default[D = int]: pass\nclass Defaults[*Ts = *tuple[int, str]]: pass")
-    exec("def defaults(): return [one.__type_params__[0].__default__ for one in (Default, Defaults)]")
-    PROGRAMS += [globals()["defaults"]]
+    exec("class Default[D = int]: pass
+class Defaults[*Ts = *tuple[int, str]]: pass")
 
+    def defaults():
+        "defaults of type parameters"
+        return [globals()[name].__type_params__[0].__default__ for name in ("Default", "Defaults")]
 
-TASKS = {f"generics: {program.__name__}": program for program in PROGRAMS}
-
-names, programs = backends.of_tasks(TASKS)
 
 if __name__ == "__main__":
-    backends.main(programs)
+    backends.run(globals())

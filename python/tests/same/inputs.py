@@ -1,24 +1,16 @@
-"""Programs: the input of a map × how the program changes it after the call × how it is called."""
+"""Inputs of maps, which the program changes after the call, or whose length is wrong. On fork."""
 
 import array
 import collections
+import functools
 import importlib
 import itertools
 
 import backends
+import numpy
 
 #: The number of items, and how many of them arenite takes at a time, as it would of many more.
 ITEMS, AHEAD = 60, 5
-
-
-def optional(name):
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
-
-
-numpy = optional("numpy")
 
 
 class Same(list):
@@ -32,31 +24,20 @@ class Doubled(list):
 
 NUMBERS = range(ITEMS)
 BY_NUMBER = dict.fromkeys(NUMBERS, "value")
-#: What makes an input, and its part that a map reads.
+#: What makes inputs, and the part of each that a map reads.
 INPUTS = {
-    "list": (lambda: list(NUMBERS), None),
-    "list of a class": (lambda: Same(NUMBERS), None),
-    "list with an iterator": (lambda: Doubled(NUMBERS), None),
-    "list of lists": (lambda: [[number] for number in NUMBERS], None),
-    "set": (lambda: set(NUMBERS), None),
-    "deque": (lambda: collections.deque(NUMBERS), None),
-    "deque of the last": (lambda: collections.deque(NUMBERS, ITEMS), None),
-    "dict": (lambda: dict(BY_NUMBER), None),
-    "keys": (lambda: dict(BY_NUMBER), dict.keys),
-    "values": (lambda: dict(BY_NUMBER), dict.values),
-    "items": (lambda: dict(BY_NUMBER), dict.items),
-    "ordered dict": (lambda: collections.OrderedDict(BY_NUMBER), None),
-    "ordered values": (lambda: collections.OrderedDict(BY_NUMBER), lambda held: held.values()),
-    "default dict": (lambda: collections.defaultdict(str, BY_NUMBER), None),
-    "user dict": (lambda: collections.UserDict(BY_NUMBER), None),
-    "user list": (lambda: collections.UserList(NUMBERS), None),
-    "counter": (lambda: collections.Counter(NUMBERS), None),
-    "array": (lambda: array.array("i", NUMBERS), None),
-    "bytearray": (lambda: bytearray(NUMBERS), None),
+    "a list": [lambda: list(NUMBERS)],
+    "lists of classes of the program": [lambda: Same(NUMBERS), lambda: Doubled(NUMBERS), lambda: collections.UserList(NUMBERS)],
+    "a list of lists": [lambda: [[number] for number in NUMBERS]],
+    "a set": [lambda: set(NUMBERS)],
+    "queues with and without a length": [lambda: collections.deque(NUMBERS), lambda: collections.deque(NUMBERS, ITEMS)],
+    "a dictionary, its keys, values and items": [lambda: dict(BY_NUMBER), dict.keys, dict.values, dict.items],
+    "dictionaries of collections": [lambda: collections.OrderedDict(BY_NUMBER), iter, lambda held: held.values()],
+    "dictionaries of classes of Python": [lambda: collections.UserDict(BY_NUMBER)],
+    "a counter and a dictionary with defaults": [lambda: collections.Counter(NUMBERS)],
+    "arrays and bytes": [lambda: array.array("i", NUMBERS), lambda: bytearray(NUMBERS)],
+    "arrays of numpy": [lambda: numpy.arange(ITEMS), lambda: numpy.array([*NUMBERS, "text"], object)],
 }
-if numpy:
-    INPUTS["numpy array"] = lambda: numpy.arange(ITEMS), None
-    INPUTS["numpy array of objects"] = lambda: numpy.array([*NUMBERS, "text"], object), None
 
 
 def clear(held):
@@ -76,63 +57,119 @@ def replace(held):
 def grow(held):
     if hasattr(held, "keys"):
         held["more"] = "more"
-    elif isinstance(held, set):
-        held.add(ITEMS)
     else:
-        held.append(1)
+        (held.add if isinstance(held, set) else held.append)(1)
 
 
-def nothing(held):
-    pass
+def give(*items):
+    return items
 
 
-CHANGES = {change.__name__: change for change in (clear, replace, grow, nothing)}
+WAYS = [
+    lambda ex, items: ex.map(give, items),
+    lambda ex, items: ex.map(give, items, chunksize=7),
+    lambda ex, items: ex.map(give, NUMBERS, items, chunksize=1),
+    lambda ex, items: ex.map(give, items, itertools.repeat(3)),
+]
 
 
-def give(item):
-    return item
-
-
-def both(item, other):
-    return item, other
-
-
-WAYS = {
-    "map": lambda ex, items: ex.map(give, items),
-    "single": lambda ex, items: ex.map(give, items, chunksize=1),
-    "chunks": lambda ex, items: ex.map(give, items, chunksize=7),
-    "two": lambda ex, items: ex.map(both, items, NUMBERS),
-    "twice": lambda ex, items: ex.map(both, NUMBERS, items, chunksize=7),
-    "repeated": lambda ex, items: ex.map(both, items, itertools.repeat(3)),
-}
-
-
-def names():
-    for way in WAYS:
-        for name in INPUTS:
-            for change in CHANGES:
-                if not (name.startswith("numpy") and change in ("clear", "grow")):
-                    yield f"{way}: {name}, {change}", ["fork"]
-
-
-def programs(which):
-    if which == "arenite":
+def changed(makes, on):
+    if on.is_ours:
         core = importlib.import_module("arenite._core.map")
         core._MOST_SIZED = core._MOST_PACKED = AHEAD
-    with backends.executor(which) as ex:
-        for program, _ in backends.drawn(names()):
-            way, rest = program.split(": ")
-            name, change = rest.split(", ")
-            make, part = INPUTS[name]
+    for make in makes:
+        # The first makes a dictionary of which the others take a part.
+        part, make = (make, makes[0]) if isinstance(make, type(dict.keys)) or make is iter else (lambda held: held, make)
+        for way, change in itertools.product(WAYS, (clear, replace, grow)):
+            if isinstance(make(), numpy.ndarray) and change is not replace:
+                continue
 
-            def run():
+            def run(way=way, change=change, make=make, part=part):
                 held = make()
-                results = WAYS[way](ex, held if part is None else part(held))
-                CHANGES[change](held)
+                results = way(on.ex, part(held))
+                change(held)
                 return list(results)
 
-            yield program, backends.outcome(run)
+            yield backends.outcome(run)
 
+
+for _title, _makes in INPUTS.items():
+    backends.program(f"the input of a map that changes after the call: {_title}", functools.partial(changed, _makes))
+
+
+class Input:
+    """An input with this length, or whose length raises this."""
+
+    def __init__(self, length):
+        self.length = length
+
+    def __iter__(self):
+        return iter([1, 2, 3])
+
+    def __len__(self):
+        if isinstance(self.length, int):
+            return self.length
+        raise self.length("no length")
+
+
+class Hints(Input):
+    """An iterator with a wrong length."""
+
+    taken, __length_hint__ = 0, Input.__len__
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.taken += 1
+        if self.taken > 3:
+            raise StopIteration
+        return self.taken
+
+
+class Hinted(Input):
+    """Its iterator has a wrong length, too."""
+
+    def __iter__(self):
+        return Hints(self.length)
+
+
+class Hides(list):
+    def __len__(self):
+        raise ValueError("no length")
+
+
+def taken(ex, items, **options):
+    # What a map gives, and the items that it leaves.
+    items = iter(items)
+    return list(ex.map(give, [1, 2], items, **options)), list(items)
+
+
+LENGTHS = [
+    lambda ex, items: list(ex.map(give, items)),
+    lambda ex, items: list(ex.map(give, items, chunksize=2)),
+    lambda ex, items: list(ex.map(give, items, range(5))),
+    lambda ex, items: list(ex.map(give, range(5), items)),
+    taken,
+    lambda ex, items: taken(ex, items, chunksize=3),
+]
+ODD = {
+    "raises": [functools.partial(kind, error) for kind in (Input, Hinted, Hints) for error in (TypeError, AttributeError, ValueError)],
+    "is too small or too large": [functools.partial(kind, length) for kind in (Input, Hinted, Hints) for length in (0, 2, 10)],
+    "is hidden by a class": [lambda: Hides([1, 2, 3])],
+    "is that of an iterator": [
+        lambda: reversed([1, 2, 3]), lambda: itertools.repeat(5, 3), lambda: itertools.repeat(None, 0), lambda: itertools.chain([1], [2]),
+    ],
+}  # fmt: skip
+
+
+def measured(makes, on):
+    for make, way in itertools.product(makes, LENGTHS):
+        yield backends.outcome(lambda make=make, way=way: way(on.ex, make()))
+
+
+for _title, _makes in ODD.items():
+    backends.program(f"the input of a map whose length {_title}", functools.partial(measured, _makes))
 
 if __name__ == "__main__":
-    backends.main(programs)
+    backends.run(globals())

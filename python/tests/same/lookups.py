@@ -1,7 +1,11 @@
-"""Programs: a task unpickles itself what has classes and functions of the program, which its code does not name."""
+"""What a task unpickles itself has classes and functions of the program that its code does not name. On fork and spawn.
+
+Each program has a worker of its own, which has got nothing for another one.
+"""
 
 import contextlib
 import enum
+import functools
 import io
 import multiprocessing
 import os
@@ -103,46 +107,34 @@ def in_child(data):
     return os.read(reading, 100)
 
 
-def attribute(name):
+def attribute(*names):
     import __main__
 
-    return hasattr(__main__, name), repr(getattr(__main__, name, None))
+    return [(hasattr(__main__, name), repr(getattr(__main__, name, None))) for name in names]
 
 
 def fails(data):
     return pickle.loads(data.replace(b"Point", b"Paint"))
 
 
-INHERITED = CONTEXT.Queue()
-
-
-def inherited():
-    return INHERITED.get(timeout=30).scaled()
-
-
-#: By name: the function, and its arguments. `{data}` stands for a pickle.
+#: By title: the function, and its arguments.
 PROGRAMS = {
-    "loads": lambda made: (pickle.loads, made.point),
-    "load": lambda made: (load, made.point),
-    "scaled": lambda made: (scaled, made.point),
-    "class": lambda made: (load, pickle.dumps([Point, Outer.Inner])),
-    "enumeration": lambda made: (load, pickle.dumps({Kind.A: Kind})),
-    "function": lambda made: (call, pickle.dumps(scale), 4),
-    "unpickler": lambda made: (unpickler, made.point),
-    "file": lambda made: (file, made.file),
-    "shelf": lambda made: (shelf, made.shelf),
-    "elements": lambda made: (elements, made.manager.list([Point(3), Point(4)])),
-    "values": lambda made: (elements, made.manager.dict({0: Point(3)}).values()),
-    "queue": lambda made: (queued, made.queue()),
-    "connection": lambda made: (received, made.connection()),
-    "thread": lambda made: (in_thread, made.point),
-    "child": lambda made: (in_child, made.point),
-    "no attribute": lambda made: (attribute, "nothing"),
-    "attribute": lambda made: (attribute, "FACTOR"),
-    "no class": lambda made: (fails, made.point),
-    "inherited": lambda made: (inherited,),
+    "an object that pickle.loads gives": lambda made: (pickle.loads, made.point),
+    "an object that a function loads": lambda made: (scaled, made.point),
+    "classes, also one in another, that a function loads": lambda made: (load, pickle.dumps([Point, Outer.Inner])),
+    "an enumeration that a function loads": lambda made: (load, pickle.dumps({Kind.A: Kind})),
+    "a function that a task loads and calls": lambda made: (call, pickle.dumps(scale), 4),
+    "an object of an Unpickler": lambda made: (unpickler, made.point),
+    "an object in a file": lambda made: (file, made.file),
+    "an object in a shelf": lambda made: (shelf, made.shelf),
+    "objects in a list of a manager": lambda made: (elements, made.manager.list([Point(3), Point(4)])),
+    "an object in a queue of a manager": lambda made: (queued, made.queue()),
+    "an object through a connection": lambda made: (received, made.connection()),
+    "objects that threads of a task load": lambda made: (in_thread, made.point),
+    "an object that a child of a task loads": lambda made: (in_child, made.point),
+    "attributes of __main__, one of which is missing": lambda made: (attribute, "nothing", "FACTOR"),
+    "a class that the program does not have": lambda made: (fails, made.point),
 }
-OF_FORK = {"inherited"}
 
 
 class Made:
@@ -169,21 +161,14 @@ class Made:
         return theirs
 
 
-def names():
-    return [(f"lookups: {name}", ["fork"] if name in OF_FORK else ["fork", "spawn"]) for name in PROGRAMS]
-
-
-def programs(which):
+def in_folder(make, on):
     with tempfile.TemporaryDirectory() as folder, CONTEXT.Manager() as manager:
-        made = Made(folder, manager)
-        for name, others in names():
-            if which in (*others, "arenite"):
-                INHERITED.put(Point(7))
-                function, *arguments = PROGRAMS[name.removeprefix("lookups: ")](made)
-                # Each in a worker that has got nothing for another program.
-                with backends.executor(which) as ex:
-                    yield name, backends.outcome(lambda: ex.submit(function, *arguments).result())
+        task, *arguments = make(Made(folder, manager))
+        yield on.ex.submit(task, *arguments).result()
 
+
+for _title, _make in PROGRAMS.items():
+    backends.program(_title, functools.partial(in_folder, _make))
 
 if __name__ == "__main__":
-    backends.main(programs)
+    backends.run(globals(), is_fresh=True)

@@ -1,4 +1,5 @@
-"""Programs whose globals are objects of modules that workers import: of the standard library, and of the program."""
+"""Globals that are objects of modules that workers import: of the standard library, and of the program. On fork and
+spawn."""
 
 import atexit
 import builtins
@@ -127,23 +128,24 @@ def reads(name):
 
 
 def opens():
+    "an object of a module with an open file"
     return opened.bump(), bump(), opened is bump.__self__
 
 
 def libraries():
+    "objects of the standard library under other names"
     environ["SAME"] = "1"
     seed(7)
     known = os.environ.pop("SAME"), random(), draw(1, 100), search_path is sys.path, argv is sys.argv
     return *known, root.name, filters is sys.modules["warnings"].filters, digits
 
 
-# Not in the process that draws programs. `spawn` runs this file under another name.
-if __name__ in ("__main__", "__mp_main__"):
-    gettext.install("same")
-    builtins.shout = lambda text: f"{text.upper()} {digits}"
+gettext.install("same")
+builtins.shout = lambda text: f"{text.upper()} {digits}"
 
 
 def uses_builtins():
+    "builtins that the program adds"
     return _("text"), shout("a"), [shout("b") for _ in range(2)], hasattr(builtins, "shout"), len("abc")  # noqa: F821
 
 
@@ -155,35 +157,23 @@ def numbers():
     return random(), draw(0, 1 << 60), uniform(0, 1)
 
 
-CALLS = [
-    ("loads", loads, ["abc"]),
-    ("reads", reads, ["abc"]),
-    ("holds", holds, ["abcd"]),
-    ("method", TASK.run, ["de"]),
-    ("reads again", reads, ["abcd"]),
-    ("opens", opens, []),
-    ("libraries", libraries, []),
-    ("builtins", uses_builtins, []),
-    ("shows", shows, [Shown()]),
-]
+def in_order(on):
+    "objects of a module of the program: registries, containers, methods"
+    for _ in range(2):
+        yield on.ex.submit(loads, "abc").result(), on.ex.submit(reads, "abc").result(), on.ex.submit(holds, "abcd").result()
+        yield on.ex.submit(TASK.run, "de").result(), on.ex.submit(reads, "abcd").result()
 
 
-def names():
-    """The programs, by the backends that they run on besides arenite."""
-    for name, _, _ in CALLS:
-        yield f"modules: {name}", ["fork", "spawn"]
-    yield "modules: numbers", ["spawn"]
+def shown_elsewhere(on):
+    "a class whose module is another one than where it is defined"
+    yield [on.ex.submit(shows, Shown()).result() for _ in range(2)]
 
 
-def programs(which):
-    with backends.executor(which) as ex:
-        for name, task, arguments in CALLS:
-            yield f"modules: {name}", [backends.outcome(ex.submit(task, *arguments).result) for _ in range(2)]
-    # Each worker draws numbers of its own.
-    with backends.executor(which) as one, backends.executor(which) as other:
-        drawn = [number for ex in (one, other) for _ in range(3) for number in ex.submit(numbers).result()]
-        yield "modules: numbers", [len(set(drawn))]
+def numbers_differ(on):
+    "random numbers of workers, each with its own"
+    with on.executor() as one, on.executor() as other:
+        yield len({number for ex in (one, other) for _ in range(3) for number in ex.submit(numbers).result()}) > 9
 
 
 if __name__ == "__main__":
-    backends.main(programs)
+    backends.run(globals())

@@ -1,4 +1,4 @@
-"""Programs whose main file changes settings of libraries, on which the results of tasks depend."""
+"""A main file that changes settings of libraries, on which the results of tasks depend. On fork and spawn."""
 
 import calendar
 import csv
@@ -56,90 +56,104 @@ def change():
         sklearn.set_config(assume_finite=True, transform_output="pandas")
 
 
-# Not in the process that draws programs. `spawn` runs this file under another name.
-if __name__ in ("__main__", "__mp_main__"):
-    change()
+change()
 
 
-def depth(left=2000):
-    return 0 if left == 0 else 1 + depth(left - 1)
+def depth():
+    "the limit of recursion"
+
+    def down(left):
+        return 0 if left == 0 else 1 + down(left - 1)
+
+    return down(2000)
 
 
 def digits():
+    "the limit of digits of a number"
     return int("1" * 800)
 
 
 def third():
+    "precision and rounding of decimals"
     with decimal.localcontext() as context:
         context.traps[decimal.Inexact] = False
         return decimal.Decimal(1) / 3, decimal.Decimal(1) / 0
 
 
 def inexact():
+    "traps of decimals"
     return decimal.Decimal(1) / 3
 
 
 def locales():
+    "the locale"
     return locale.setlocale(locale.LC_ALL), locale.setlocale(locale.LC_NUMERIC)
 
 
 def limits():
+    "limits of sockets, of csv and of recursion"
     return socket.getdefaulttimeout(), csv.field_size_limit(), calendar.firstweekday(), sys.getrecursionlimit()
 
 
 def levels():
+    "levels of loggers"
     found = [logging.getLogger(name) for name in ("quiet.one", "quiet", "quiet.one.inner", "other")]
     enabled = [[one.isEnabledFor(level) for level in (logging.WARNING, logging.DEBUG)] for one in found]
     return [one.getEffectiveLevel() for one in found], enabled
 
 
 def level_names():
+    "names of levels"
     return [logging.getLevelName(level) for level in (5, 10, 25, 30, 40, "TRACE", "WARNING", "careful")]
 
 
 def dialects():
+    "dialects of csv"
     file = io.StringIO()
     csv.writer(file, "bars").writerow([1, "a"])
     return file.getvalue(), list(csv.reader(["a|b"], "bars")), csv.list_dialects()
 
 
 def namespaces():
+    "namespaces of ElementTree"
     tree = xml.etree.ElementTree.Element("{http://www.w3.org/2000/svg}svg", {"{http://example.org/mine}a": "1"})
     return xml.etree.ElementTree.tostring(tree)
 
 
 def frames():
+    "options of pandas"
     return str(pandas.DataFrame({"a": [n / 7 for n in range(9)]})), pandas.get_option("display.max_rows")
 
 
 def configuration():
+    "the configuration of scikit-learn"
     return sklearn.get_config()
 
 
 def week():
+    "the first day of the week"
     return calendar.weekheader(2)
 
 
 def divide():
+    "how numpy takes a division by zero"
     return numpy.float64(1) / numpy.zeros(2)
 
 
 def shown():
+    "how numpy prints"
     return str(numpy.arange(10) / 3), repr(numpy.array([1e-9, 2 / 3]))
 
 
 def pixels():
+    "limits of Pillow"
     return image.LOAD_TRUNCATED_IMAGES, image.Image.MAX_IMAGE_PIXELS
 
 
-PROGRAMS = [depth, digits, third, inexact, locales, limits, levels, level_names, dialects, namespaces, week]
-PROGRAMS += [divide, shown] if numpy else []
-PROGRAMS += [pixels] if image else []
-PROGRAMS += [frames] if pandas else []
-PROGRAMS += [configuration] if sklearn else []
-TASKS = {f"settings: {program.__name__}": program for program in PROGRAMS}
+for name, module in {"pixels": image, "frames": pandas, "configuration": sklearn, "divide": numpy, "shown": numpy}.items():
+    if module is None:
+        del globals()[name]
 
-names, programs = backends.of_tasks(TASKS)
 
 if __name__ == "__main__":
-    backends.main(programs)
+    backends.run(globals())

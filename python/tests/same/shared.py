@@ -1,4 +1,4 @@
-"""Programs whose tasks share objects of `multiprocessing` with the program, as globals that workers inherit."""
+"""Objects of `multiprocessing` that tasks share with the program, as globals that workers inherit. On fork."""
 
 import ctypes
 import multiprocessing
@@ -84,61 +84,55 @@ def give_back(x):
     return COUNTER.number
 
 
-def numbers(ex):
+def numbers(on):
+    "numbers, arrays and texts that are shared"
     for x in range(5):
-        ex.submit(add, x).result()
-    return list(ex.map(add, range(9))), NUMBER.value, list(NUMBERS), list(RAWS), TEXT.value
+        on.two.submit(add, x).result()
+    yield list(on.two.map(add, range(9))), NUMBER.value, list(NUMBERS), list(RAWS), TEXT.value
 
 
-def everything(ex):
+def everything(on):
+    "a lock and a number in a dictionary, and structures"
     before = NUMBER.value
-    return list(ex.map(change_all, range(3))), NUMBER.value - before, [(point.x, point.y) for point in POINTS]
+    yield list(on.two.map(change_all, range(3))), NUMBER.value - before, [(point.x, point.y) for point in POINTS]
 
 
-def locks(ex):
-    return list(ex.map(use_locks, range(3))), EVENT.is_set()
+def locks(on):
+    "locks, semaphores, barriers and events"
+    yield list(on.two.map(use_locks, range(3))), EVENT.is_set()
 
 
-def queues(ex):
-    list(ex.map(put, range(5)))
+def queues(on):
+    "queues and pipes"
+    list(on.two.map(put, range(5)))
     taken = [[one() for _ in range(5)] for one in (QUEUE.get, SIMPLE.get, JOINABLE.get, THERE.recv)]
-    return [sorted(one) for one in taken]
+    yield [sorted(one) for one in taken]
 
 
-def classes(ex):
-    list(ex.map(count, range(5)))
-    return COUNTER.number.value, Counter.total.value
+def classes(on):
+    "locks and numbers in a class and in its object"
+    list(on.two.map(count, range(5)))
+    yield COUNTER.number.value, Counter.total.value
 
 
-def condition(ex):
-    waits = ex.submit(wait, RAW.value)
+def condition(on):
+    "a condition that the program notifies"
+    waits = on.two.submit(wait, RAW.value)
     with CONDITION:
         RAW.value += 1
         CONDITION.notify_all()
-    return waits.result()
+    yield waits.result()
 
 
-def result(ex):
-    return ex.submit(give_back, 1).result()
+def result(on):
+    "a shared number as a result is refused"
+    yield on.two.submit(give_back, 1).result()
 
 
-def argument(ex):
-    return ex.submit(print, LOCK).result()
-
-
-PROGRAMS = [numbers, everything, locks, queues, classes, condition, result, argument]
-
-
-def names():
-    for program in PROGRAMS:
-        yield f"shared: {program.__name__}", ["fork"]
-
-
-def programs(which):
-    for name, _ in backends.drawn(names()):
-        with backends.executor(which, 2) as ex:
-            yield name, backends.outcome(lambda: globals()[name.removeprefix("shared: ")](ex))
+def argument(on):
+    "a lock as an argument is refused"
+    yield on.two.submit(print, LOCK).result()
 
 
 if __name__ == "__main__":
-    backends.main(programs)
+    backends.run(globals())

@@ -1,7 +1,6 @@
-"""Programs: a task starts processes with methods that import the main file again."""
+"""Processes that a task starts, and that import the main file again. On fork and spawn."""
 
 import concurrent.futures
-import functools
 import multiprocessing
 import os
 
@@ -49,20 +48,22 @@ def executor(method):
         return list(ex.map(times, range(3)))
 
 
-def main_module(_):
+def main_module():
+    "the path of the main file"
     import __main__
 
     return os.path.basename(__main__.__file__), os.path.basename(__file__), __main__.__spec__
 
 
-PROGRAMS = [process, queue, executor, main_module]
-TASKS = {
-    f"starts: {program.__name__}, {method}": functools.partial(program, method)
-    for program in PROGRAMS
-    for method in ("spawn", "forkserver")
-}
+def by_spawn():
+    "a process, a queue and a pool that a task starts by spawn"
+    return process("spawn"), queue("spawn"), executor("spawn")
 
-names, programs = backends.of_tasks(TASKS)
+
+def by_forkserver():
+    "a process, a queue and a pool that a task starts by forkserver"
+    return process("forkserver"), queue("forkserver"), executor("forkserver")
+
 
 if __name__ == "__main__":
-    backends.main(programs)
+    backends.run(globals())

@@ -1,4 +1,7 @@
-"""Programs: a task finds globals by text, which its code, an annotation or another global contains."""
+"""Globals that a task finds by text, in its code, in annotations or in other globals. On fork and spawn.
+
+Each program has a worker of its own, which has got nothing for another one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ import pkgutil
 import sys
 import timeit
 import typing
-from unittest import mock
 
 import backends
 
@@ -21,7 +23,6 @@ except ImportError:
 
 FACTOR, LIMIT = 5, 3
 QUERY = "a > @LIMIT"
-TARGET = "__main__.times"
 
 
 class Leaf:
@@ -75,33 +76,40 @@ def calls_times(x):
 
 
 def hints():
+    "annotations that are text"
     return [typing.get_type_hints(one) for one in (hinted, Settings, Node, Node.get, Row, Options, Referring)]
 
 
 def signature():
+    "a signature with annotations that are text"
     return str(inspect.signature(hinted, eval_str=True))
 
 
 def makes_from_annotations():
+    "objects of classes that annotations name"
     kinds = typing.get_type_hints(Settings)
     return Settings(kinds["port"](3), [typing.get_args(kinds["more"])[0](4)])
 
 
 def evaluates():
+    "names in eval"
     return eval("FACTOR"), [eval("LIMIT") for _ in range(2)]
 
 
 def attribute_of_main():
+    "attributes of __main__ by name"
     import __main__
 
     return getattr(__main__, "FACTOR"), getattr(sys.modules["__main__"], "LIM" + "IT")  # noqa: B009
 
 
 def variables_of_main():
+    "the dictionary of __main__"
     return vars(sys.modules["__main__"])["FACTOR"], sys.modules["__main__"].__dict__["LIMIT"]
 
 
 def finds_main():
+    "__main__ that importlib finds"
     return importlib.import_module("__main__").FACTOR, pkgutil.resolve_name("__main__:LIMIT")
 
 
@@ -112,73 +120,55 @@ def __getattr__(name):
 
 
 def made_by_main():
+    "__getattr__ of __main__"
     import __main__
 
     return __main__.MADE, hasattr(__main__, "ABSENT")
 
 
 def getter():
+    "a getter of an attribute of __main__"
     return operator.attrgetter("FACTOR")(sys.modules["__main__"])
 
 
 def frame():
+    "globals of the frame"
     return sys._getframe().f_globals["FACTOR"], inspect.currentframe().f_globals.get("LIMIT")
 
 
 def function_globals():
+    "globals of a function"
     return times.__globals__["LIMIT"]
 
 
-def patches():
-    with mock.patch("__main__.FACTOR", 10), mock.patch.object(sys.modules["__main__"], "LIMIT", 4):
-        return calls_times(2), LIMIT
-
-
-def patches_by_global():
-    with mock.patch(TARGET, lambda x: "patched"):
-        return calls_times(2)
-
-
 def measures():
+    "code that timeit runs"
     return timeit.timeit("times(1)", "from __main__ import times", number=1) >= 0
 
 
 def query():
+    "a query of pandas that names a global"
     return pandas.DataFrame({"a": range(6)}).query("a > @LIMIT").a.tolist()
 
 
 def query_in_global():
+    "a query of pandas that is a global"
     return pandas.DataFrame({"a": range(6)}).query(QUERY).a.tolist()
 
 
 def query_in_two_functions():
+    "a query of pandas in a closure"
     text = "a > @LIMIT and a < @FACTOR"
     return [(lambda: pandas.DataFrame({"a": range(6)}).query(text).a.tolist())() for _ in range(2)]
 
 
 def expression():
+    "expressions of pandas"
     return pandas.eval("FACTOR + 1"), pandas.DataFrame({"a": [1]}).eval("b = a * @FACTOR").b.tolist()
 
 
-PROGRAMS = [hints, signature, makes_from_annotations, evaluates, attribute_of_main, variables_of_main]
-PROGRAMS += [finds_main, made_by_main, getter, frame, function_globals, patches, patches_by_global, measures]
-PROGRAMS += [query, query_in_global, query_in_two_functions, expression] if pandas else []
-TASKS = {f"texts: {program.__name__}": program for program in PROGRAMS}
-
-
-#: With `spawn`, the functions of a task have the globals of another module than `__main__`.
-OF_FORK = {"texts: patches", "texts: patches_by_global"}
-
-
-def names():
-    return [(name, ["fork"] if name in OF_FORK else others) for name, others in backends.names_of(TASKS)]
-
-
-def programs(which):
-    # Each in a worker that has got nothing for another program.
-    for name, task in TASKS.items():
-        yield from backends.submitted(which, {name: task})
-
+if pandas is None:
+    del query, query_in_global, query_in_two_functions, expression
 
 if __name__ == "__main__":
-    backends.main(programs)
+    backends.run(globals(), is_fresh=True)

@@ -1,18 +1,17 @@
-"""Programs with a global, or an attribute of another module, that no task uses and whose class is unusual; and with
-modules that come and go."""
+"""Unusual objects that no task uses, objects that raise what their users do not expect, and modules that come and go. On
+fork."""
 
-import contextlib
 import functools
 import importlib.util
 import pathlib
-import shutil
 import sys
 import tempfile
 import types
+from unittest import mock
 
 import backends
 
-TABLE = [1, 2]
+TABLE, FACTOR = [1, 2], 5
 
 
 def read():
@@ -30,11 +29,8 @@ class Lazy:
 class Fields:
     __slots__ = ("_fields",)
 
-    def __init__(self):
-        object.__setattr__(self, "_fields", {})
-
     def __getattr__(self, name):
-        return self._fields[name]
+        return {}[name]
 
 
 class Closed:
@@ -54,19 +50,10 @@ class WithoutHash(type):
 
 
 class AllEqual(type):
+    __hash__ = type.__hash__
+
     def __eq__(cls, other):
         raise ValueError("ambiguous")
-
-    def __hash__(cls):
-        return hash(list)
-
-
-class OfWithoutHash(metaclass=WithoutHash):
-    pass
-
-
-class OfAllEqual(metaclass=AllEqual):
-    pass
 
 
 class Uncomparable:
@@ -75,11 +62,7 @@ class Uncomparable:
     def __eq__(self, other):
         raise ValueError("ambiguous")
 
-    def __bool__(self):
-        raise ValueError("ambiguous")
-
-    def __len__(self):
-        raise ValueError("ambiguous")
+    __bool__ = __len__ = lambda self: [][0]
 
 
 class Dynamic:
@@ -92,52 +75,122 @@ class Unset:
 
 
 KINDS = {
-    kind.__name__: kind
-    for kind in (Lazy, Fields, Closed, WithDict, OfWithoutHash, OfAllEqual, Uncomparable, Dynamic, Unset)
+    "an object whose class cannot be asked": Lazy,
+    "an object that raises KeyError for attributes": Fields,
+    "an object whose attributes all raise": Closed,
+    "an object whose dictionary raises": WithDict,
+    "a class without a hash": functools.partial(WithoutHash, "Made", (), {}),
+    "a class that cannot be compared": functools.partial(AllEqual, "Made", (), {}),
+    "an object that cannot be compared and has no truth": Uncomparable,
+    "an object that has each attribute": Dynamic,
+    "an object whose slots are not set": Unset,
 }
-#: Where the object is.
-PLACES = {
-    "global": lambda one: one,
-    "list": lambda one: [one, [1]],
-    "tuple": lambda one: ((one,), [1]),
-    "long list": lambda one: [one] * 500,
-    "attribute": lambda one: types.SimpleNamespace(held=one),
-    "default": lambda one: lambda x=one: x,
-    "value": lambda one: {"one": one},
-}
+PLACES = [
+    lambda one: one, lambda one: [one, [1]], lambda one: ((one,), [1]), lambda one: [one] * 500,
+    lambda one: types.SimpleNamespace(held=one), lambda one: lambda x=one: x, lambda one: {"one": one},
+]  # fmt: skip
 
 
-@contextlib.contextmanager
-def unused_global(kind, place):
-    globals()["unused"] = PLACES[place](KINDS[kind]())
-    yield
-    del globals()["unused"]
-
-
-@contextlib.contextmanager
-def unused_attribute(kind, place):
+def is_unused(kind, on):
     module = sys.modules["elsewhere"] = types.ModuleType("elsewhere")
-    module.one = PLACES[place](KINDS[kind]())
-    yield
-    del sys.modules["elsewhere"]
+    for place in PLACES:
+        globals()["unused"] = module.one = place(kind())
+        yield on(read)
+    del globals()["unused"], sys.modules["elsewhere"]
+
+
+for _title, _kind in KINDS.items():
+    backends.program(f"no task uses {_title}, in a global and in a module", functools.partial(is_unused, _kind))
+
+
+class Dots(dict):
+    """Raises KeyError for attributes that it does not have."""
+
+    __getattr__ = dict.__getitem__
+
+    def __call__(self, number, other=0):
+        return self["n"] + number + other
+
+    def add(self, number, other=0):
+        return self.n + number + other
+
+
+class Refuses:
+    """Raises ValueError instead of AttributeError. Has no state: pickle would look for a method that sets it."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name):
+        raise ValueError(name)
+
+    def __call__(self, number, other=0):
+        return number + other
+
+    def add(self, number, other=0):
+        return number - other
+
+
+def called(on):
+    "objects that raise KeyError or ValueError for attributes, as what a task calls"
+    for made in (Dots(n=3), Dots(n=3).add, Refuses(), Refuses().add, functools.partial(Refuses(), other=2)):
+        yield on(made, 4)
+        for size in (1, 2):
+            yield backends.outcome(lambda made=made, size=size: list(on.ex.map(made, range(5), range(5), chunksize=size)))
+
+
+class Silent:
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+def store(name, value):
+    sys.modules[name] = value()
+    return name in sys.modules
+
+
+def stores(on):
+    "a task that puts objects that are no modules among the modules"
+    for name, kind in {"silent": Silent, "dots": Dots, "refuses": Refuses, "text": str, 5: Silent}.items():
+        yield [on.ex.submit(store, name, kind).result() for _ in range(2)]
+
+
+def make_lazy(name):
+    spec = importlib.util.find_spec(name)
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+
+def is_lazy(on):
+    "a module that a task imports lazily stays so"
+    yield [on.ex.submit(make_lazy, "colorsys").result(), on.ex.submit(lambda_of_loaded).result()]
+
+
+def lambda_of_loaded():
+    return type(sys.modules["colorsys"]) is type(sys)
+
+
+def times(x):
+    return x * FACTOR
+
+
+def calls_times(x):
+    return times(x)
+
+
+TARGET = "__main__.times"
+
+
+def patches():
+    "a task that patches globals of __main__"
+    with mock.patch("__main__.FACTOR", 10), mock.patch.object(sys.modules["__main__"], "TABLE", 4):
+        found = calls_times(2), TABLE
+    with mock.patch(TARGET, lambda x: "patched"):
+        return *found, calls_times(2)
 
 
 SOURCE = "TABLE = {'a': 1}\ndef call(): return 'called', TABLE\n"
-
-
-@functools.cache
-def folder():
-    return pathlib.Path(tempfile.mkdtemp())
-
-
-def loaded(name):
-    """A module with a file in a folder that is not searched for modules."""
-    path = folder() / f"{name}.py"
-    path.write_text(SOURCE)
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+IMPORTED = CALLED = None
 
 
 def read_table():
@@ -148,82 +201,38 @@ def call_late():
     return CALLED()
 
 
-IMPORTED = CALLED = None
+def loaded(folder, name):
+    path = pathlib.Path(folder, f"{name}.py")
+    path.write_text(SOURCE)
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def replaced_modules(submit):
-    """A module has gone and another one has come: there are as many as before."""
-    global IMPORTED
-    sys.path.insert(0, str(folder()))
-    (folder() / "gone.py").write_text(SOURCE)
-    import gone
-
-    IMPORTED = gone.TABLE
-    for _ in range(2):
-        yield submit(read_table)
-    del sys.modules["gone"]
-    sys.modules["another"] = types.ModuleType("another")
-    yield submit(read_table)
-    sys.path.remove(str(folder()))
-    del sys.modules["another"]
-
-
-def late_module(submit):
-    """A module is registered after its functions were used."""
-    global CALLED
-    module = loaded("late")
-    CALLED = module.call
-    yield submit(call_late)
-    sys.modules["late"] = module
-    yield submit(call_late)
-    yield submit(module.call)
-    del sys.modules["late"]
-
-
-def new_module(submit):
-    """Another module takes the name of an earlier one."""
-    global CALLED
-    for _ in range(2):
-        sys.modules["new"] = loaded("new")
-        CALLED = sys.modules["new"].call
-        yield submit(call_late)
-    sys.path.insert(0, str(folder()))
-    del sys.modules["new"]
-    import new
-
-    CALLED = new.call
-    yield submit(call_late)
-    sys.path.remove(str(folder()))
-    del sys.modules["new"]
-
-
-MODULES = {one.__name__: one for one in (replaced_modules, late_module, new_module)}
-
-
-def names():
-    """The programs, by the backends that they run on besides arenite."""
-    for name in MODULES:
-        yield f"modules: {name}", ["fork"]
-    for kind in KINDS:
-        for place in PLACES:
-            for where in ("unused_global", "unused_attribute"):
-                yield f"{where}: {kind}, {place}", ["fork"]
-
-
-def programs(which):
-    def submit(task):
-        with backends.executor(which) as ex:
-            return backends.outcome(ex.submit(task).result)
-
-    for name, _ in backends.drawn(names()):
-        where, _, what = name.partition(": ")
-        if where == "modules":
-            yield name, list(MODULES[what](submit))
-        else:
-            with globals()[where](*what.split(", ")):
-                yield name, [submit(read)]
-    shutil.rmtree(folder())
+def come_and_go(on):
+    "modules of the program that go, come, and take the names of others"
+    global IMPORTED, CALLED
+    with tempfile.TemporaryDirectory() as folder:
+        CALLED = (module := loaded(folder, "late")).call
+        yield on(call_late)
+        sys.modules["late"] = module
+        yield on(call_late), on(module.call)
+        for _ in range(2):
+            sys.modules["late"] = loaded(folder, "late")
+            CALLED = sys.modules["late"].call
+            yield on(call_late)
+        sys.path.insert(0, folder)
+        del sys.modules["late"]
+        IMPORTED = importlib.import_module("late").TABLE
+        yield on(read_table)
+        # As many as before.
+        del sys.modules["late"]
+        sys.modules["another"] = types.ModuleType("another")
+        yield on(read_table)
+        sys.path.remove(folder)
+        del sys.modules["another"]
 
 
 if __name__ == "__main__":
-    backends.main(programs)
+    backends.run(globals())
