@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 
+import _pytest.runner
 import harness
 import pytest
 
@@ -17,10 +18,13 @@ import pytest
 def pytest_configure(config):
     # Processes of pytest-xdist inherit it: all draw the same cases.
     os.environ.setdefault("ARENITE_SEED", str(random.SystemRandom().randrange(1 << 32)))
+    # A variable with the name of the test: executors with other variables have another template.
+    _pytest.runner._update_current_test_var = lambda item, when: None
     harness.keep_stderr()
     # A shell ignores it for what it runs in the background, and programs that tests interrupt would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "patience(seconds): how long this test may stay at one wait")
+    config.addinivalue_line("markers", "nightly: takes long and finds little; `-m \"\"` runs it, too")
     config.addinivalue_line("markers", "leaves(what): this test may leave processes and descriptors of another library")
 
 
@@ -61,14 +65,29 @@ def end_templates():
         extension.join_all()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_descriptors_left(request):
+    """Fails a file of tests after which there are more descriptors than before it.
+
+    Templates are kept for later executors, so that not each test starts an interpreter for its workers.
+    """
+    end_templates()
+    opened = kinds()
+    yield
+    end_templates()
+    tests = (item for item in request.session.items if item.path == request.path)
+    if not any(test.get_closest_marker("leaves") or getattr(test, "failed", False) for test in tests):
+        # The report of a failure holds the variables of the test.
+        wait_for_none(lambda: [f"{count} descriptors of {kind}" for kind, count in (kinds() - opened).items()])
+
+
 @pytest.fixture(autouse=True)
 def nothing_left(request, watchdog):
-    """Fails a test after which there are more processes, names in `/dev/shm`, or descriptors than before it."""
+    """Fails a test after which there are more processes or names in `/dev/shm` than before it."""
     # A worker that is started or replaced in the background would seem to be left behind.
     for executor in harness.open_executors():
         harness.all_ready(executor)
-    end_templates()
-    children, names, opened = harness.children(), harness.shared_memory(), kinds()
+    children, names = workers(), harness.shared_memory()
     yield
     if extension := sys.modules.get("arenite._arenite"):
         # What a test has made of numpy is not for others.
@@ -77,30 +96,36 @@ def nothing_left(request, watchdog):
     if isolated := sys.modules.get("arenite._core.isolated"):
         while isolated._executors:
             isolated._executors.popitem()[1].shutdown()
-    end_templates()
     if request.node.get_closest_marker("leaves"):
         return
 
     def left():
         # As many as before, but not the same: a worker of a shared executor may have been replaced.
-        now = harness.children()
+        now = workers()
         more = len(now) > len(children) or any(not harness.is_alive(pid) for pid in set(now) - set(children))
         found = [f"process {harness.describe(pid)}" for pid in now if more and pid not in children]
-        found += [f"/dev/shm/{name}" for name in harness.shared_memory() - names]
-        if not getattr(request.node, "failed", False):
-            # The report of a failure holds the variables of the test.
-            found += [f"{count} descriptors of {kind}" for kind, count in (kinds() - opened).items()]
-        return found
+        return found + [f"/dev/shm/{name}" for name in harness.shared_memory() - names]
 
-    # What a shutdown without waiting has begun may still be under way.
+    try:
+        wait_for_none(left)
+    finally:
+        for child in set(workers()) - set(children) if left() else ():
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+
+
+def workers():
+    """Children of this process that are no templates."""
+    return [pid for pid in harness.children() if harness.name(pid) != "template"]
+
+
+def wait_for_none(left):
+    """Fails if something is left. What a shutdown without waiting has begun may still be under way."""
     for look in range(100):
         if look in (1, 10):
             gc.collect()
         if not (found := left()):
             return
         time.sleep(0.02)
-    for child in set(harness.children()) - set(children):
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
     pytest.fail("left behind:\n" + "\n".join(found))

@@ -140,6 +140,14 @@ def stat(pid):
         return None
 
 
+def name(pid):
+    """The name that a process has given itself; None if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    except OSError:
+        return None
+
+
 def pids():
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
 
