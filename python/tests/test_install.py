@@ -53,7 +53,7 @@ def test_arrays_of_ordinary_code_are_passed_as_they_are_and_not_copied():
     assert done.out.splitlines() == [f"{list(range(20))} 0", "True 0", "True 3000000", "True"]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in (1, 2, 3))])
 def test_random_programs_equal_pickling(seed):
     """Random programs of making, writing, passing and freeing, in two threads with an executor each. Some tasks keep
     their arrays, and some end their worker."""

@@ -96,7 +96,7 @@ def test_rows_do_not_depend_on_workers_and_parts(tmp_path, any_executor, text):
 def test_random_quotes_and_line_breaks(tmp_path, executor):
     chance = random.Random(7)
     path = tmp_path / "a.csv"
-    for _ in range(60):
+    for _ in range(15):
         cells = ["", "1", "ab", '"', '""', "\n", ",", "\r\n", 'x"y', "é"]
         lines = []
         for _ in range(chance.randint(1, 12)):
@@ -111,7 +111,7 @@ def test_random_quotes_and_line_breaks(tmp_path, executor):
         text = {**options()}
         text["convert_options"].column_types = schema
         whole = csv.read_csv(path, **text)
-        for part_bytes in (1, 2, 3, 7, chance.randint(4, 40)):
+        for part_bytes in (1, 3, chance.randint(4, 40)):
             table = arenite.read_csv(path, part_bytes=part_bytes, schema=schema, executor=executor)
             assert table.to_pyarrow().equals(whole), (part_bytes, path.read_bytes())
 
@@ -926,14 +926,14 @@ PANDAS_GROUPS = [
 def frame_data(count):
     random_ = random.Random(f"{os.environ['ARENITE_SEED']} {count}")
     return {
-        "a": [random_.randrange(1000) for _ in range(count)],
+        "a": [random_.randrange(50) for _ in range(count)],
         "b": [random_.random() for _ in range(count)],
         "key": [random_.choice([None, "x", "y", "z", "zz", "q" * random_.randrange(9)]) for _ in range(count)],
         "text": [str(random_.randrange(50)) for _ in range(count)],
     }
 
 
-@pytest.mark.parametrize("count", [0, 1, 3000])
+@pytest.mark.parametrize("count", [0, 1, 300])
 def test_apply_to_frames_of_pandas(executor, count):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(frame_data(count), index=range(7, 7 + count))
@@ -969,7 +969,7 @@ def test_apply_to_frames_of_polars():
 
         random_ = random.Random({os.environ["ARENITE_SEED"]!r})
         with arenite.Executor(2) as ex:
-            for count in (1, 3000):
+            for count in (1, 300):
                 frame = polars.DataFrame({{
                     "a": [random_.randrange(1000) for _ in range(count)],
                     "b": [random_.random() for _ in range(count)],

@@ -16,7 +16,7 @@ import harness
 import plain_pickles
 import pytest
 
-CASES = int(os.environ.get("ARENITE_CASES", "100000"))
+CASES = int(os.environ.get("ARENITE_CASES", "20000"))
 SEED = os.environ.get("ARENITE_FUZZ_SEED") or str(random.SystemRandom().randrange(1 << 32))
 #: Cases of one child, and the seconds of a processor that it has for each of them.
 BATCH = 2500

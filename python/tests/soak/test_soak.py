@@ -19,6 +19,7 @@ import arenite
 import harness
 import pytest
 
+pytestmark = pytest.mark.nightly
 TASKS = int(os.environ.get("ARENITE_SOAK_TASKS", "800"))
 EXITS = int(os.environ.get("ARENITE_SOAK_EXITS", "20"))
 SEED = int(os.environ.get("ARENITE_SOAK_SEED") or random.SystemRandom().randrange(1 << 32))
