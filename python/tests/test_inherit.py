@@ -82,113 +82,83 @@ def context(request):
 
 @pytest.mark.leaves("the resource tracker")
 @pytest.mark.parametrize("library", ["arenite", "multiprocessing"])
-class TestInInitargs:
-    @pytest.fixture
-    def pool(self, library, context):
-        def make(given):
-            return make_pool(context.get_start_method(), given)[library]()
+def test_in_initargs(library, context, tmp_path):
+    """One pool gets all kinds of objects. Each task uses one of them."""
+    locks = ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition"]
+    queues = ["Queue", "SimpleQueue", "JoinableQueue"]
+    given = {kind: getattr(context, kind)() for kind in [*locks, *queues, "Event"]}
+    value, array, raw, barrier = context.Value("i", 0), context.Array("d", 3), context.RawValue("i", 7), context.Barrier(2)
+    mine, theirs = context.Pipe()
+    shared = context.Value("i", 0, lock=given["Lock"])
+    given |= {"value": value, "array": array, "raw": raw, "barrier": barrier, "pipe": theirs}
+    given["several"] = {"lock": given["Lock"], "values": [shared, shared]}
+    with make_pool(context.get_start_method(), given)[library]() as pool:
 
-        return make
+        def apply(name, task, *arguments):
+            with harness.waiting(f"a task with {name}"):
+                return pool.apply(use, (name, task, *arguments))
 
-    @pytest.mark.parametrize("kind", ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition"])
-    def test_locks_exclude(self, pool, context, kind, tmp_path):
-        (tmp_path / "count").write_text("0")
-        lock = getattr(context, kind)()
-        with pool(lock) as made, harness.waiting("twenty tasks"):
-            made.map(add_inside, [tmp_path / "count"] * 20, chunksize=1)
-        assert (tmp_path / "count").read_text() == "20"
-        assert lock.acquire(timeout=10)
+        def each(name, task, values):
+            with harness.waiting(f"tasks with {name}"):
+                return pool.starmap(use, [(name, task, one) for one in values], chunksize=1)
 
-    def test_a_value(self, pool, context):
-        value = context.Value("i", 0)
-        with pool(value) as made, harness.waiting("the tasks"):
-            made.map(add, range(50), chunksize=1)
+        for kind in locks:
+            path = tmp_path / kind
+            path.write_text("0")
+            each(kind, add_inside, [path] * 10)
+            assert path.read_text() == "10"
+            assert given[kind].acquire(timeout=10)
+            given[kind].release()
+        each("value", add, range(50))
         assert value.value == 50
-
-    def test_an_array(self, pool, context):
-        array = context.Array("d", 3)
-        with pool(array) as made, harness.waiting("the tasks"):
-            results = made.map(add_to_all, [1] * 10, chunksize=1)
-        assert array[:] == [10, 10, 10] and sorted(results)[0] == [1, 1, 1]
-
-    def test_raw_memory(self, pool, context):
-        value = context.RawValue("i", 7)
-        with pool(value) as made, harness.waiting("the task"):
-            assert made.apply(set_raw, (8,)) == 7
-        assert value.value == 8
-
-    def test_an_event(self, pool, context):
-        event = context.Event()
-        with pool(event) as made, harness.waiting("an event"):
-            waits = made.apply_async(wait_for_event)
-            assert made.apply(is_set) is False
-            event.set()
+        assert sorted(each("array", add_to_all, [1] * 10))[0] == [1, 1, 1] and array[:] == [10, 10, 10]
+        assert apply("raw", set_raw, 8) == 7 and raw.value == 8
+        waits = pool.apply_async(use, ("Event", wait_for_event))
+        assert apply("Event", is_set) is False
+        given["Event"].set()
+        with harness.waiting("an event"):
             assert waits.get(50) is True
-            assert made.apply(clear) is None
-            assert not event.is_set()
+        assert apply("Event", clear) is None and not given["Event"].is_set()
+        assert sorted(each("barrier", meet, range(2))) == [0, 1]
+        waits = pool.apply_async(use, ("Condition", wait_for_notice))
 
-    def test_a_barrier(self, pool, context):
-        barrier = context.Barrier(2)
-        with pool(barrier) as made, harness.waiting("a barrier"):
-            assert sorted(made.map(meet, range(2), chunksize=1)) == [0, 1]
+        def is_notified():
+            with given["Condition"]:
+                given["Condition"].notify_all()
+            return waits.ready()
 
-    def test_a_condition(self, pool, context):
-        condition = context.Condition()
-        with pool(condition) as made, harness.waiting("a condition"):
-            waits = made.apply_async(wait_for_notice)
-            while True:
-                with condition:
-                    condition.notify_all()
-                if waits.ready():
-                    break
-                time.sleep(0.005)
-            assert waits.get(50) is True
+        harness.until(is_notified, "a condition")
+        assert waits.get(50) is True
+        for kind in queues:
+            each(kind, put, range(20))
+            assert sorted(given[kind].get() for _ in range(20)) == [*range(20)]
+            given[kind].put("to a task")
+            assert apply(kind, get) == "to a task"
+        given["Queue"].close()
+        apply("pipe", send, "from a task")
+        assert mine.recv() == "from a task"
+        for kind, error in {"Lock": "ValueError", "RLock": "AssertionError", "BoundedSemaphore": "ValueError"}.items():
+            name, text = apply(kind, release_too_often, 0)
+            assert name == error and text.startswith(("semaphore or lock released", "attempt to release recursive lock"))
+        assert each("RLock", nest, [3] * 10) == [3] * 10
+        # They share what they consist of.
+        assert apply("several", holds_both) == (False, True)
+        given["Lock"].acquire()
+        assert apply("Lock", acquire_at_most, 0.05) == (False, True)
+        assert apply("Lock", try_to_acquire, 0) is False
+        given["Lock"].release()
+        assert apply("Lock", try_to_acquire, 0) is True and given["Lock"].acquire(False) is False
+    mine.close()
+    theirs.close()
 
-    @pytest.mark.parametrize("kind", ["Queue", "SimpleQueue", "JoinableQueue"])
-    def test_queues(self, pool, context, kind):
-        queue = getattr(context, kind)()
-        with pool(queue) as made, harness.waiting("a queue"):
-            made.map(put, range(20), chunksize=1)
-            assert sorted(queue.get() for _ in range(20)) == [*range(20)]
-            queue.put("to a task")
-            assert made.apply(get) == "to a task"
-        queue.close()
 
-    def test_both_ends_of_a_pipe(self, pool, context):
-        mine, theirs = context.Pipe()
-        with pool(theirs) as made, harness.waiting("a pipe"):
-            made.apply(send, ("from a task",))
-            assert mine.recv() == "from a task"
-        mine.close()
-        theirs.close()
-
-    @pytest.mark.parametrize("kind", ["Lock", "RLock", "BoundedSemaphore"])
-    def test_a_release_too_many(self, pool, context, kind):
-        with pool(getattr(context, kind)()) as made, harness.waiting("the task"):
-            got = made.apply(release_too_often, (0,))
-        expected = {"RLock": ("AssertionError", "attempt to release recursive lock not owned by thread")}
-        assert got == expected.get(kind, ("ValueError", "semaphore or lock released too many times"))
-
-    def test_timeouts(self, pool, context):
-        lock = context.Lock()
-        lock.acquire()
-        with pool(lock) as made, harness.waiting("a timeout"):
-            assert made.apply(acquire_at_most, (0.05,)) == (False, True)
-            assert made.apply(try_to_acquire, (0,)) is False
-            lock.release()
-            assert made.apply(try_to_acquire, (0,)) is True
-            assert lock.acquire(False) is False
-
-    def test_a_recursive_lock(self, pool, context):
-        with pool(context.RLock()) as made, harness.waiting("the tasks"):
-            assert made.map(nest, [3] * 10, chunksize=1) == [3] * 10
-
-    def test_several_in_one(self, pool, context):
-        """They share what they consist of."""
-        lock = context.Lock()
-        value = context.Value("i", 0, lock=lock)
-        with pool({"lock": lock, "values": [value, value]}) as made, harness.waiting("the task"):
-            assert made.apply(holds_both) == (False, True)
+def use(name, task, *arguments):
+    global thing
+    things, thing = thing, thing[name]
+    try:
+        return task(*arguments)
+    finally:
+        thing = things
 
 
 def set_raw(value):

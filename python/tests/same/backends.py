@@ -84,13 +84,10 @@ class Pools:
 
 def outcome(call, *arguments):
     """What a call gives, as text that is equal for equal values."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            text = show(call(*arguments))
-        except BaseException as error:
-            text = f"raises {show(error)}"
-    return text
+    try:
+        return show(call(*arguments))
+    except BaseException as error:
+        return f"raises {show(error)}"
 
 
 def show(value):
@@ -171,6 +168,7 @@ def run(space, is_fresh=False):
 
     With `is_fresh`, the worker of each has got nothing for another one.
     """
+    warnings.simplefilter("ignore")
     on, found = Pools(sys.argv[1]), {}
     for made in [one for one in space.values() if isinstance(one, types.FunctionType) and one.__doc__]:
         has_steps = inspect.signature(made).parameters
