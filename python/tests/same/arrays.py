@@ -30,7 +30,8 @@ VIEWS = {
 if sys.version_info < (3, 14):
     # Later, other pools pass contiguous read-only views on as read-only: protocol 5 is the default of `pickle` there.
     VIEWS["views of no row, of one, and side by side"] = [
-        lambda array: numpy.broadcast_to(array, (0, array.size)), lambda array: numpy.broadcast_to(array, (1, array.size)),
+        lambda array: numpy.broadcast_to(array, (0, array.size)),
+        lambda array: numpy.broadcast_to(array, (1, array.size)),
         lambda array: sliding_window_view(array, 4)[::4],
     ]  # fmt: skip
 
@@ -66,7 +67,8 @@ def views(title, on):
             yield backends.outcome(on.ex.submit(write, view(one)).result)
             yield backends.outcome(lambda one=one, view=view: list(on.ex.map(write, [view(one)] * 2)))
         for one in array, shared:
-            yield backends.outcome(on.pool.apply, write, (view(one),)), backends.outcome(on.pool.map, write, [view(one)] * 2)
+            yield backends.outcome(on.pool.apply, write, (view(one),))
+            yield backends.outcome(on.pool.map, write, [view(one)] * 2)
             both = on.ex.submit(give, one, title, number).result()
             yield backends.outcome(write, both[1]), backends.outcome(lambda both=both: both[0].sum()), float(one.sum())
 
@@ -75,12 +77,16 @@ for _title in VIEWS:
     backends.program(f"{_title}, to which tasks and the program write", functools.partial(views, _title))
 
 SIZES = {
-    "in the pickle, copied, and mapped": [lambda: numpy.zeros(10), lambda: numpy.zeros(3_000), lambda: numpy.zeros(100_000)],
+    "in the pickle, copied, and mapped": [
+        lambda: numpy.zeros(10), lambda: numpy.zeros(3_000), lambda: numpy.zeros(100_000),
+    ],
     "that are parts, and in other orders": [
-        lambda: numpy.asfortranarray(numpy.zeros((300, 200))), lambda: numpy.zeros(100_000)[500:90_000], lambda: numpy.zeros(9_000)[::3],
+        lambda: numpy.asfortranarray(numpy.zeros((300, 200))), lambda: numpy.zeros(100_000)[500:90_000],
+        lambda: numpy.zeros(9_000)[::3],
     ],
     "that are read-only, empty, or of objects": [
-        lambda: numpy.broadcast_to(numpy.zeros(600), (20, 600)), lambda: numpy.zeros(0), lambda: numpy.array([0.0, *range(900)], object),
+        lambda: numpy.broadcast_to(numpy.zeros(600), (20, 600)), lambda: numpy.zeros(0),
+        lambda: numpy.array([0.0, *range(900)], object),
     ],
 }  # fmt: skip
 
@@ -125,7 +131,8 @@ def held(makes, on):
     for make, hold in itertools.product(makes, HOLDERS):
         yield [backends.outcome(on.ex.submit(hold(make()), number).result) for number in (1, 2)]
         for size in (1, 4):
-            yield backends.outcome(lambda make=make, hold=hold, size=size: list(on.ex.map(hold(make()), range(9), chunksize=size)))
+            made = hold(make())
+            yield backends.outcome(lambda made=made, size=size: list(on.ex.map(made, range(9), chunksize=size)))
 
 
 def some(ex, array, count, **options):

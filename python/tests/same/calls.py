@@ -1,4 +1,4 @@
-"""What a task calls: functions, methods, partials and objects, called in each way that pools have. On fork and spawn."""
+"""What a task calls: functions, methods, partials and objects, in each way that pools have. On fork and spawn."""
 
 import abc
 import asyncio
@@ -526,7 +526,7 @@ def ended(on, task=None, **options):
         with on.executor(**options) as ex:
             yield outcome(caught, way, ex)
             if not task:
-                yield [outcome(caught, later, ex) for later in (lambda ex: ex.submit(abs, 1), lambda ex: ex.map(abs, [1]))]
+                yield outcome(caught, ex.submit, abs, 1), outcome(caught, ex.map, abs, [1])
 
 
 def _ignoring(task, x):

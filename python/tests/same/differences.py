@@ -1,6 +1,6 @@
 """Intended differences: each program gives True on arenite and False on the other pools. On fork.
 
-The title of a program is the first cell of a row in the table of docs/python.md.
+Its title is how the first cell of a row in the table of docs/python.md begins.
 """
 
 import contextlib
@@ -99,7 +99,7 @@ def write_part():
 
 
 def views(on):
-    """views in globals of masked arrays, of arrays of objects, of less than half of a long array that no global has, of subclasses, and of memory that is no array (`np.frombuffer(bytearray(8))`)"""  # noqa: E501
+    "views in globals of masked arrays"
     yield on.ex.submit(write_part).result() == 0
 
 
@@ -108,7 +108,7 @@ def is_middle():
 
 
 def beyond(on):
-    """objects that globals share, beyond the first 3,000 in a long global and the first 20,000 in a module; instances in globals that share one `__dict__`; globals that are values of an enumeration, or in a context variable or `threading.local`"""  # noqa: E501
+    "objects that globals share"
     yield not on.ex.submit(is_middle).result()
 
 

@@ -157,8 +157,7 @@ def local():
 
 
 if sys.version_info >= (3, 13):
-    exec("class Default[D = int]: pass
-class Defaults[*Ts = *tuple[int, str]]: pass")
+    exec("class Default[D = int]: pass\nclass Defaults[*Ts = *tuple[int, str]]: pass")
 
     def defaults():
         "defaults of type parameters"

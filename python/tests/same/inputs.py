@@ -27,7 +27,7 @@ BY_NUMBER = dict.fromkeys(NUMBERS, "value")
 #: What makes inputs, and the part of each that a map reads.
 INPUTS = {
     "a list": [lambda: list(NUMBERS)],
-    "lists of classes of the program": [lambda: Same(NUMBERS), lambda: Doubled(NUMBERS), lambda: collections.UserList(NUMBERS)],
+    "lists of classes": [lambda: Same(NUMBERS), lambda: Doubled(NUMBERS), lambda: collections.UserList(NUMBERS)],
     "a list of lists": [lambda: [[number] for number in NUMBERS]],
     "a set": [lambda: set(NUMBERS)],
     "queues with and without a length": [lambda: collections.deque(NUMBERS), lambda: collections.deque(NUMBERS, ITEMS)],
@@ -79,7 +79,9 @@ def changed(makes, on):
         core._MOST_SIZED = core._MOST_PACKED = AHEAD
     for make in makes:
         # The first makes a dictionary of which the others take a part.
-        part, make = (make, makes[0]) if isinstance(make, type(dict.keys)) or make is iter else (lambda held: held, make)
+        part = lambda held: held  # noqa: E731
+        if isinstance(make, type(dict.keys)) or make is iter:
+            part, make = make, makes[0]
         for way, change in itertools.product(WAYS, (clear, replace, grow)):
             if isinstance(make(), numpy.ndarray) and change is not replace:
                 continue
@@ -94,7 +96,7 @@ def changed(makes, on):
 
 
 for _title, _makes in INPUTS.items():
-    backends.program(f"the input of a map that changes after the call: {_title}", functools.partial(changed, _makes))
+    backends.program(f"the input of a map changes after the call: {_title}", functools.partial(changed, _makes))
 
 
 class Input:
@@ -153,12 +155,14 @@ LENGTHS = [
     taken,
     lambda ex, items: taken(ex, items, chunksize=3),
 ]
+KINDS = Input, Hinted, Hints
 ODD = {
-    "raises": [functools.partial(kind, error) for kind in (Input, Hinted, Hints) for error in (TypeError, AttributeError, ValueError)],
-    "is too small or too large": [functools.partial(kind, length) for kind in (Input, Hinted, Hints) for length in (0, 2, 10)],
+    "raises": [functools.partial(kind, error) for kind in KINDS for error in (TypeError, AttributeError, ValueError)],
+    "is too small or too large": [functools.partial(kind, length) for kind in KINDS for length in (0, 2, 10)],
     "is hidden by a class": [lambda: Hides([1, 2, 3])],
     "is that of an iterator": [
-        lambda: reversed([1, 2, 3]), lambda: itertools.repeat(5, 3), lambda: itertools.repeat(None, 0), lambda: itertools.chain([1], [2]),
+        lambda: reversed([1, 2, 3]), lambda: itertools.repeat(5, 3), lambda: itertools.repeat(None, 0),
+        lambda: itertools.chain([1], [2]),
     ],
 }  # fmt: skip
 

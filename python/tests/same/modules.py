@@ -88,7 +88,8 @@ if FOLDER is None:
 sys.path.insert(0, FOLDER)
 importlib.invalidate_caches()
 
-from plugged import CONFIG, C, D, L, O, Q, R, S, Shown, add, bump, debug, load, opened, registry, total, uniform  # noqa: E402
+from plugged import CONFIG, C, D, L, O, Q, R, S, Shown, add, bump, debug, load, opened  # noqa: E402
+from plugged import registry, total, uniform  # noqa: E402
 from plugged import L as LINES  # noqa: E402
 
 CONFIG["debug"] = CONFIG["more"] = True
@@ -160,8 +161,8 @@ def numbers():
 def in_order(on):
     "objects of a module of the program: registries, containers, methods"
     for _ in range(2):
-        yield on.ex.submit(loads, "abc").result(), on.ex.submit(reads, "abc").result(), on.ex.submit(holds, "abcd").result()
-        yield on.ex.submit(TASK.run, "de").result(), on.ex.submit(reads, "abcd").result()
+        for task, name in ((loads, "abc"), (reads, "abc"), (holds, "abcd"), (TASK.run, "de"), (reads, "abcd")):
+            yield on.ex.submit(task, name).result()
 
 
 def shown_elsewhere(on):

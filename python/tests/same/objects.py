@@ -395,7 +395,8 @@ def long_graph():
 
 def intercepting():
     "objects whose methods Python calls before they are restored"
-    return WRAPPER.count(1), PATH.users.parts, SETTINGS.size, Settings() is SETTINGS, FIXED.x, COUNTED.value, Counted.sets
+    found = WRAPPER.count(1), PATH.users.parts, SETTINGS.size, Settings() is SETTINGS
+    return *found, FIXED.x, COUNTED.value, Counted.sets
 
 
 # ---- what a function and its arguments share
@@ -466,8 +467,12 @@ TOGETHER = {
     "a partial of a partial gets a dictionary that it changes": (
         functools.partial(functools.partial(change, TABLE), "key"), [(TABLE,), ({},)],
     ),
-    "a partial with a keyword gets the same dictionary": (functools.partial(is_same, other=TABLE), [(TABLE,), ({},), (None,)]),
-    "arguments are one object, or parts of each other": (is_pair, [((PAIR, PAIR),), ((PAIR, (PAIR,)),), ((LIST, LIST),)]),
+    "a partial with a keyword gets the same dictionary": (
+        functools.partial(is_same, other=TABLE), [(TABLE,), ({},), (None,)],
+    ),
+    "arguments are one object, or parts of each other": (
+        is_pair, [((PAIR, PAIR),), ((PAIR, (PAIR,)),), ((LIST, LIST),)],
+    ),
     "a sentinel in a partial and in an argument": (functools.partial(is_same, ABSENT), [(ABSENT,), (object(),)]),
     "a partial and arguments that share nothing": (functools.partial(sizes, {"n": 1}), [([1],), ([2, 3],), ([],)]),
     **{f"a partial and its argument share an object: {kind}": (functools.partial(uses, one[0]), [(kind, one[0])])

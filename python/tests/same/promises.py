@@ -50,8 +50,8 @@ SHOWN = {
     "## Coming from another library": "test_pool.py",
 }
 #: Rows of the table of intended differences that have a test elsewhere: they take terminals, or a file without a guard.
-ELSEWHERE = {"a main file without a guard": "test_newcomer.py", "Ctrl-C in a terminal": "test_interrupt.py",
-             "a process that a task forks, when the task's function returns or raises there": "test_worker.py"}  # fmt: skip
+ELSEWHERE = {"a main file without a guard": "test_newcomer.py", "Ctrl-C in a terminal": "test_interrupt.py"}
+ELSEWHERE["a process that a task forks, when the task's function returns or raises there"] = "test_worker.py"
 
 
 def check(programs):
@@ -68,4 +68,4 @@ def check(programs):
     assert not [begin for begin in SHOWN if f"\n{begin}" not in PAGE]
     table = PAGE.split("with these intended differences:\n\n")[1].split("\n\n")[0].splitlines()[2:]
     cells = {row.split(" | ")[0].removeprefix("| ") for row in table}
-    assert cells == {cell for cell in cells if cell in programs} | set(ELSEWHERE)
+    assert not [cell for cell in cells if not cell.startswith((*programs, *ELSEWHERE))]

@@ -150,7 +150,8 @@ def pixels():
     return image.LOAD_TRUNCATED_IMAGES, image.Image.MAX_IMAGE_PIXELS
 
 
-for name, module in {"pixels": image, "frames": pandas, "configuration": sklearn, "divide": numpy, "shown": numpy}.items():
+NEEDS = {"pixels": image, "frames": pandas, "configuration": sklearn, "divide": numpy, "shown": numpy}
+for name, module in NEEDS.items():
     if module is None:
         del globals()[name]
 

@@ -1,7 +1,7 @@
 """Programs give on arenite what they give on the pools of the standard library, and on loky.
 
-Each script of this folder has programs with titles, which one process runs on one of these. Arenite runs them twice: with
-the main file run in workers, and with what tasks name sent to them.
+Each script of this folder has programs with titles, which one process runs on one of these. Arenite runs them twice:
+with the main file run in workers, and with what tasks name sent to them.
 """
 
 import functools
@@ -29,7 +29,7 @@ SCRIPTS = {
     **{"calls": (BOTH, ()), "objects": (BOTH, ("numpy",)), "kinds": (BOTH, ("numpy", "pandas"))},
     **{"arrays": (BOTH, ("numpy",)), "compiled": (BOTH, ("numba",)), "local": (("loky",), ())},
     **{name: (FORK, ("numpy",)) for name in ("changes", "differences", "inputs")},
-    **{name: (FORK, ()) for name in ("shared", "unused")},
+    **{name: (FORK, ()) for name in ("anything", "shared", "unused")},
 }
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = BOTH, ()

@@ -1,5 +1,5 @@
-"""Unusual objects that no task uses, objects that raise what their users do not expect, and modules that come and go. On
-fork."""
+"""Unusual objects that no task uses, objects that raise what their users do not expect, and modules that come and go.
+On fork."""
 
 import functools
 import importlib.util
@@ -135,7 +135,8 @@ def called(on):
     for made in (Dots(n=3), Dots(n=3).add, Refuses(), Refuses().add, functools.partial(Refuses(), other=2)):
         yield on(made, 4)
         for size in (1, 2):
-            yield backends.outcome(lambda made=made, size=size: list(on.ex.map(made, range(5), range(5), chunksize=size)))
+            results = lambda made=made, size=size: on.ex.map(made, range(5), range(5), chunksize=size)  # noqa: E731
+            yield backends.outcome(lambda results=results: list(results()))
 
 
 class Silent:
