@@ -33,7 +33,7 @@ def runs(*codes):
 
 
 def cells(code):
-    """Versions of a cell of a notebook, which is edited and runs again."""
+    # Versions of a cell of a notebook, which is edited and runs again.
     return runs(code.replace("VERSION", "1"), code.replace("VERSION", "2"))
 
 
@@ -161,7 +161,7 @@ class Equal(type):
         return isinstance(other, Equal)
 
 
-One, Two = (Equal(name, (), {"number": len(name), "__module__": __name__}) for name in ("One", "Two"))
+One, Two = (Equal(name, (), {"number": name, "__module__": __name__}) for name in ("One", "Two"))
 BARE = {"__name__": __name__, "x": 1, "max": max}
 exec("def bare(): return x, max(1, 2), inner()\ndef inner(): return x", BARE)
 bare = BARE["bare"]
