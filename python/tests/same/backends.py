@@ -19,7 +19,11 @@ import types
 import warnings
 
 #: Arenite, with the main file run in workers, and with what tasks name sent to them.
-OURS = {"arenite": {}, "mirrored": {"main": False}}
+OURS = ("arenite", "mirrored")
+
+
+def _settings(which):
+    return importlib.import_module("arenite").Settings(main=which == "arenite")
 
 
 def loky():
@@ -42,7 +46,7 @@ class Pools:
 
     def executor(self, workers=1, **options):
         if self.is_ours:
-            return importlib.import_module("arenite").Executor(workers, **OURS[self.which], **options)
+            return importlib.import_module("arenite").Executor(workers, settings=_settings(self.which), **options)
         if self.which == "loky":
             return loky().ProcessPoolExecutor(workers, **options)
         context = multiprocessing.get_context(self.which)
@@ -51,7 +55,7 @@ class Pools:
     @contextlib.contextmanager
     def new_pool(self, **options):
         if self.is_ours:
-            made = importlib.import_module("arenite").Pool(1, **OURS[self.which], **options)
+            made = importlib.import_module("arenite").Pool(1, settings=_settings(self.which), **options)
         else:
             made = multiprocessing.get_context(self.which).Pool(1, **options)
         with made:
