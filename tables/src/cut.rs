@@ -112,6 +112,11 @@ impl Scanned {
     }
 }
 
+/// Returns the beginning of a file without a byte-order mark.
+pub(super) fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
+}
+
 /// Returns the position after the first record of a file and the empty lines before it. `None` if the record does not
 /// end in `bytes`.
 pub(super) fn first_record(bytes: &[u8], records: Records) -> Option<usize> {

@@ -1,9 +1,12 @@
 //! Tables: CSV files, lines of JSON and Parquet files, read by all workers into Arrow's format in shared memory.
 //!
-//! A [`Table`] is a list of parts, and a [`Part`] is one array of bytes with an Arrow IPC stream in it. Files are cut
-//! into parts at the ends of records, even if fields contain line breaks, and each part is parsed by one job. So the
-//! rows and their order depend neither on the number of workers nor on the size of parts. If the parser or a kernel
-//! ends its process, only one part fails; the error names it by file and bytes.
+//! This crate is for functions of your own on rows: a [`Part`] is an array of the engine, so a kernel gets it without a
+//! copy, with broadcast arrays beside it, and a crash costs one part. For queries, joins and groups, for compressed files
+//! and pipes, and for files whose columns differ, use DataFusion or polars, in the program or in a kernel.
+//!
+//! Files are cut into parts at the ends of records, even if fields contain line breaks, and each part is parsed by one
+//! job, with the crates of Arrow. So the rows and their order depend neither on the number of workers nor on the size of
+//! parts. If the parser or a kernel ends its process, only one part fails; the error names it by file and bytes.
 //!
 //! | to | call |
 //! |---|---|
@@ -13,14 +16,9 @@
 //! | do both, for more than fits into memory | [`Reader::scan`] |
 //! | know what failed, and keep the rest | [`Reader::report`], [`PartMap::report`] |
 //! | use the rows | [`Table::batches`], [`Part::batches`] |
-//! | write files | [`Table::write_ipc`], [`Table::write_parquet`] |
+//! | write Parquet files | [`Table::write_parquet`], [`Scan::write_parquet`], [`PartMap::write_parquet`] |
 //!
-//! There are no joins, groups or queries: pass the batches to a library that has them.
-//!
-//! # Files that this process reads
-//!
-//! Workers open the files. This process reads pipes and compressed files from their beginning. It also reads all files
-//! if the workers are sandboxed, because these cannot open files: they get the bytes as arrays, and parse them.
+//! Workers open the files. To sandboxed workers, which cannot, this process passes the bytes as arrays.
 //!
 //! [`Engine::read_csv`]: Tables::read_csv
 //! [`Engine::read_json`]: Tables::read_json
@@ -32,18 +30,15 @@
 
 #![forbid(unsafe_code)]
 
-mod csv;
 mod cut;
 mod error;
-mod feed;
-mod json;
 mod kernels;
 mod parquet;
+mod parse;
 mod part;
 mod plan;
 mod reader;
 mod run;
-mod schema;
 mod sources;
 mod table;
 mod tasks;

@@ -1,26 +1,25 @@
-//! Reading the row groups of Parquet files.
+//! Reading the row groups of Parquet files, and writing parts as such files.
 
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, new_null_array};
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_cast::{CastOptions, cast_with_options};
 use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::file::reader::ChunkReader;
 
-use super::csv::batch_rows;
-use super::error::Fault;
+use super::parse::{batch_rows, names, text};
 use super::part::Part;
-use super::schema::{cast, names, twice};
 use arenite::Array;
 
 /// Returns the schema of a file, and the number of rows of each row group.
-pub(super) fn describe(path: &Path, data: &Array<u8>) -> Result<(Schema, Vec<u64>), Fault> {
-    fn of(reader: &impl ChunkReader) -> Result<(Schema, Vec<u64>), Fault> {
+pub(super) fn describe(path: &Path, data: &Array<u8>) -> Result<(Schema, Vec<u64>), String> {
+    fn of(reader: &impl ChunkReader) -> Result<(Schema, Vec<u64>), String> {
         let metadata = ArrowReaderMetadata::load(reader, Default::default())
-            .map_err(|error| Fault::new(format!("no whole Parquet file: {error}")))?;
+            .map_err(|error| format!("no whole Parquet file: {error}"))?;
         let groups = metadata.metadata().row_groups().iter();
         let rows = groups.map(|group| u64::try_from(group.num_rows()).unwrap_or(0));
         Ok((metadata.schema().as_ref().clone(), rows.collect()))
@@ -37,13 +36,12 @@ pub(super) fn read(
     data: &Array<u8>,
     group: u64,
     table: &SchemaRef,
-) -> Result<Vec<RecordBatch>, Fault> {
+) -> Result<Vec<RecordBatch>, String> {
     fn of<R: ChunkReader + 'static>(
         reader: R,
         group: usize,
         table: &SchemaRef,
-    ) -> Result<Vec<RecordBatch>, Fault> {
-        let text = |error: ArrowError| Fault::new(error.to_string());
+    ) -> Result<Vec<RecordBatch>, String> {
         let reader = ParquetRecordBatchReaderBuilder::try_new(reader)
             .and_then(|builder| {
                 builder
@@ -51,12 +49,12 @@ pub(super) fn read(
                     .with_batch_size(batch_rows(table.fields().len()))
                     .build()
             })
-            .map_err(|error| Fault::new(error.to_string()))?;
+            .map_err(|error| error.to_string())?;
         reader
             .map(|batch| arrange(&batch.map_err(text)?, table))
             .collect()
     }
-    let group = usize::try_from(group).map_err(|_| Fault::new("no such row group"))?;
+    let group = usize::try_from(group).map_err(|_| "no such row group")?;
     match open(path, data)? {
         Input::File(file) => of(file, group, table),
         Input::Memory(bytes) => of(bytes, group, table),
@@ -69,41 +67,36 @@ enum Input {
 }
 
 /// Returns the content if it was passed as an argument, otherwise the file.
-fn open(path: &Path, data: &Array<u8>) -> Result<Input, Fault> {
+fn open(path: &Path, data: &Array<u8>) -> Result<Input, String> {
     if !data.is_empty() {
         return Ok(Input::Memory(bytes::Bytes::from_owner(data.clone())));
     }
     File::open(path)
         .map(Input::File)
-        .map_err(|error| Fault::new(format!("cannot open it: {error}")))
+        .map_err(|error| format!("cannot open it: {error}"))
 }
 
-/// Arranges columns in the order of the table: by name, unless the names are the same. A
-/// column that the file lacks is null.
-fn arrange(batch: &RecordBatch, table: &SchemaRef) -> Result<RecordBatch, Fault> {
-    let found = names(&batch.schema());
+/// Arranges columns in the order of the table, by name unless the names are the same, and converts them to its types.
+fn arrange(batch: &RecordBatch, table: &SchemaRef) -> Result<RecordBatch, String> {
+    let found = batch.schema();
     // Two columns may have one name.
-    let is_same = found == names(table);
-    let column = |(position, field): (usize, &Arc<Field>)| -> Result<ArrayRef, Fault> {
-        let name = field.name();
+    let is_same = names(&found) == names(table);
+    // A value that does not fit is an error, not null.
+    let options = CastOptions {
+        safe: false,
+        ..CastOptions::default()
+    };
+    let column = |(position, field): (usize, &Arc<Field>)| -> Result<ArrayRef, String> {
         let column = match is_same {
             true => Some(batch.column(position)),
-            false if found.iter().filter(|other| *other == name).count() > 1 => {
-                return Err(twice(name));
-            }
-            false => batch.column_by_name(name),
+            false => batch.column_by_name(field.name()),
         };
-        match column {
-            None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-            Some(column) => cast(column, field.data_type()).map_err(|error| Fault {
-                column: Some(name.clone()),
-                ..Fault::new(error.to_string())
-            }),
-        }
+        let column = column.ok_or_else(|| format!("it has no column {:?}", field.name()))?;
+        cast_with_options(column, field.data_type(), &options)
+            .map_err(|error| format!("column {:?}: {error}", field.name()))
     };
     let columns = table.fields().iter().enumerate().map(column);
-    RecordBatch::try_new(table.clone(), columns.collect::<Result<_, _>>()?)
-        .map_err(|error| Fault::new(error.to_string()))
+    RecordBatch::try_new(table.clone(), columns.collect::<Result<_, _>>()?).map_err(text)
 }
 
 /// Encodes a part as a Parquet file, in an array.
@@ -116,7 +109,5 @@ pub(super) fn encode(part: &Part) -> Result<Array<u8>, String> {
         }
         Ok(writer.into_inner()?)
     };
-    encode()
-        .map(|file| Array::from_slice(&file))
-        .map_err(|error| error.to_string())
+    encode().map(|file| Array::from_slice(&file)).map_err(text)
 }

@@ -44,8 +44,8 @@ impl Table {
         Ok(table)
     }
 
-    /// Adds a part. Returns the number of its rows.
-    pub(super) fn push(&mut self, part: Part, origin: Option<Origin>) -> Result<u64, TableError> {
+    /// Adds a part.
+    pub(super) fn push(&mut self, part: Part, origin: Option<Origin>) -> Result<(), TableError> {
         let wrong = |error: ArrowError| TableError::new(origin.clone(), error.into());
         let (schema, rows) = part.header().map_err(wrong)?;
         let known = self.schema.get_or_insert_with(|| schema.clone());
@@ -60,7 +60,7 @@ impl Table {
         self.parts.push(part);
         self.origins.push(origin);
         self.rows = self.rows.saturating_add(rows);
-        Ok(rows)
+        Ok(())
     }
 
     /// Returns the columns and their types. The schema is empty if there are neither parts nor files.

@@ -11,8 +11,7 @@ use memchr::memchr;
 
 use super::cut::State;
 use super::error::{Origin, Place, TableError};
-use super::feed::Feed;
-use super::kernels::{self, Format, NOWHERE, Spec};
+use super::kernels::{self, Format, NOWHERE, Spec, surveyed_from};
 use super::plan::{Plan, failed, path_bytes};
 use super::run::essential;
 use arenite::Array;
@@ -20,30 +19,22 @@ use arenite::engine::Job;
 use arenite::kernel::Bytes;
 
 /// A part to be read.
-#[derive(Clone)]
 pub(super) struct Task {
     pub(super) origin: Origin,
     pub(super) path: Bytes,
     pub(super) spec: Spec,
-    pub(super) header: Bytes,
     pub(super) data: Array<u8>,
-    /// The number of bytes of all files up to the end of this part.
-    pub(super) read: u64,
 }
 
 /// The parts of all files, in order. A file is cut when its parts are requested. After an error, the next file follows.
 pub(super) struct Tasks<'e> {
     plan: Arc<Plan<'e>>,
     next_file: usize,
-    current: Current,
-    /// The number of bytes of the files before the current one.
-    before: u64,
+    current: Option<Current>,
 }
 
 /// The rest of the current file.
 enum Current {
-    Nothing,
-    Fed(Arc<Path>, Feed),
     Cuts(Cuts),
     Groups(Groups),
 }
@@ -53,70 +44,34 @@ impl<'e> Tasks<'e> {
         Self {
             plan,
             next_file: 0,
-            current: Current::Nothing,
-            before: 0,
+            current: None,
         }
     }
 
     fn open(&self, index: usize) -> Result<Current, TableError> {
         let plan = &self.plan;
         let file = &plan.files[index];
+        let len = plan.len(file)?;
         if plan.format == Format::Parquet {
-            let (rows, content) = &plan.groups[index];
-            let content = match content {
-                Some(content) => Some(content.clone()),
-                None => plan.content(file)?,
-            };
             return Ok(Current::Groups(Groups {
                 file: Arc::clone(file),
-                data: content.unwrap_or_else(|| plan.nothing.clone()),
-                rows: rows.clone(),
+                data: plan.content(file, 0, len)?,
+                rows: plan.groups[index].clone(),
                 next: 0,
                 first_row: 0,
-                bytes: plan.lens[index],
             }));
         }
-        let feed = plan.open(index)?;
-        match feed.plain() {
-            Some(len) if !plan.is_sandboxed() => Cuts::new(plan, file, &feed, len)
-                .map(Current::Cuts)
-                .map_err(|error| TableError::of_file(file, error)),
-            _ => Ok(Current::Fed(Arc::clone(file), feed)),
-        }
+        Cuts::new(plan, file, len)
+            .map(Current::Cuts)
+            .map_err(|error| TableError::of_file(file, error))
     }
 
     /// Returns the next part of the current file.
     fn part(&mut self) -> Result<Option<Task>, TableError> {
-        let plan = &self.plan;
         match &mut self.current {
-            Current::Nothing => Ok(None),
-            Current::Cuts(cuts) => cuts.next(plan),
-            Current::Groups(groups) => Ok(groups.next(plan)),
-            Current::Fed(file, feed) => {
-                let mut spec = plan.spec(feed.offset(), feed.offset());
-                let block = feed.block(plan.part_bytes, spec.records());
-                let begin = feed.offset();
-                let block = block.map_err(|error| {
-                    let text = format!("reading ended behind byte {begin}: {error}");
-                    TableError::of_file(file, io::Error::new(error.kind(), text))
-                })?;
-                let Some(block) = block else {
-                    return Ok(None);
-                };
-                spec.start = block.start;
-                spec.end = block.start + block.bytes.len() as u64;
-                spec.is_passed = true;
-                spec.is_last = block.is_last;
-                let data = plan.engine.from_slice(&block.bytes);
-                Ok(Some(Task {
-                    origin: plan.origin(file, spec.start, spec.end),
-                    path: path_bytes(file),
-                    spec,
-                    header: Bytes::from(&feed.header),
-                    data: data.map_err(|full| TableError::of_file(file, full))?,
-                    read: feed.read(),
-                }))
-            }
+            None => Ok(None),
+            Some(Current::Cuts(cuts)) => cuts.next(&self.plan),
+            Some(Current::Groups(groups)) => Ok(groups.next(&self.plan)),
         }
     }
 }
@@ -127,41 +82,34 @@ impl Iterator for Tasks<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             match self.part() {
-                Ok(Some(mut task)) => {
-                    task.read += self.before;
-                    return Some(Ok(task));
-                }
-                Ok(None) => {}
+                Ok(None) => self.current = None,
+                Ok(Some(task)) => return Some(Ok(task)),
                 Err(error) => {
-                    self.current = Current::Nothing;
+                    self.current = None;
                     return Some(Err(error));
                 }
             }
             if self.next_file == self.plan.files.len() {
-                self.current = Current::Nothing;
                 return None;
             }
-            self.before = self.plan.lens[..self.next_file].iter().sum();
             self.next_file += 1;
             match self.open(self.next_file - 1) {
-                Ok(current) => self.current = current,
-                Err(error) => {
-                    self.current = Current::Nothing;
-                    return Some(Err(error));
-                }
+                Ok(current) => self.current = Some(current),
+                Err(error) => return Some(Err(error)),
             }
         }
     }
 }
 
-/// The parts of a file that workers read directly.
+/// The parts of a file of records.
 struct Cuts {
     path: Arc<Path>,
     /// The file, in which the ends of lines are searched. `None` if the ends of records need a survey.
     file: Option<File>,
-    header: Bytes,
     /// The position at which the next part begins.
     begin: u64,
+    /// The end of the header, which is in the first part.
+    header_end: u64,
     len: u64,
     /// The state at the beginning of the first chunk whose survey was not used yet.
     state: State,
@@ -169,11 +117,6 @@ struct Cuts {
     surveyed: u64,
     /// Chunks that are being surveyed, in order.
     ahead: VecDeque<Chunk>,
-    /// Whether [`Tasks`] has returned a part of this file. Even a file without rows has a part, so that its header is
-    /// checked.
-    is_begun: bool,
-    /// The position at which the first part begins.
-    first: u64,
 }
 
 struct Chunk {
@@ -183,50 +126,53 @@ struct Chunk {
 }
 
 impl Cuts {
-    fn new(plan: &Plan<'_>, path: &Arc<Path>, feed: &Feed, len: u64) -> io::Result<Self> {
-        let begin = feed.header_end();
-        let len = len.max(begin);
+    fn new(plan: &Plan<'_>, path: &Arc<Path>, len: u64) -> io::Result<Self> {
         // If the file is one part, no survey is needed.
-        let is_whole = len - begin <= plan.part_bytes as u64;
+        let is_whole = len <= plan.part_bytes;
+        let header_end = match plan.has_header && !is_whole {
+            true => plan.header_end(path, len)?,
+            false => 0,
+        };
         Ok(Self {
             path: Arc::clone(path),
             file: match plan.format {
                 Format::Json if !is_whole => Some(File::open(path)?),
                 _ => None,
             },
-            header: Bytes::from(&feed.header),
-            begin,
+            begin: 0,
+            header_end,
             len,
             state: State::Outside,
-            surveyed: if is_whole { len } else { begin },
+            surveyed: if is_whole { len } else { 0 },
             ahead: VecDeque::new(),
-            is_begun: false,
-            first: begin,
         })
     }
 
     fn next(&mut self, plan: &Plan<'_>) -> Result<Option<Task>, TableError> {
-        if self.begin == self.len && (self.is_begun || self.header.is_empty()) {
+        if self.begin == self.len {
             return Ok(None);
         }
         let end = match plan.format {
             Format::Csv => self.next_record(plan)?,
             Format::Json | Format::Parquet => self
-                .next_line(plan.part_bytes as u64)
+                .next_line(plan.part_bytes)
                 .map_err(|error| TableError::of_file(&self.path, error))?,
         };
-        let mut spec = plan.spec(self.begin, end);
-        spec.is_last = end == self.len;
-        self.is_begun = true;
+        let spec = plan.spec(self.begin, end, self.len);
         self.begin = end;
         Ok(Some(Task {
-            origin: plan.origin(&self.path, spec.start, end),
+            origin: self.origin(spec.start, end),
             path: path_bytes(&self.path),
             spec,
-            header: self.header.clone(),
-            data: plan.nothing.clone(),
-            read: end,
+            data: plan.content(&self.path, spec.start, end)?,
         }))
+    }
+
+    fn origin(&self, start: u64, end: u64) -> Origin {
+        Origin {
+            file: Arc::clone(&self.path),
+            place: Place::Bytes(start..end),
+        }
     }
 
     /// Returns the end of the part that begins at `begin`, according to the surveys of workers.
@@ -234,10 +180,10 @@ impl Cuts {
         loop {
             while self.ahead.len() < plan.ahead && self.surveyed < self.len {
                 let start = self.surveyed;
-                let end = self.len.min(start + plan.part_bytes as u64);
-                let mut spec = plan.spec(start, end);
-                spec.is_first = start == self.first;
-                let args = (path_bytes(&self.path), spec);
+                let end = self.len.min(start + plan.part_bytes);
+                let spec = plan.spec(start, end, self.len);
+                let data = plan.content(&self.path, surveyed_from(&spec), end)?;
+                let args = (path_bytes(&self.path), spec, data);
                 let job = plan
                     .engine
                     .job(kernels::survey, args)
@@ -250,7 +196,7 @@ impl Cuts {
                 return Ok(self.len);
             };
             // Without the result of this survey, the ends of later parts are unknown, so the rest of the file is lost.
-            let lost = || plan.origin(&self.path, self.begin, self.len);
+            let lost = || self.origin(self.begin, self.len);
             let found = job.wait().map_err(|error| failed(lost(), error))?;
             let [state, first] = [0, 1].map(|at| found[2 * self.state as usize + at]);
             let is_plausible = first == NOWHERE || (start < first && first <= end);
@@ -262,8 +208,9 @@ impl Cuts {
                         "a worker has sent a position out of range".to_owned(),
                     )
                 })?;
-            // The first chunk begins where the first part begins, so its first record does not end a part.
-            if first != NOWHERE && start > self.first && self.begin < first && first < self.len {
+            // The first record of the first chunk does not end a part.
+            let is_inside = self.begin < first && self.header_end <= first && first < self.len;
+            if first != NOWHERE && start > 0 && is_inside {
                 return Ok(first);
             }
         }
@@ -297,8 +244,6 @@ struct Groups {
     rows: Vec<u64>,
     next: usize,
     first_row: u64,
-    /// The length of the file in bytes.
-    bytes: u64,
 }
 
 impl Groups {
@@ -308,18 +253,14 @@ impl Groups {
         let begin = self.first_row;
         self.next += 1;
         self.first_row = begin.saturating_add(rows);
-        let all: u128 = self.rows.iter().map(|rows| u128::from(*rows)).sum();
-        let read = u128::from(self.bytes) * u128::from(self.first_row) / all.max(1);
         Some(Task {
             origin: Origin {
                 file: Arc::clone(&self.file),
                 place: Place::RowGroup(group, begin..self.first_row),
             },
             path: path_bytes(&self.file),
-            spec: plan.spec(group, group),
-            header: Bytes::from(&[]),
+            spec: plan.spec(group, group, group),
             data: self.data.clone(),
-            read: u64::try_from(read).unwrap_or(self.bytes),
         })
     }
 }

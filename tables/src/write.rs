@@ -8,28 +8,18 @@ use std::sync::Arc;
 
 use super::error::TableError;
 use super::parquet::encode;
-use super::reader::Tables;
+use super::part::Part;
+use super::reader::{Scan, Tables};
+use super::run::PartMap;
 use super::table::Table;
+use arenite::Array;
 use arenite::engine::Engine;
 
 impl Table {
-    /// Writes each part as an Arrow stream: `part-00000.arrows` and so on. Other libraries can map or read these files.
-    /// Creates the folder. Returns the paths of the files.
+    /// Writes each part as a Parquet file, encoded by the engine's workers and compressed by Snappy:
+    /// `part-00000.parquet` and so on. Creates the folder. Returns the paths of the files.
     ///
     /// A file gets its name when it is complete. If writing a file fails, the complete files stay.
-    ///
-    /// # Errors
-    /// If a file cannot be written, or the folder already contains such files.
-    pub fn write_ipc(&self, folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, TableError> {
-        let folder = Folder::open(folder.as_ref(), "arrows")?;
-        let parts = self.parts().iter().enumerate();
-        parts
-            .map(|(number, part)| folder.write(number, part.as_array()))
-            .collect()
-    }
-
-    /// Writes each part as a Parquet file, encoded by the engine's workers: `part-00000.parquet` and so on, compressed
-    /// by Snappy. Otherwise like [`write_ipc`](Self::write_ipc).
     ///
     /// ```
     /// # use arenite_tables::Tables;
@@ -45,18 +35,59 @@ impl Table {
     /// ```
     ///
     /// # Errors
-    /// The errors of `write_ipc`; also if a part cannot be encoded.
+    /// If a part cannot be encoded, a file cannot be written, or the folder already contains such files.
     pub fn write_parquet(
         &self,
         engine: &Engine,
         folder: impl AsRef<Path>,
     ) -> Result<Vec<PathBuf>, TableError> {
-        let folder = Folder::open(folder.as_ref(), "parquet")?;
-        let encoded = engine.map_partitions(self, encode, ()).enumerate();
-        encoded
-            .map(|(number, file)| folder.write(number, &file?))
-            .collect()
+        write(folder.as_ref(), engine.map_partitions(self, encode, ()))
     }
+}
+
+impl Scan<'_> {
+    /// Writes each part as a Parquet file, encoded in the job that reads it: see [`Table::write_parquet`]. Only a few parts
+    /// are in memory, however large the files are.
+    ///
+    /// # Errors
+    /// As `Table::write_parquet`, and the first part that cannot be read.
+    pub fn write_parquet(self, folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, TableError> {
+        write(folder.as_ref(), self.map_partitions(encode, ()))
+    }
+}
+
+impl PartMap<'_, Part> {
+    /// Writes each result as a Parquet file: see [`Table::write_parquet`]. Only a few parts are in memory, however large
+    /// the files of a scan are.
+    ///
+    /// ```
+    /// # use arenite_tables::{Part, Tables};
+    /// # let engine = arenite::Engine::inline();
+    /// # let folder = tempfile::tempdir()?;
+    /// # let (data, out) = (folder.path().join("a.csv"), folder.path().join("out"));
+    /// fn unchanged(part: &Part) -> Part {
+    ///     part.clone()
+    /// }
+    ///
+    /// std::fs::write(&data, "n\n1\n2\n")?;
+    /// let files = engine.csv(&data).part_bytes(2).scan()?.map_partitions(unchanged, ()).write_parquet(&out)?;
+    /// assert_eq!(files.len(), 2);
+    /// assert_eq!(engine.read_parquet(&out)?.rows(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As `Table::write_parquet`, and the first part for which there is no result.
+    pub fn write_parquet(self, folder: impl AsRef<Path>) -> Result<Vec<PathBuf>, TableError> {
+        write(folder.as_ref(), self.then(encode))
+    }
+}
+
+fn write(folder: &Path, files: PartMap<'_, Array<u8>>) -> Result<Vec<PathBuf>, TableError> {
+    let folder = Folder::open(folder, "parquet")?;
+    { files.enumerate() }
+        .map(|(number, file)| folder.write(number, &file?))
+        .collect()
 }
 
 pub(super) struct Folder {
