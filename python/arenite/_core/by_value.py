@@ -25,7 +25,7 @@ from types import (
 )
 from typing import TYPE_CHECKING, Any
 
-from . import codes, making, mirror, reach
+from . import codes, elsewhere, making, mirror, reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -407,16 +407,7 @@ def reduce_named(pickler: by_name.Pickler, obj: Any) -> Any:
     return making.make_new, (type(obj),), obj.__getstate__(), None, None, making.fill_new
 
 
-#: The markers of `dataclasses` by the names of their types. `dataclasses` compares markers by identity.
-_MARKERS = {
-    "_MISSING_TYPE": "MISSING",
-    "_KW_ONLY_TYPE": "KW_ONLY",
-    "_HAS_DEFAULT_FACTORY_CLASS": "_HAS_DEFAULT_FACTORY",
-}
-
-
 def reduce_marker(obj: Any) -> Any:
-    """Reduces a marker of `dataclasses`, or a copy of a marker that another pickler has made."""
-    kind = type(obj).__name__
-    name = obj.name if kind == "_FIELD_BASE" else _MARKERS.get(kind)
-    return NotImplemented if name is None else (making.find_in, ("dataclasses", name))
+    """Reduces a marker of `dataclasses`, which is compared by identity. Returns NotImplemented for other objects."""
+    place = elsewhere.place_of(obj)
+    return NotImplemented if place is None else (making.find_in, place)

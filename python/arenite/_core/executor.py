@@ -245,9 +245,9 @@ class Executor(BaseExecutor):
             )
             workers.end_with(workers.definitions.close)
             setup = _start.setup(
-                workers.definitions, initializer, initargs, preload, workers.private, limit,
-                mode is not None, threads, env, log, plain, _bars(output, mode), imports, lookups, python, loaded,
-                program,
+                workers.definitions, initializer, initargs, preload, mode is not None, threads, env, python,
+                private=workers.private, memory_limit=limit, log=log, output=plain, bars=_bars(output, mode),
+                imports=imports, lookups=lookups, template=loaded, main=program,
             )
             workers.output = dispatch.register(_printer(output, label))
             workers.engine = _arenite.Engine(

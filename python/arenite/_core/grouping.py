@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from .._arenite import Snapshot, Watch
 from .._errors import ArenaFull
-from . import by_name, by_value, codes, elsewhere, making, mirror, objects, out_of_band, reach
+from . import by_name, codes, elsewhere, making, mirror, objects, out_of_band, reach
 from .process import imported
 from .sharing import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from .definitions import Definitions
     from .sharing import Key
@@ -112,7 +112,7 @@ class Group:
         if all(map(codes.is_atom, values)):
             self.data = pickle.dumps(values, 5)
             return
-        places = {} if owner.copies_globals else objects.imported_in(values)
+        places = {} if self.is_pure or owner.copies_globals else objects.imported_in(values)
         given = [objects.Imported(one, places[id(one)]) if id(one) in places else one for one in values]
         pickler = objects.Placed(places, owner, shared, run) if places else objects.Pickler(owner, shared, run)
         self.data = pickler.dump_all(given, is_deep)
@@ -170,9 +170,6 @@ class _Watched:
         self.attributes: list[tuple[Any, str, Any]] = []
         self.mappings: list[tuple[Any, list[Any], list[Any]]] = []
         self.names: list[tuple[dict[Any, Any], list[Any]]] = []
-
-    def watch(self) -> Watch:
-        return Watch(self.items, self.absent, self.attributes, self.mappings, self.names)
 
     def add_item(self, space: dict[str, Any], name: str, value: Any) -> None:
         """`value`: what the bundle has. The global may have another value by now."""
@@ -368,6 +365,8 @@ class Run:
             except BaseException:
                 del self._shells[definition.number]
                 raise
+        elif self._shells[definition.number] is None:
+            raise TypeError(f"cannot pickle {obj!r}, which needs itself to be made")
 
     def _need_definition(self, definition: Definition, level: int) -> None:
         _, known = self._definitions.get(definition.number, (None, -1))
@@ -484,7 +483,8 @@ class Run:
                         )
         for definition, _ in self._definitions.values():
             self._watched.add_definition(definition)
-        return self._watched.watch()
+        watched = self._watched
+        return Watch(watched.items, watched.absent, watched.attributes, watched.mappings, watched.names)
 
     def groups(self) -> list[Group]:
         """Returns the groups in the order in which workers make them: what may run code of the program comes last, in

@@ -204,57 +204,43 @@ def setup(
     initializer: Callable[..., object] | None,
     initargs: tuple[Any, ...],
     preload: Iterable[str],
-    private: bool,
-    memory_limit: int,
     sandboxed: bool,
     threads: int | None,
     env: Mapping[str, str] | None,
-    log: tuple[Any, ...] | None,
-    output: tuple[str, bytes] | None,
-    bars: str | None,
-    imports: tuple[str, bool] | None,
-    lookups: tuple[str, bytes] | None,
     python: str | None,
-    template: bytes | None,
-    program: tuple[Any, ...] | None,
+    **given: Any,
 ) -> bytes:
-    """Returns the pickled arguments of `worker.start`. `log`: how records are forwarded; `output`: where output goes,
-    None for the engine; `bars`: see `printing.show_bars`; `imports`: the file with the names of modules, and whether
-    workers keep reading it;
-    `lookups`: where workers ask for names; `template`: the arguments of the template; `program`: those of
-    `mirror.begin_main`."""
+    """Returns the pickled arguments of `worker.start`. `given`: those that are passed as they are.
+
+    - `private`, `memory_limit`: see `Executor`.
+    - `log`: how records are forwarded; `output`: where output goes, None for the engine; `bars`: see
+      `printing.show_bars`.
+    - `imports`: the file with the names of modules, and whether workers keep reading it; `lookups`: where workers ask
+      for names.
+    - `template`: the arguments of the template, for workers that are not copied from one; `main`: those of
+      `mirror.begin_main`."""
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
     first = defined = None
     if initializer is not None:
         with definitions.passing():
-            first, _, _, names_used = definitions.dump((initializer, tuple(initargs)), private)
+            first, _, _, names_used = definitions.dump((initializer, tuple(initargs)), given["private"])
         if names_used:
             defined = definitions.of_setup(names_used)
-    given = {
+    given |= {
         # The modules of a frozen program are in an archive that other interpreters cannot read.
         "path": None if python is not None and is_frozen() else context.path(),
         # Arguments of the program may be secrets.
         "argv": sys.argv[:1] if sandboxed else list(sys.argv),
-        "main": program,
         "filters": context.filters(),
         "libraries": (libraries.changed(threads is None), {} if sandboxed else libraries.of_modules()),
         "preload": modules(preload, sandboxed),
         "definitions": defined,
         "initializer": first,
-        "private": private,
-        "memory_limit": memory_limit,
         "sandboxed": sandboxed,
         "hash_seed": {**os.environ, **(env or {})}.get("PYTHONHASHSEED"),
         "key": None if sandboxed else _key(),
         "tools": [] if sandboxed else tools.followers(interpreter(python)),
-        "log": log,
-        "output": output,
-        "bars": bars,
-        "imports": imports,
-        "lookups": lookups,
-        # For workers that are not copied from a template.
-        "template": template,
     }
     return pickle.dumps(given, 5)
 

@@ -88,7 +88,7 @@ def setup(
     prefix: str | None,
     is_forked: bool,
 ) -> bytes:
-    """Returns the pickled arguments of `worker.load`. `program`: see `start.setup`; `prefix`: what precedes each line
+    """Returns the pickled arguments of `worker.load`. `program`: `main` of `start.setup`; `prefix`: what precedes each line
     that the main file prints; None to drop them; `is_forked`: whether the template is a copy of the program."""
     calls = defined = None
     if _marked:

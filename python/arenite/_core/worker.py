@@ -12,7 +12,7 @@ import sys
 import time
 
 from .. import _arenite
-from . import context, imports, libraries, main, making, mirror, pickling, printing, process
+from . import context, imports, libraries, main, mirror, pickling, printing, process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
