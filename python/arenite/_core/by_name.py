@@ -334,8 +334,9 @@ def load_by_value() -> Any:
 _IMMUTABLE_TYPE, _HEAP_TYPE = 1 << 8, 1 << 9
 #: The names of the types that `by_value` reduces.
 _BY_VALUE = frozenset(
-    "CDLL ClassInstanceType PyDLL WeakKeyDictionary WeakSet WeakValueDictionary _CustomPickled _FuncPtr cached_property "
-    "cell classmethod code mappingproxy method module property staticmethod".split()
+    "CDLL ClassInstanceType PyDLL Scanner SystemRandom WeakKeyDictionary WeakSet WeakValueDictionary "
+    "_AsyncGeneratorContextManager _CustomPickled _FuncPtr _GeneratorContextManager cached_property cell classmethod "
+    "code mappingproxy method module property staticmethod".split()
 )
 
 

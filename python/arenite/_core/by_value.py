@@ -333,6 +333,17 @@ def _reduce_weak(_: by_name.Pickler, made: Any) -> Any:
     return type(made), (items,), {"_contents": items}
 
 
+def _reduce_context_manager(_: by_name.Pickler, made: Any) -> Any:
+    """Reduces what a function of `contextmanager` has returned, as a decorator has it: the worker calls the function."""
+    return (type(made), (made.func, made.args, made.kwds)) if hasattr(made, "func") else NotImplemented
+
+
+def _reduce_json_scanner(_: by_name.Pickler, scanner: Any) -> Any:
+    # A hook for arrays came with Python 3.15.
+    names = "strict", "object_hook", "object_pairs_hook", "array_hook", "parse_float", "parse_int", "parse_constant"
+    return making.make_json_scanner, ({name: getattr(scanner, name) for name in names if hasattr(scanner, name)},)
+
+
 #: The flag of `ctypes` for functions that keep a copy of `errno`.
 _USES_ERRNO = 8
 
@@ -379,11 +390,16 @@ REDUCERS: dict[type, Callable[[by_name.Pickler, Any], Any]] = {
 }
 #: Reducers, likewise, for types of modules that few programs import.
 RARE: dict[str, Callable[[by_name.Pickler, Any], Any]] = {
+    **dict.fromkeys(
+        ("contextlib._GeneratorContextManager", "contextlib._AsyncGeneratorContextManager"), _reduce_context_manager
+    ),
+    "_json.Scanner": _reduce_json_scanner,
     "ctypes.CDLL": _reduce_library,
     "ctypes.PyDLL": _reduce_library,
     "ctypes._FuncPtr": _reduce_library_function,
     "numba.core.serialize._CustomPickled": _reduce_compiled,
     "numba.core.types.misc.ClassInstanceType": _reduce_instance_type,
+    "random.SystemRandom": lambda _, made: (type(made), ()),
 }
 #: Reducers of definitions, by type, for objects that pickle by name.
 NAMED: dict[str, Callable[[by_name.Pickler, Any], Any]] = {

@@ -52,6 +52,13 @@ def make_cell() -> CellType:
     return CellType()
 
 
+def make_json_scanner(options: dict[str, Any]) -> Any:
+    from json.scanner import c_make_scanner  # type: ignore[attr-defined]
+    from types import SimpleNamespace
+
+    return c_make_scanner(SimpleNamespace(**options))
+
+
 #: Classes and type variables that are pickled by value, by their common name in all processes.
 _classes: WeakValueDictionary[str, Any] = WeakValueDictionary()
 _tracked: WeakKeyDictionary[Any, str] = WeakKeyDictionary()

@@ -95,7 +95,8 @@ def _is_plain(kind: type) -> bool:
 
 def _has_no_state(value: Any) -> bool:
     """Whether an object has nothing but its identity and its class, which a module defines that workers import."""
-    reduced = value.__reduce_ex__(4) if _is_plain(type(value)) else None
+    kind = type(value)
+    reduced = value.__reduce_ex__(4) if _is_plain(kind) and not _is_registered(kind) else None
     return type(reduced) is tuple and (len(reduced) < 3 or reduced[2] is None)
 
 

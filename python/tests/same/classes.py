@@ -126,12 +126,6 @@ def abstract():
         return str(error), Concrete().run(), Abstract.__abstractmethods__
 
 
-def registers_by_attributes():
-    "an imported base that registers children by an attribute"
-    found = [plugins.Named.known[name] is cls for name, cls in (("FIRST", First), ("SECOND", Second))]
-    return found, First.number, Second.number
-
-
 def wraps():
     "an imported base that wraps a method of its children"
     return Wrapped().run(2)

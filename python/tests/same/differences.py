@@ -4,6 +4,7 @@ Its title is how the first cell of a row in the table of docs/python.md begins.
 """
 
 import contextlib
+import enum
 import math
 import os
 import pathlib
@@ -11,9 +12,11 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import backends
 import numpy
+import plugins
 
 LATER, CHANGED, CALLS = [1], [1], []
 MASKED = numpy.ma.zeros(3)
@@ -129,8 +132,55 @@ def has_nan():
 
 
 def of_nan(on):
-    "a NaN in a container, and another global that is the same object (`{NAN}`)"
+    "a NaN that globals share, also with `math.nan` and `np.nan` (`value is NAN`, `{NAN}`)"
     yield on.ex.submit(has_nan).result() == (False, True)
+
+
+class Thing:
+    pass
+
+
+THING = Thing()
+WEAK, SHOWS = weakref.ref(THING), memoryview(bytearray(b"abc"))
+
+
+def look_weakly():
+    return WEAK() is THING
+
+
+def look_through():
+    return SHOWS[0]
+
+
+def of_weak_references(on):
+    "weak references and proxies, `memoryview`"
+    yield "uses the global `WEAK`" in given(on, look_weakly) and "uses the global `SHOWS`" in given(on, look_through)
+
+
+class Lists(list, enum.Enum):
+    ONE = [1]
+
+
+def look_at_member():
+    return Lists.ONE.value
+
+
+def of_enumerations(on):
+    "enumerations of `list`"
+    yield "TypeError" in given(on, look_at_member)
+
+
+class Listed(plugins.Named):
+    pass
+
+
+def look_for_class():
+    return Listed.__name__ and "LISTED" in plugins.Named.known
+
+
+def of_registered_classes(on):
+    "classes whose imported base or metaclass registers them"
+    yield given(on, look_for_class) == "bool False"
 
 
 def input_of_map(on):

@@ -60,11 +60,6 @@ def not_a_number(value=math.nan):
     return NAN is math.nan, math.nan in KNOWN, value is NAN, [NAN] == [math.nan]
 
 
-def finds_nan():
-    "the NaN of the library as a global, a key and a default"
-    return not_a_number()
-
-
 # ---- one object in several globals, functions and tasks
 
 TURN, AGAIN, LEVEL = threading.Lock(), threading.RLock(), contextvars.ContextVar("LEVEL", default=0)
@@ -100,12 +95,6 @@ ROOT = Node("root")
 KID, SEEN = Node("kid", ROOT), weakref.proxy(ROOT)
 
 
-def proxies():
-    "a tree whose nodes refer to their parents weakly"
-    ROOT.name = "other"
-    return SEEN.name, KID.parent.name, len(KID.parent.kids), SEEN(), [kid.name for kid in ROOT.kids]
-
-
 class Registry:
     _table = {"a": 1}
     table = types.MappingProxyType(_table)
@@ -126,11 +115,6 @@ class Slots:
 
 
 Slots.length, Slots.code = Slots.size, types.FunctionType.__code__
-
-
-def aliases_of_slots():
-    "a slot under two names, and one with a hidden name"
-    return Slots().hide(), hasattr(Slots.code, "__get__")
 
 
 class Holder:
