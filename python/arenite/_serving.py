@@ -10,7 +10,6 @@ import collections
 import contextlib
 import errno
 import functools
-import inspect
 import itertools
 import json
 import os
@@ -24,19 +23,38 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from ._arenite import __version__
-from ._broken import StartFailed, WorkerDied
+from ._broken import StartFailed
 from ._claim import Claim
-from ._core import pickling, room
+from ._core import room
 from ._core.future import Future, failed
 from ._core.process import text_of
 from ._core.workers import TaskOptions
-from ._errors import ArenaFull, DeadlineExceeded, MemoryLimitExceeded, RemoteTraceback
+from ._errors import ArenaFull
 from ._memory_files import MAX_PACKET, peer, receive
-from ._packets import LIMITS, MAX_FILES, MOST_FILES, DoesNotFit, close, decode, id_of, pack, send, to_json
+from ._packets import (
+    LIMITS,
+    MAX_FILES,
+    MOST_FILES,
+    DoesNotFit,
+    close,
+    decode,
+    id_of,
+    pack,
+    send,
+    to_json,
+)
+from ._requests import (
+    Call,
+    Client,
+    Copier,
+    Kernel,
+    describe_error,
+    no_constant,
+    program_of,
+)
 
 if TYPE_CHECKING:
     from ._core.workers import Workers
@@ -60,91 +78,6 @@ def _terminate(*_: object) -> None:
     raise _Terminated
 
 
-class _Kernel:
-    def __init__(self, name: str, function: Callable[..., Any], workers: Workers) -> None:
-        self.name = name
-        if any(map(_is_async, (function, getattr(function, "__call__", None)))):  # noqa: B004
-            raise TypeError(f"the kernel {name} is async, and workers call ordinary functions: wrap it in asyncio.run")
-        self.signature: inspect.Signature | None = None
-        # Also what a `__getattr__` of the function's class raises.
-        with contextlib.suppress(Exception):
-            self.signature = inspect.signature(function)
-        self.text = _text_of(self.signature)
-        # Pickled once, not for each call: a function refers to the objects of this moment.
-        self.function: Any = function
-        if not workers.is_inline:
-            self.function = pickling.pickle_function(function, workers.definitions, workers.private)
-        self.done = self.failed = 0
-
-
-def _is_async(function: Any) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-
-
-def _text_of(signature: inspect.Signature | None) -> str:
-    """A signature without types, such as `(image, sigma=2.0)`."""
-    if signature is None:
-        return "(...)"
-    plain = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
-    text = str(signature.replace(parameters=plain, return_annotation=signature.empty))
-    return text if len(text) <= 200 else f"{text[:199]}…"
-
-
-class _Copier:
-    """Copies the bytes and texts of a call. A packet may refer to one file 200 times: raises before the copies take more
-    than the arena has."""
-
-    def __init__(self, room: int) -> None:
-        self._room = room
-
-    def __call__(self, content: memoryview) -> bytes:
-        self._room -= len(content)
-        if self._room < 0:
-            raise MemoryError("bytes and texts, each counted as often as it occurs, take more than the arena has")
-        return bytes(content)
-
-
-class _Call:
-    def __init__(
-        self,
-        client: _Client,
-        id: int,
-        kernel: _Kernel,
-        args: list[Any],
-        kwargs: dict[str, Any],
-        deadline: float | None,
-    ) -> None:
-        self.client = client
-        self.id = id
-        self.kernel = kernel
-        self.args = args
-        self.kwargs = kwargs
-        self.deadline = deadline
-        #: The future, after the executor has the call.
-        self.future: Future[Any] | None = None
-
-
-class _Client:
-    def __init__(self, id: int, connection: socket.socket, pid: int) -> None:
-        self.id = id
-        self.socket = connection
-        self.pid = pid
-        self.program = _program_of(pid)
-        #: The open calls by the client's number.
-        self.calls: dict[int, _Call] = {}
-        #: The calls that were not passed to the executor yet.
-        self.queued: collections.deque[_Call] = collections.deque()
-        self.done = 0
-
-
-def _program_of(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm", errors="replace") as file:
-            return file.read().rstrip()
-    except OSError:
-        return ""
-
-
 class Serving:
     """Functions that are served under a name, by a separate thread: the type that `Executor.serve` returns."""
 
@@ -158,21 +91,21 @@ class Serving:
         #: The limit of bytes in arrays of a value: results are in the arena.
         self._most = None if workers.is_inline else workers.engine.capacity
         self._started = time.time()
-        self._kernels = {kernel: _Kernel(kernel, function, workers) for kernel, function in kernels.items()}
+        self._kernels = {kernel: Kernel(kernel, function, workers) for kernel, function in kernels.items()}
         if not self._kernels or not all(isinstance(kernel, str) and kernel for kernel in self._kernels):
             raise ValueError("a service has kernels, which have names")
         self._info = self._describe()
         if len(to_json(self._info, "replace")) > MAX_PACKET:
             raise ValueError(f"the names and signatures of the kernels do not fit a packet of {MAX_PACKET} bytes")
-        self._clients: dict[int, _Client] = {}
+        self._clients: dict[int, Client] = {}
         self._ids = itertools.count(1)
         #: Clients with waiting calls, in the order of their turns.
-        self._turns: collections.deque[_Client] = collections.deque()
+        self._turns: collections.deque[Client] = collections.deque()
         #: The calls that the executor has.
-        self._running: set[_Call] = set()
+        self._running: set[Call] = set()
         self._failures: collections.deque[dict[str, Any]] = collections.deque(maxlen=_MOST_FAILURES)
         #: Calls that have ended in the executor.
-        self._ended: collections.deque[_Call] = collections.deque()
+        self._ended: collections.deque[Call] = collections.deque()
         #: The time since which the arena has no room for the next call although no call runs: other threads may still
         #: hold memory of calls that have ended.
         self._full_since: float | None = None
@@ -292,7 +225,7 @@ class Serving:
         if user != os.geteuid():
             connection.close()
             return
-        client = _Client(next(self._ids), connection, pid)
+        client = Client(next(self._ids), connection, pid)
         self._clients[client.id] = client
         self._selector.register(connection, selectors.EVENT_READ, functools.partial(self._read, client))
 
@@ -321,7 +254,7 @@ class Serving:
             self._finish(self._ended.popleft())
         self._take_turns()
 
-    def _read(self, client: _Client) -> None:
+    def _read(self, client: Client) -> None:
         if client.id not in self._clients:
             return
         try:
@@ -339,10 +272,10 @@ class Serving:
             for file in files:
                 self._closing.put(file)
 
-    def _request(self, client: _Client, data: bytes, files: list[int], flags: int) -> None:
+    def _request(self, client: Client, data: bytes, files: list[int], flags: int) -> None:
         problem = "a request is an object"
         try:
-            request = json.loads(data.decode(), parse_constant=_no_constant)
+            request = json.loads(data.decode(), parse_constant=no_constant)
         except (ValueError, RecursionError) as error:
             request, problem = None, str(error)
         if flags & socket.MSG_TRUNC:
@@ -362,7 +295,7 @@ class Serving:
         else:
             self._answer_error(client, None, "bad_request", f"no request: {str(request.get('op')):.100}")
 
-    def _refuse_unread(self, client: _Client, data: bytes, problem: str) -> None:
+    def _refuse_unread(self, client: Client, data: bytes, problem: str) -> None:
         """Answers a packet that cannot be read. Without the number of its call, the client would wait."""
         id = id_of(data)
         if id is None or id in client.calls:
@@ -370,7 +303,7 @@ class Serving:
         else:
             self._answer_error(client, id, "bad_argument", problem)
 
-    def _call(self, client: _Client, request: dict[str, Any], files: list[int], flags: int) -> None:
+    def _call(self, client: Client, request: dict[str, Any], files: list[int], flags: int) -> None:
         id, name, args, deadline = (request.get(member) for member in ("id", "kernel", "args", "deadline"))
         if type(id) is not int:
             return self._answer_error(client, None, "bad_request", "a call has a number as its id")
@@ -399,7 +332,7 @@ class Serving:
         if deadline is not None and not 0 < deadline < _LONGEST:
             return refuse("bad_argument", f"the deadline {deadline}: it is above 0, and at most {_LONGEST:.0f} seconds")
         left = iter(files)
-        copier = _Copier(sys.maxsize if self._most is None else self._most)
+        copier = Copier(sys.maxsize if self._most is None else self._most)
         try:
             args = decode(args, left, copier)
             if next(left, None) is not None:
@@ -415,13 +348,13 @@ class Serving:
         # The files are memory files, which close quickly.
         close(files)
         files.clear()
-        call = client.calls[id] = _Call(client, id, kernel, args, kwargs, deadline)
+        call = client.calls[id] = Call(client, id, kernel, args, kwargs, deadline)
         client.queued.append(call)
         if len(client.queued) == 1:
             self._turns.append(client)
         self._take_turns()
 
-    def _cancel(self, client: _Client, id: Any) -> None:
+    def _cancel(self, client: Client, id: Any) -> None:
         call = client.calls.get(id) if type(id) is int else None
         if call is None:
             # The call was answered meanwhile.
@@ -449,7 +382,7 @@ class Serving:
             if client.queued:
                 self._turns.append(client)
 
-    def _start(self, call: _Call) -> bool:
+    def _start(self, call: Call) -> bool:
         """Passes a call to the executor. Returns False if the arena has no room for it until other calls have
         ended."""
         workers = self._workers
@@ -486,12 +419,12 @@ class Serving:
         self._full_since = self._full_since or now
         return now - self._full_since < _PATIENCE
 
-    def _notify(self, call: _Call, _: Future[Any]) -> None:
+    def _notify(self, call: Call, _: Future[Any]) -> None:
         """Called on any thread when a call has ended in the executor."""
         self._ended.append(call)
         self._wake()
 
-    def _finish(self, call: _Call) -> None:
+    def _finish(self, call: Call) -> None:
         """Answers a call that has ended."""
         client, kernel, future = call.client, call.kernel, call.future
         # The future's callback refers to the call: this cycle would keep the value until the next collection.
@@ -507,7 +440,7 @@ class Serving:
         files: list[int] = []
         failure: dict[str, Any] | None = None
         if (error := future.exception()) is not None:
-            failure = _describe_error(error)
+            failure = describe_error(error)
         elif not is_gone:
             try:
                 packet, files = pack({"id": call.id}, "value", future.result(), self._most)
@@ -529,11 +462,11 @@ class Serving:
             self._answer(client, packet, files, call.id)
         close(files)
 
-    def _answer_error(self, client: _Client, id: int | None, code: str, message: str) -> None:
+    def _answer_error(self, client: Client, id: int | None, code: str, message: str) -> None:
         about = {} if id is None else {"id": id}
         self._answer(client, to_json({**about, "error": code, "message": message[:2000]}, "replace"))
 
-    def _answer(self, client: _Client, packet: bytes, files: list[int] | None = None, id: int | None = None) -> None:
+    def _answer(self, client: Client, packet: bytes, files: list[int] | None = None, id: int | None = None) -> None:
         try:
             send(client.socket, packet, files or [])
         except OSError as error:
@@ -543,7 +476,7 @@ class Serving:
                 # Includes a full buffer: the client does not read.
                 self._disconnect(client)
 
-    def _disconnect(self, client: _Client) -> None:
+    def _disconnect(self, client: Client) -> None:
         """Ends a connection, with the client's waiting and running calls."""
         if self._clients.pop(client.id, None) is None:
             return
@@ -558,7 +491,7 @@ class Serving:
             if call.future is not None:
                 call.future.cancel()
 
-    def _label(self, kernel: _Kernel) -> str:
+    def _label(self, kernel: Kernel) -> str:
         """Returns the name of a kernel's calls in statistics, traces and reports."""
         return f"{os.path.basename(self.name).removesuffix('.sock')}.{kernel.name}"
 
@@ -589,7 +522,7 @@ class Serving:
         same = next(iter(running)) if active == "busy" and len(running) == 1 and len(begun) == stats.running else None
         status: dict[str, Any] = {
             **self._info,
-            "program": _program_of(os.getpid()),
+            "program": program_of(os.getpid()),
             "memory": {"capacity": stats.capacity, "in_use": stats.used_bytes},
             "workers": [
                 {
@@ -649,42 +582,6 @@ class Serving:
         self._claim.forget()
         os.close(wake_file)
         self._drop_spare()
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _describe_error(error: BaseException) -> dict[str, Any]:
-    """Returns the members of an answer for a call that has failed."""
-    about: dict[str, Any] = {"message": text_of(error)[:2000]}
-    cause = error.__cause__
-    if isinstance(error, MemoryLimitExceeded):
-        about["error"] = "memory_limit"
-    elif isinstance(error, ArenaFull):
-        about["error"] = "arena_full"
-    elif isinstance(cause, RemoteTraceback):
-        text = text_of(error, is_whole=True)
-        trace = f"\n{cause.tb.strip()}" if len(cause.tb) <= 1000 else ""
-        return {"error": "panicked", "message": text[:800] + trace}
-    elif isinstance(error, DeadlineExceeded):
-        about["error"] = "timeout"
-    elif isinstance(error, StartFailed):
-        about["error"] = "no_workers"
-    elif isinstance(error, CancelledError):
-        about["error"] = "cancelled"
-    elif isinstance(error, WorkerDied):
-        if error.signal is not None:
-            about |= {"error": "crashed", "signal": error.signal}
-        elif error.exit_code is not None:
-            about |= {"error": "exited", "code": error.exit_code}
-        else:
-            about["error"] = "quarantined" if error.deaths else "other"
-    else:
-        about["error"] = "other"
-    about["attempts"] = getattr(error, "attempts", 1)
-    about["last_words"] = [word[:200] for word in getattr(error, "last_words", [])[-20:]]
-    return about
 
 
 #: For `os.register_at_fork`.

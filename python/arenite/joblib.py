@@ -21,5 +21,5 @@ are shared and read-only in tasks; smaller arrays are private copies, and result
 """
 
 from .integrations.joblib import AreniteBackend as AreniteBackend
-from .integrations.joblib import Arrays as Arrays
 from .integrations.joblib import shutdown as shutdown
+from .integrations.joblib_arrays import Arrays as Arrays

@@ -89,37 +89,54 @@ def test_the_core_lists_its_modules():
     assert not missing, missing
 
 
-#: The modules for pickling, and for what workers have of the program.
-PICKLING = {
-    "by_name", "by_value", "codes", "context", "copies", "definitions", "elsewhere", "grouping", "imports", "inherit",
-    "libraries", "lookup", "making", "mirror", "objects", "out_of_band", "pickling", "reach", "sharing",
-}  # fmt: skip
-#: The largest number of lines with code in one of them.
+#: The largest number of lines with code in a module.
 MOST_LINES = 500
 
 
-def imports_of(node, names):
-    """The modules of the core that a module imports at any time, apart from those for type checkers."""
+def modules():
+    """The syntax trees of all modules but those of the benchmarks, by their names."""
+    paths = [path for path in PACKAGE.rglob("*.py") if "bench" not in path.parts]
+    names = (".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts)) for path in paths)
+    return {name.removesuffix(".__init__"): ast.parse(path.read_text()) for name, path in zip(names, paths, strict=True)}
+
+
+MODULES = modules()
+
+
+def imports_of(name, node, known):
+    """The modules that a module imports at any time, apart from those for type checkers."""
+    package = name.split(".") if (PACKAGE.parent / name.replace(".", "/")).is_dir() else name.split(".")[:-1]
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
             child = ast.Module(child.orelse, [])
-        if isinstance(child, ast.ImportFrom) and child.level == 1:
-            found = [child.module] if child.module else [name.name for name in child.names]
-            yield from (name for name in found if name in names)
-        yield from imports_of(child, names)
+        if isinstance(child, ast.ImportFrom) and child.level:
+            home = ".".join([*package[: len(package) - child.level + 1], *filter(None, [child.module])])
+            yield from (whole if (whole := f"{home}.{one.name}") in known else home for one in child.names)
+        yield from imports_of(name, child, known)
 
 
-def test_modules_for_pickling_import_each_other_in_layers():
-    trees = {name: ast.parse((PACKAGE / "_core" / f"{name}.py").read_text()) for name in PICKLING}
-    left = {name: set(imports_of(tree, PICKLING)) - {name} for name, tree in trees.items()}
+def circle(modules):
+    """The modules that import each other, and those that import them."""
+    left = {name: set(imports_of(name, tree, modules)) - {name} for name, tree in modules.items()}
     while lowest := [name for name, uses in left.items() if not uses & left.keys()]:
         for name in lowest:
             del left[name]
-    assert not left, f"these import each other: {left}"
+    return left
 
 
-@pytest.mark.parametrize("name", sorted(PICKLING))
-def test_modules_for_pickling_are_short(name):
-    tree = ast.parse((PACKAGE / "_core" / f"{name}.py").read_text())
-    lines = {node.lineno for node in ast.walk(tree) if hasattr(node, "lineno")}
-    assert len(lines) <= MOST_LINES
+def test_modules_import_each_other_in_layers():
+    assert not circle(MODULES)
+
+
+def test_a_circle_is_found():
+    texts = {"arenite.a": "from . import b", "arenite.b": "def f():\n from .c import g", "arenite.c": "from .a import h"}
+    assert circle({name: ast.parse(text) for name, text in texts.items()}).keys() == texts.keys()
+    texts["arenite.b"] = "if TYPE_CHECKING:\n from .c import g"
+    assert not circle({name: ast.parse(text) for name, text in texts.items()})
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_modules_are_short(name):
+    nodes = list(ast.walk(MODULES[name]))
+    texts = {node.lineno for node in nodes if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)}
+    assert len({node.lineno for node in nodes if hasattr(node, "lineno")} - texts) <= MOST_LINES

@@ -344,7 +344,7 @@ HOSTILE = {
     "a frame beyond the end": b"\x80\x05\x95\xff\0\0\0\0\0\0\0N.",
     "nothing": b"",
     "an empty stack": b"\x80\x05.",
-    "attributes of what is called": b"\x80\x05\x8c\x14arenite._core.worker\x8c\x0fRaised.__init__\x93.",
+    "attributes of what is called": b"\x80\x05\x8c\x14arenite._core.raised\x8c\x0fRaised.__init__\x93.",
     "an array beyond its data": pickle.dumps(array_of(b"1234", "<i8"), 5),
     "an array with one place too many": pickle.dumps(array_of(bytes(64), "<f8", (5,), None, (16,)), 5),
     "an array before its data": pickle.dumps(array_of(b"12345678" * 4, "<i8", (2,), None, (-8,), 0), 5),

@@ -7,7 +7,8 @@ Submitting a call, in the program
 - `workers`: `Workers`, the internal side of an executor, and `TaskOptions`.
 - `future`: `Future`, which owns a task of the extension.
 - `dispatch`: the thread that finishes futures and prints output.
-- `map`, `inputs`: the results of many calls of one function, and its arguments.
+- `map`, `inputs`, `outcomes`: the results of many calls of one function, its arguments, and their outcomes.
+- `by_submit`, `bars`: the same for an overridden `submit`; progress bars.
 - `packing`: short calls that are sent together.
 - `pool`, `actor`, `scope`, `isolated`: other ways to submit.
 - `limiter`, `retry`, `room`: calls that wait, or run again.
@@ -37,6 +38,7 @@ The worker
 - `tools`: debuggers, and the measurement of covered lines.
 - `main`: its run of the main file.
 - `worker`: what the extension calls there.
+- `raised`: the exceptions of its tasks.
 - `context`, `imports`, `libraries`, `process`, `inherit`: what it takes over from the program.
 - `sandbox`: preparations for the sandbox.
 - `identity`: `Worker`, a task's view of its worker.

@@ -15,11 +15,12 @@ from . import dispatch
 from . import main as _main
 from . import start as _start
 from . import template as _template
+from .inputs import check_sizes
 from .limiter import engine_limiter
 from .settings import Settings, check
 from .sizes import count, parse
 from .stats import Stats
-from .workers import TaskOptions, Workers, check_sizes, name_of, refusal
+from .workers import TaskOptions, Workers, name_of, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -331,9 +332,9 @@ class Executor(BaseExecutor):
         """
         _load("map")
         if getattr(self.submit, "__func__", None) is not _SUBMIT:
-            from .map import by_submit
+            from .by_submit import map_by
 
-            return by_submit(self.submit, fn, iterables, timeout, chunksize, buffersize, progress)
+            return map_by(self.submit, fn, iterables, timeout, chunksize, buffersize, progress)
         return self._workers.map(self._workers.plain, fn, iterables, timeout, chunksize, buffersize, progress)
 
     def options(

@@ -309,7 +309,7 @@ def error_of(failure: dict[str, Any], load: Callable[..., Any]) -> BaseException
     if add_words is not None and failure["kind"] not in ("raised", "cancelled", "shutdown"):
         add_words(failure)
     if failure["kind"] == "raised":
-        from .worker import load_error
+        from .raised import load_error
 
         return load_error(failure["pickle"], load)
     return from_failure(failure)

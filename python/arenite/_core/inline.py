@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .future import Future, failed, succeeded
-from .worker import stopped
+from .raised import stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections import UserDict, UserList, deque
 from collections.abc import Sized
@@ -22,6 +23,14 @@ _CONTAINERS = (
     *(list, dict, set, deque, bytearray, UserDict, UserList),
     *(type(_EMPTY.keys()), type(_EMPTY.values()), type(_EMPTY.items())),
 )
+
+
+def check_sizes(chunksize: int | None, buffersize: int | None) -> None:
+    """Raises ValueError for a wrong size of a map."""
+    if chunksize is not None and chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")
+    if buffersize is not None and buffersize < 1:
+        raise ValueError("buffersize must be None or at least 1")
 
 
 def present(items: Any) -> Any:
@@ -86,6 +95,28 @@ class Layouts:
         if made is not None and len(made[1]) == 1 and made[1][0].nbytes == found.nbytes == array.nbytes:
             self._known[layout] = array.dtype, made[0]
         return made
+
+
+def copies_of_repeated(iterables: tuple[Any, ...], copy: Callable[[Any], Any]) -> dict[int, tuple[Any, Any]]:
+    """Copies the array of each `itertools.repeat` once for all calls. Returns the arrays and their replacements by the
+    identity of the arrays. `copy` returns the replacement, or NotImplemented for an array that is pickled."""
+    found = [items for items in iterables if type(items) is itertools.repeat]
+    # Takes no item: the program may use the rest.
+    arrays = [value for value in gc.get_referents(*found) if out_of_band.is_array(value)]
+    copied = {id(array): (array, copy(array)) for array in arrays}
+    return {key: one for key, one in copied.items() if one[1] is not NotImplemented}
+
+
+class WithCopies(out_of_band.Arguments):
+    """Replaces arrays that many calls have by the copies that were made of them once."""
+
+    def __init__(self, arena: out_of_band.Arena | None, private: bool, copies: dict[int, tuple[Any, Any]]) -> None:
+        super().__init__(arena, private)
+        self.copies = copies
+
+    def reduce_array(self, array: Any) -> Any:
+        known = self.copies.get(id(array))
+        return super().reduce_array(array) if known is None else known[1]
 
 
 class Chunks:

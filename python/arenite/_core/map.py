@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import gc
 import itertools
 import sys
 import threading
@@ -14,11 +13,19 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._errors import ArenaFull, Cancelled
 from . import native, out_of_band, pickling, room
-from .future import error_of, of_pickling
-from .inputs import Chunks, Layouts, is_endless, length, present
+from .bars import make_bar
+from .future import of_pickling
+from .inputs import (
+    Chunks,
+    Layouts,
+    WithCopies,
+    copies_of_repeated,
+    is_endless,
+    length,
+    present,
+)
+from .outcomes import Entry, Failed, Flat, clear, failure, pieces, values_of
 from .packing import STUCK, Pace, Packing, release
-from .worker import Raised, call_each, load_error, stopped
-from .workers import check_sizes, is_internal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -52,21 +59,11 @@ class Results(Generic[T]):
     """
 
     def __init__(
-        self,
-        workers: Workers,
-        function: Callable[..., T] | pickling.Function,
-        iterables: tuple[Iterable[Any], ...],
-        options: Options | None,
-        timeout: float | None,
-        chunksize: int | None,
-        buffersize: int | None,
-        progress: Any,
-        more: int = 0,
-        packs: bool = False,
-        pace: Pace | None = None,
-        is_star: bool = False,
+        self, workers: Workers, function: Callable[..., T] | pickling.Function, iterables: tuple[Iterable[Any], ...],
+        options: Options | None, timeout: float | None, chunksize: int | None, buffersize: int | None, progress: Any,
+        more: int = 0, packs: bool = False, pace: Pace | None = None, is_star: bool = False,
         beside: Callable[..., out_of_band.Beside] = out_of_band.Arguments,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """`packs`: without a `chunksize`, short calls may be sent in packets. `pace`: the measured time of calls.
         `is_star`: whether an item of the only input is a tuple of all arguments of a call. `beside`: replaces arrays in
         arguments."""
@@ -76,6 +73,8 @@ class Results(Generic[T]):
         self._cancel_running = workers.cancel_running
         self._private_results = workers.private_results
         self._load = workers.load
+        #: Makes what replaces the value of a failed call.
+        self._failed = partial(Failed.of_pickle, load=self._load)
         self._options = options
         self._until = None if timeout is None else monotonic() + timeout
         self._timeout = timeout
@@ -86,8 +85,8 @@ class Results(Generic[T]):
             self._function = pickling.pickle_function(function, workers.definitions, self._private)
             self._engine.count_copied(self._function.copied)
         self._chunksize = chunksize or 1
-        repeated = self._repeated(iterables)
-        self._beside = partial(_Beside, repeated=repeated) if repeated else beside
+        copied = copies_of_repeated(iterables, workers.copy_once)
+        self._beside = partial(WithCopies, copies=copied) if copied else beside
         self._is_star = is_star
         #: Sends short calls in packets, if that is allowed.
         self.packing: Packing | None = None
@@ -175,14 +174,6 @@ class Results(Generic[T]):
             return calls
         self._kind = pickling.MANY_TUPLES
         return Chunks(calls, self._chunksize)
-
-    def _repeated(self, iterables: tuple[Iterable[Any], ...]) -> _Repeated:
-        """Copies the array of each `itertools.repeat` into the arena, once for all calls."""
-        found = [items for items in iterables if type(items) is itertools.repeat]
-        # Takes no item: the program may use the rest.
-        arrays = [value for value in gc.get_referents(*found) if out_of_band.is_array(value)]
-        copied = {id(array): (array, self._workers.copy_once(array)) for array in arrays}
-        return {key: one for key, one in copied.items() if one[1] is not NotImplemented}
 
     def _fill(self) -> None:
         """Submits items until the window is full."""
@@ -337,7 +328,7 @@ class Results(Generic[T]):
                     raise
                 self._interrupt(interrupt)
                 # The traceback must not keep objects that the caller has dropped.
-                _clear(interrupt)
+                clear(interrupt)
                 self = None  # type: ignore[assignment]
                 raise
             values = self._values
@@ -355,11 +346,11 @@ class Results(Generic[T]):
 
     def flat(self) -> Iterator[T]:
         """Returns an iterator over the results of single calls, for a map whose tasks consist of several calls."""
-        pieces = self._pieces()
+        found = self._pieces()
         # The iteration starts at a point where an exception does not end it.
-        next(pieces)
-        flat = Flat.from_iterable(pieces)
-        flat._results = self  # type: ignore[attr-defined]
+        next(found)
+        flat = Flat.from_iterable(found)
+        flat.results = self  # type: ignore[attr-defined]
         return flat
 
     def _pieces(self) -> Iterator[Iterable[T]]:
@@ -370,7 +361,7 @@ class Results(Generic[T]):
             try:
                 yield ()
                 if error is not None:
-                    piece: Iterable[T] = _pieces(deque([_Failed(error)]))
+                    piece: Iterable[T] = pieces(deque([Failed(error)]))
                     error = None
                     yield piece
                 while True:
@@ -378,7 +369,7 @@ class Results(Generic[T]):
                         self._advance()
                     whole, given = self._is_whole, self._values
                     # Removes each value from the piece, so that only the caller refers to it.
-                    piece = map(deque.popleft, itertools.repeat(given, len(given))) if whole else _pieces(given)
+                    piece = map(deque.popleft, itertools.repeat(given, len(given))) if whole else pieces(given)
                     values: deque[Any] = deque()
                     # No function call: see `_send`.
                     self._values = values
@@ -409,9 +400,9 @@ class Results(Generic[T]):
                 raise self._end()
             mark: Any = None
             if type(entry) is Entry:
-                is_whole, values = self._outcome(entry)
+                is_whole, values = values_of(entry, self._chunksize, self._load, self._private_results)
             else:
-                is_whole, values, mark = packing.values(entry, _Failed, self._failed_call)
+                is_whole, values, mark = packing.values(entry, Failed, self._failed)
             count, copied = len(values), entry.copied
             # No function calls up to `spend`: see `_send`.
             self._is_whole = is_whole
@@ -453,9 +444,6 @@ class Results(Generic[T]):
             if left is not None and left <= STUCK:
                 raise self._late()
 
-    def _failed_call(self, pickle: bytes) -> _Failed:
-        return _Failed(make=partial(load_error, pickle, self._load))
-
     def _advance(self) -> None:
         """Takes the outcome of the next task, unless the caller has not got all values of an earlier task yet."""
         self._is_begun = True
@@ -474,7 +462,7 @@ class Results(Generic[T]):
             entry = self._next()
             if entry is None:
                 raise self._end()
-            is_whole, values = self._outcome(entry)
+            is_whole, values = values_of(entry, self._chunksize, self._load, self._private_results)
             # No function calls up to the last line: see `_send`.
             self._is_whole = is_whole
             self._values += values
@@ -520,34 +508,6 @@ class Results(Generic[T]):
         self.close(isinstance(error, KeyboardInterrupt) and self._cancel_running)
         if self._bar is not None:
             self._bar.close()
-
-    def _outcome(self, entry: Entry) -> tuple[bool, list[Any]]:
-        """Returns whether all calls of a task have succeeded, and their values, with failures in place of missing
-        values."""
-        task = entry.task
-        error: BaseException
-        if isinstance(task, BaseException):
-            return False, [_Failed(task)] * entry.calls
-        reply = task.take()
-        if type(reply) is dict:
-            error = Cancelled(reply.get("text", "")) if reply["kind"] == "cancelled" else error_of(reply, self._load)
-            return False, [_Failed(error)] * entry.calls
-        try:
-            value = self._load(reply[0], reply[1], self._private_results)
-            if self._chunksize == 1:
-                # The class of the exception is not to be retried.
-                return (False, [self._failed(value)]) if type(value) is Raised else (True, [value])
-            is_whole, values = value
-            if type(values) is not list or len(values) != entry.calls:
-                raise RuntimeError(f"the worker did not send the results of {entry.calls} calls")
-            if is_whole is not True:
-                values = [self._failed(one) if type(one) is Raised else one for one in values]
-            return is_whole is True, values
-        except Exception as raised:
-            return False, [_Failed(raised)] * entry.calls
-
-    def _failed(self, raised: Raised) -> _Failed:
-        return _Failed(make=partial(load_error, raised.pickle, self._load))
 
     def _left(self) -> float | None:
         """Returns the seconds until the timeout."""
@@ -677,157 +637,3 @@ class Results(Generic[T]):
                 raise error
         finally:
             lock.release()
-
-
-#: By the identity of arrays: the arrays, and what replaces them in arguments.
-_Repeated = dict[int, tuple[Any, Any]]
-
-
-class _Beside(out_of_band.Arguments):
-    """Replaces arrays that many calls have by the copies that were made of them once."""
-
-    def __init__(self, arena: pickling.Arena | None, private: bool, repeated: _Repeated) -> None:
-        super().__init__(arena, private)
-        self.repeated = repeated
-
-    def reduce_array(self, array: Any) -> Any:
-        known = self.repeated.get(id(array))
-        return super().reduce_array(array) if known is None else known[1]
-
-
-class Flat(itertools.chain[T]):
-    """The results of a map whose tasks consist of several calls."""
-
-    _results: Results[T]
-
-    def close(self) -> None:
-        """Closes the `Results`."""
-        self._results.close()
-        # Drops values that were taken and not returned.
-        while True:
-            try:
-                next(self)
-            except StopIteration:
-                return
-            except Exception:
-                pass
-
-
-class Entry:
-    """A task in flight."""
-
-    __slots__ = ("calls", "copied", "is_armed", "task")
-
-    def __init__(self, task: Task | BaseException, copied: int, calls: int) -> None:
-        #: The task, or the exception if none could be made.
-        self.task = task
-        #: The bytes that were copied for it.
-        self.copied = copied
-        #: Number of its calls.
-        self.calls = calls
-        #: Whether its end is reported.
-        self.is_armed = False
-
-    @property
-    def has_ended(self) -> bool:
-        return isinstance(self.task, BaseException) or self.task.done()
-
-
-class _Failed:
-    """The failure of a task, in place of a value."""
-
-    __slots__ = ("_error", "_make")
-
-    def __init__(self, error: BaseException | None = None, make: Callable[[], BaseException] = RuntimeError) -> None:
-        self._error = stopped(error) if isinstance(error, StopIteration) else error
-        #: Makes the exception when it is needed: the exceptions of many calls would take much memory.
-        self._make = make
-
-    @property
-    def error(self) -> BaseException:
-        if self._error is None:
-            self._error = self._make()
-        return self._error
-
-
-def _pieces(values: deque[Any]) -> Iterator[Any]:
-    """Yields the values of a chunk, in which some are missing. An exception does not end the iteration."""
-    return map(_give, itertools.repeat(values))
-
-
-def _give(values: deque[Any]) -> Any:
-    """Takes the first value. Raises the failure in its place, if it is one."""
-    if not values:
-        raise StopIteration
-    error = failure(values[0])
-    # No function call: see `Results._send`.
-    if error is None:
-        value = values[0]
-        del values[0]
-        return value
-    try:
-        del values[0]
-        raise error
-    finally:
-        error = None
-
-
-def _clear(error: BaseException) -> None:
-    """Drops the variables of all frames in the traceback except the first one. The frames are of this package and have
-    ended."""
-    trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
-    while trace is not None:
-        if is_internal(trace.tb_frame):
-            trace.tb_frame.clear()
-        trace = trace.tb_next
-
-
-def failure(value: Any) -> BaseException | None:
-    """Returns the exception in place of a value; None for a value."""
-    return value.error if type(value) is _Failed else None
-
-
-def by_submit(
-    submit: Callable[..., Any], fn: Callable[..., T], iterables: tuple[Iterable[Any], ...], timeout: float | None,
-    chunksize: int | None, buffersize: int | None, progress: Any,
-) -> Iterator[T]:  # fmt: skip
-    """Makes the calls of a map by `submit`, in the way of `ProcessPoolExecutor`."""
-    check_sizes(chunksize, buffersize)
-    until = None if timeout is None else monotonic() + timeout
-    size = chunksize or 1
-    calls = zip(*iterables) if size == 1 else ((fn, chunk) for chunk in Chunks(zip(*iterables), size))
-    bar = make_bar(progress, None)
-
-    def submit_next(count: int | None) -> None:
-        futures.extend(submit(fn if size == 1 else call_each, *call) for call in itertools.islice(calls, count))
-
-    def results() -> Iterator[T]:
-        try:
-            while futures:
-                value = futures[0].result(None if until is None else until - monotonic())
-                del futures[0]
-                submit_next(0 if buffersize is None else 1)
-                if bar is not None:
-                    bar.update(1 if size == 1 else len(value))
-                yield from [value] if size == 1 else value
-        except BaseException as error:
-            ends_running = isinstance(error, KeyboardInterrupt) or until is not None and monotonic() >= until
-            for future in futures:
-                if ends_running or not future.running():
-                    future.cancel()
-            raise
-
-    futures: deque[Any] = deque()
-    submit_next(buffersize)
-    return results()
-
-
-def make_bar(progress: Any, total: int | None, **options: Any) -> Any:
-    """Returns a progress bar if `progress` asks for one and tqdm is installed."""
-    if not progress:
-        return None
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        return None
-    return tqdm(total=total, desc=progress if isinstance(progress, str) else None, **options)

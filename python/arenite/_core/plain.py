@@ -249,7 +249,7 @@ def _fraction(numerator: Any, denominator: Any) -> Any:
 
 
 def _raised(text: Any, data: Any) -> Any:
-    from .worker import Raised
+    from .raised import Raised
 
     if type(text) is not str or type(data) is not bytes:
         raise _refused("an exception that is none")
@@ -488,7 +488,7 @@ _MAKERS: dict[tuple[str, str], tuple[Callable[..., Any], str | None]] = {
     ("arenite._core.plain", "_array"): (_array, None),
     ("arenite._core.plain", "_exception"): (_exception, "shown"),
     ("arenite._core.plain", "_scalar"): (_scalar, None),
-    ("arenite._core.worker", "Raised"): (_raised, None),
+    ("arenite._core.raised", "Raised"): (_raised, None),
 }
 #: The same functions, except that arrays own their memory.
 _PRIVATE_MAKERS = {**_MAKERS, ("arenite._core.plain", "_array"): (_private_array, None)}

@@ -21,7 +21,8 @@ from .._errors import Cancelled
 from . import dispatch
 from .executor import Executor, workers_of
 from .future import when_ended
-from .map import Entry, Results, failure
+from .map import Results
+from .outcomes import Entry, failure
 from .packing import STUCK, Packing
 from .workers import Refusal, name_of
 

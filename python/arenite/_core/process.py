@@ -12,7 +12,7 @@ from .. import _arenite
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import ModuleType
+    from types import FrameType, ModuleType
     from typing import Any
 
 
@@ -105,3 +105,12 @@ def text_of(error: BaseException, is_whole: bool = False) -> str:
         return "".join(traceback.format_exception_only(type(error), error)).strip() if is_whole else str(error)
     except Exception:
         return f"{type(error).__name__}, whose text cannot be made"
+
+
+#: The packages whose code calls the code of users.
+_INTERNAL = ("arenite", "arenite._core", "arenite.integrations")
+
+
+def is_internal(frame: FrameType) -> bool:
+    """Whether a frame runs code of this package that is not the user's."""
+    return frame.f_globals.get("__package__") in _INTERNAL

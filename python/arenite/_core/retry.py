@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import worker
+from . import raised
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +26,9 @@ class Chosen:
         except self.kinds:
             raise
         except BaseException as error:
-            return worker.Raised(*worker.dump_error(error))
+            from .worker import dump_error
+
+            return raised.Raised(*dump_error(error))
 
 
 class Load:
@@ -37,8 +39,8 @@ class Load:
 
     def __call__(self, data: Any, buffers: Sequence[Any] = (), private: bool = False) -> Any:
         value = self._load(data, buffers, private)
-        if type(value) is worker.Raised:
-            raise worker.load_error(value.pickle, self._load)
+        if type(value) is raised.Raised:
+            raise raised.load_error(value.pickle, self._load)
         return value
 
     def add_words(self, failure: dict[str, Any]) -> None:

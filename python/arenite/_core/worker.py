@@ -12,7 +12,7 @@ import sys
 import time
 
 from .. import _arenite
-from . import context, imports, libraries, main, mirror, pickling, printing, process
+from . import context, imports, libraries, main, mirror, pickling, printing, process, raised
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,32 +24,15 @@ else:
 
 #: Functions that this worker has loaded, by their pickle or its digest, and the places of functions with a name.
 _functions: dict[bytes, Any] = {}
-#: The largest pickle of an exception that is sent unchanged. A larger pickle is compressed.
-_LARGEST_ERROR = 6 << 20
 #: The seconds after which a packet begins no further call. The program closes the journal earlier, unless it is
 #: stopped.
 _LONGEST_PACKET = 1.0
-#: The largest message and traceback of an exception that is sent as text.
-_LONGEST_TEXT = 128 << 10
-
-#: Words in messages about read-only arrays, and the advice that is added.
-_READ_ONLY = ("read-only", "readonly", "WRITEABLE")
-_NOTE = (
-    "Shared arrays are read-only in tasks of arenite, and in a sandbox all arrays of 256 KiB or more: copy what the "
-    'task changes, or make the executor with writable="copy".'
-)
-
 #: The largest number of buffers in a result: the engine allows 4096, and one of them may be the pickle.
 _MOST_BUFFERS = 4000
 
 _arena: _arenite.TaskArena | None = None
 #: Whether tasks get private copies of their arguments.
 _private = False
-#: Whether private memory has a limit.
-_memory_limit = 0
-#: Memory that is freed for the report when a task has used all other memory.
-_reserve: bytes | None = None
-_RESERVED = 2 << 20
 _is_sandboxed = False
 #: Pickles values for the program. Arguments: a value, the arena for its buffers, and whether the program gets private
 #: copies.
@@ -149,11 +132,6 @@ def _call_marked(given: dict[str, Any]) -> None:
             function()
 
 
-def call_each(function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
-    """Calls a function with each of these arguments: a task of `map.by_submit`."""
-    return [function(*call) for call in calls]
-
-
 def _set_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A pipe is block-buffered, but lines should appear at once.
@@ -181,7 +159,7 @@ def renew() -> None:
 
 def start(setup: bytes) -> str | None:
     """Prepares this process. Returns the reason why it cannot be a worker, or None."""
-    global _arena, _private, _memory_limit, _is_sandboxed, _dump
+    global _arena, _private, _is_sandboxed, _dump
     import faulthandler
 
     if not _is_loaded:
@@ -209,7 +187,6 @@ def start(setup: bytes) -> str | None:
     _arena = _arenite.TaskArena()
     pickling.Beside.most = _MOST_BUFFERS
     _private = given["private"]
-    _memory_limit = given["memory_limit"]
     _is_sandboxed = given["sandboxed"]
     context.begin(given["path"], given["filters"], _is_loaded)
     if given["main"] is not None and not _is_loaded:
@@ -253,24 +230,9 @@ def start(setup: bytes) -> str | None:
         sys.stderr.write(text)
         flush()
         return f"its initializer raised {type(error).__name__}: {error}\n{text}"
-    if _memory_limit:
-        # Imported now for the report of a task that leaves no memory for imports.
-        import traceback
-
-        from .. import _errors  # noqa: F401
-
-        _renew_reserve()
+    raised.begin(_private, given["memory_limit"], _dump)
     flush()
     return None
-
-
-def _renew_reserve() -> None:
-    global _reserve
-    try:
-        # The reserve consists of zeros that are not read, so it takes no pages.
-        _reserve = bytes(_RESERVED)
-    except MemoryError:
-        pass
 
 
 def _forward_log(*how: Any) -> None:
@@ -473,7 +435,7 @@ def _run_many(function: bytes, arguments: Any, kind: int, buffers: list[Any]) ->
             return is_whole, values
         except BaseException as error:
             is_whole = False
-            values.append(Raised(*dump_error(error)))
+            values.append(raised.Raised(*dump_error(error)))
 
 
 def _run_packet(function: bytes, arguments: Any, kind: int, buffers: list[Any]) -> tuple[Any, ...]:
@@ -526,19 +488,6 @@ class _Nothing:
     def __exit__(self, *_: object) -> None: ...
 
 
-class Raised:
-    """An exception of a call, in place of its value."""
-
-    __slots__ = ("pickle", "text")
-
-    def __init__(self, text: str, pickle: bytes) -> None:
-        self.text = text
-        self.pickle = pickle
-
-    def __reduce__(self) -> Any:
-        return Raised, (self.text, self.pickle)
-
-
 def _load_arguments(data: bytes, buffers: list[Any]) -> Any:
     return pickling.load(data, buffers, _private)
 
@@ -556,187 +505,10 @@ def _dump_error_of_call(error: BaseException) -> tuple[str, bytes]:
 
 
 def dump_error(error: BaseException, has_own_frame: bool = True) -> tuple[str, bytes]:
-    """Returns the text of an exception, and a pickle of it."""
-    global _reserve
+    """Returns the text of an exception, and a pickle of it. `has_own_frame`: whether its traceback begins here."""
     if _arenite.is_forked():
         _leave(error)
-    if isinstance(error, MemoryError):
-        # Freed first: no other memory may be left.
-        _reserve = None
-    if isinstance(error, StopIteration):
-        # A StopIteration would silently end the loop that asks for the result.
-        error = stopped(error)
-    # The frames refer to objects that the task has made.
-    chain = _chain(error)
-    for one in chain:
-        _clear_frames(one)
-    if isinstance(error, MemoryError):
-        # A value that refers to an exception of its function, such as Dask's, forms a cycle with the frames.
-        gc.collect()
-    if error.__traceback__ is not None and has_own_frame:
-        # Removes the frames of this module.
-        _set_traceback(error, error.__traceback__.tb_next or error.__traceback__)
-    while (first := error.__traceback__) is not None and first.tb_next is not None and _is_of_wrapper(first):
-        _set_traceback(error, first.tb_next)
-    if not _private and any(_is_read_only(one) for one in chain):
-        try:
-            error.add_note(_NOTE)
-        except Exception:
-            pass  # Its class refuses attributes.
-    trace, text = _format(error)
-    if isinstance(error, MemoryError) and _memory_limit:
-        from .._errors import ArenaFull, MemoryLimitExceeded
-
-        if not isinstance(error, ArenaFull):
-            text_of_limit = f"the task ran out of memory: its worker has {_memory_limit} bytes"
-            error = MemoryLimitExceeded(text_of_limit, limit=_memory_limit)
-    for one in chain:
-        _set_traceback(one, None)
-    data: Any = None
-    try:
-        data, _, _ = _dump(error, None)
-        if not isinstance(pickle.loads(data), BaseException):
-            data = None
-        elif len(data) > _LARGEST_ERROR:
-            data = _compressed(data)
-    except BaseException:
-        data = None
-    name, message = _describe(error)
-    whole = pickle.dumps((data, name, message[:_LONGEST_TEXT], trace[-_LONGEST_TEXT:]), 5)
-    if _memory_limit and _reserve is None:
-        _renew_reserve()
-    # Texts of Python may contain lone surrogates.
-    return text[:_LONGEST_TEXT].encode(errors="backslashreplace").decode(), whole
-
-
-#: Not an assignment: the class of an exception may refuse assignments, as frozen data classes do.
-_set_traceback: Callable[[BaseException, Any], object] = BaseException.with_traceback
-
-
-def _describe(error: BaseException) -> tuple[str, str]:
-    """Returns the name of an exception's class, and the message."""
-    try:
-        message = str(error)
-    except BaseException:
-        # A `__str__` may also call `exit()`.
-        message = "its message cannot be made"
-    return f"{type(error).__module__}.{type(error).__qualname__}", message
-
-
-def _format(error: BaseException) -> tuple[str, str]:
-    """Returns the traceback of an exception, and the part that says what was raised."""
-    try:
-        import traceback
-    except (ImportError, OSError):
-        # No file can be opened: the task has used all descriptors.
-        frames, line, trace = "", ": ".join(_describe(error)), error.__traceback__
-        while trace is not None:
-            code = trace.tb_frame.f_code
-            frames += f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_name}\n'
-            trace = trace.tb_next
-        return f"Traceback (most recent call last):\n{frames}{line}\n", line
-    try:
-        return "".join(traceback.format_exception(error)), "".join(traceback.format_exception_only(error)).strip()
-    except BaseException:
-        # Of its `__str__`; before Python 3.13, also of a `__getattr__` that raises no AttributeError.
-        frames, line = "".join(traceback.format_tb(error.__traceback__)), ": ".join(_describe(error))
-        return f"Traceback (most recent call last):\n{frames}{line}\n", line
-
-
-def _is_of_wrapper(trace: Any) -> bool:
-    """Whether the frame belongs to the wrapper that `isolated` makes."""
-    return bool(trace.tb_frame.f_globals.get("__name__") == "arenite._core.isolated")
-
-
-def _is_read_only(error: BaseException) -> bool:
-    """Whether an exception is about an array that cannot be written."""
-    try:
-        return not isinstance(error, OSError) and any(words in str(error) for words in _READ_ONLY)
-    except BaseException:
-        return False
-
-
-class _Compressed:
-    """An object whose pickle is compressed, and unpickles as the original object."""
-
-    def __init__(self, packed: bytes) -> None:
-        self.packed = packed
-
-    def __reduce__(self) -> Any:
-        import zlib
-
-        return zlib.decompress, (self.packed,)
-
-
-def _compressed(data: bytes) -> _Compressed | None:
-    """Compresses a long pickle of an exception. Not in a sandbox: the program decompresses nothing from it."""
-    if _dump is not pickling.dump:
-        return None
-    import zlib
-
-    packed = zlib.compress(data, 1)
-    return None if len(packed) > _LARGEST_ERROR else _Compressed(packed)
-
-
-def stopped(error: StopIteration) -> RuntimeError:
-    """Returns the RuntimeError that replaces a StopIteration, as Python raises it for a generator."""
-    instead = RuntimeError("generator raised StopIteration").with_traceback(error.__traceback__)
-    instead.__cause__ = error
-    return instead
-
-
-def _clear_frames(error: BaseException) -> None:
-    frame = error.__traceback__
-    while frame is not None:
-        try:
-            frame.tb_frame.clear()
-        except RuntimeError:
-            pass  # The frame is still running.
-        frame = frame.tb_next
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """Returns the exception, and all exceptions that it refers to."""
-    found: list[BaseException] = []
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop()
-        if one is not None and not any(one is other for other in found):
-            found.append(one)
-            left += [one.__cause__, one.__context__]
-            if isinstance(one, BaseExceptionGroup):
-                left += one.exceptions
-    return found
-
-
-def load_error(data: bytes, load: Callable[..., Any]) -> BaseException:
-    """Unpickles the exception of a task in the program. Its cause is the traceback of the worker. `load`: unpickles."""
-    from .._errors import RemoteError, RemoteTraceback
-
-    made: Any = None
-    try:
-        stored, *texts = load(data, ())
-        # These texts are shown: escapes characters that would control a terminal.
-        name, message, trace = map(_arenite.escape, texts)
-        if "IPython" in sys.modules:
-            from .notebook import name_cells
-
-            trace = name_cells(trace)
-    except Exception as error:
-        return RemoteError(f"the exception of the task cannot be read: {error!r}")
-    if stored is not None:
-        try:
-            made = load(stored, ())
-        except KeyboardInterrupt:
-            # Ctrl-C has come at this moment.
-            raise
-        except BaseException:
-            made = None
-    if not isinstance(made, BaseException):
-        made = RemoteError(f"{name}: {message}", name, trace)
-    # Not an assignment: see `_set_traceback`.
-    vars(BaseException)["__cause__"].__set__(made, RemoteTraceback(trace))
-    return made  # type: ignore[no-any-return]
+    return raised.dump(error, has_own_frame)
 
 
 #: What `_arenite.run_packet` needs.

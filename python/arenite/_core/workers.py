@@ -14,6 +14,8 @@ from .. import _arenite
 from .._errors import ArenaFull
 from . import context, copies, dispatch, inline, native, pickling, retry, room
 from .future import Future, failed, of_pickling
+from .inputs import check_sizes
+from .process import is_internal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -34,8 +36,6 @@ running: WeakSet[Workers] = WeakSet()
 _is_exiting = False
 #: The number of function names for which an executor stores options.
 _MOST_NAMES = 1024
-#: The packages whose code calls the code of users.
-_INTERNAL = ("arenite", "arenite._core", "arenite.integrations")
 #: The seconds that killed workers may take to end.
 _LAST = 2.0
 
@@ -381,11 +381,6 @@ def report_ended(kind: type[BaseException], count: int) -> None:
         print(f"arenite: {kind.__name__} has ended {tasks} not finished", file=sys.stderr, flush=True)
 
 
-def is_internal(frame: FrameType) -> bool:
-    """Whether a frame runs code of this package that is not the user's."""
-    return frame.f_globals.get("__package__") in _INTERNAL
-
-
 def name_of(function: Any) -> str:
     """Returns the name of a function in statistics, traces and reports."""
     try:
@@ -394,14 +389,6 @@ def name_of(function: Any) -> str:
         # Of a `__getattr__` that raises another exception than AttributeError.
         name = None
     return name if isinstance(name, str) else type(function).__qualname__
-
-
-def check_sizes(chunksize: int | None, buffersize: int | None) -> None:
-    """Raises ValueError for a wrong size of a map."""
-    if chunksize is not None and chunksize < 1:
-        raise ValueError("chunksize must be >= 1.")
-    if buffersize is not None and buffersize < 1:
-        raise ValueError("buffersize must be None or at least 1")
 
 
 def _at_exit() -> None:

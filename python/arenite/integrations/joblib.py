@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import mmap
 import os
-import pickle
 import reprlib
 import threading
 import warnings
 import weakref
 from functools import partial
-from operator import is_
 from time import monotonic
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from joblib import cpu_count, parallel_config, register_parallel_backend
-from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
+from joblib.parallel import (
+    AutoBatchingMixin,
+    FallbackToBackend,
+    ParallelBackendBase,
+    SequentialBackend,
+)
 
 from .. import _arenite
 from .._broken import WorkerDied
-from .._core import codes, dispatch, out_of_band, pickling, reach
-from .._core.copies import Copies
+from .._core import dispatch, pickling, reach
 from .._core.executor import Configured, Executor, options_of, workers_of
 from .._core.future import when_ended
-from .._core.map import Results, failure
+from .._core.map import Results
+from .._core.outcomes import failure
 from .._core.packing import Pace
 from .._core.workers import Workers, name_of
 from .._errors import DeadlineExceeded, MemoryLimitExceeded, RemoteError
+from .joblib_arrays import MAX_NBYTES, Arrays, Beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,12 +47,8 @@ _OF_TASKS = ("deadline", "retries", "retry_errors", "backoff", "priority", "limi
 _UNUSED = ("context", "prefer", "require", "temp_folder", "verbose")
 #: Options that a call in this process ignores.
 _ISOLATING = ("deadline", "memory_limit", "retries", "sandbox")
-#: The size from which on arrays are shared, the default of joblib.
-_MAX_NBYTES = 1 << 20
 #: The part of the arena, as a divisor, from which on joblib submits tasks one by one.
 _PART = 8
-#: The number of functions of a call that are pickled only once.
-_MOST_FUNCTIONS = 64
 #: The seconds after which unused workers end, as in loky.
 _IDLE_TIMEOUT = 300.0
 
@@ -123,7 +122,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         if errors not in ("raise", "return"):
             raise ValueError(f'errors must be "raise" or "return", not {errors!r}')
         self._returns_errors = errors == "return"
-        max_nbytes, mode = options.pop("max_nbytes", _MAX_NBYTES), options.pop("mmap_mode", "r")
+        max_nbytes, mode = options.pop("max_nbytes", MAX_NBYTES), options.pop("mmap_mode", "r")
         idle_timeout = options.pop("idle_worker_timeout", _IDLE_TIMEOUT)
         options.setdefault("threads", self.inner_max_num_threads)
         # Imported before the deadline or memory limit of a task applies.
@@ -160,7 +159,7 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
             raise RuntimeError("this call of Parallel has ended")
         items, workers = func.items, workers_of(self._shared.executor)
         used: list[int] = []
-        beside = partial(_Beside, arrays=self._arrays, used=used)
+        beside = partial(Beside, arrays=self._arrays, used=used)
         before = self._arrays.added
         if self._packs(items) and (packed := self._send_packed(func, workers, beside, used, callback)) is not None:
             self._has_large |= self._arrays.added - before > 2
@@ -192,14 +191,14 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         )
 
     def _send_packed(
-        self, func: Any, workers: Workers, beside: Callable[..., _Beside], used: list[int], callback: Any
+        self, func: Any, workers: Workers, beside: Callable[..., Beside], used: list[int], callback: Any
     ) -> _PackedBatch | None:
         """Sends calls of one function in packets. Returns None if it cannot be pickled."""
         items = func.items
         function = items[0][0]
         is_positional = not any(item[2] for item in items)
-        one = (_InPacket if is_positional else _InPacketNamed)(function, func._backend, func._n_jobs)
-        lasting = partial(_Beside, arrays=self._arrays, used=None)
+        one = (_InPacket if is_positional else _InPacketNamed)(function, *self.get_nested_backend())
+        lasting = partial(Beside, arrays=self._arrays, used=None)
         try:
             call = self._arrays.function(type(one), function, lambda: workers.pickle_function(one, False, lasting))
         except Exception:
@@ -212,21 +211,23 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         return batch
 
     def _send(
-        self, calls: list[Any], func: Any, workers: Workers, beside: Callable[..., _Beside]
+        self, calls: list[Any], func: Any, workers: Workers, beside: Callable[..., Beside]
     ) -> Future[Any]:
         """Submits calls as one task."""
         function, args, kwargs = calls[0]
+        # As in the batch that joblib has made.
+        nested = self.get_nested_backend()
         one: Any
         if len(calls) == 1:
-            one = _Function(function, func._backend, func._n_jobs)
+            one = _Function(function, *nested)
         else:
             is_one = all(item[0] is function for item in calls)
-            one = _Functions(function, func._backend, func._n_jobs) if is_one else func
+            one = _Functions(function, *nested) if is_one else func
             args, kwargs = tuple(item[1:] for item in calls) if is_one else (), {}
         call: Any = None
         if one is not func and type(function) in (FunctionType, BuiltinFunctionType):
             # Each task of the call uses the arrays of the function.
-            lasting = partial(_Beside, arrays=self._arrays, used=None)
+            lasting = partial(Beside, arrays=self._arrays, used=None)
             try:
                 call = self._arrays.function(type(one), function, lambda: workers.pickle_function(one, False, lasting))
             except Exception:
@@ -490,136 +491,6 @@ class _Calls(Results[Any]):
                     yield (place, error, []) if error is not None else (place, None, [value])
             number += len(self._values)
             self._values.clear()
-
-
-# ---- arrays
-
-
-class Arrays(Copies):
-    """Passes the arrays of one call of `Parallel`."""
-
-    lasts = True
-
-    def __init__(
-        self, max_nbytes: int | None = _MAX_NBYTES, is_private: bool = False, opens_files: bool = True
-    ) -> None:
-        super().__init__()
-        #: The size from which on arrays are shared; infinite if none is.
-        self.max_nbytes = float("inf") if max_nbytes is None else max_nbytes
-        #: Whether tasks get private copies of shared arrays.
-        self.is_private = is_private
-        #: Whether workers may open files.
-        self.opens_files = opens_files
-        #: The pickled functions, and the objects that they referred to.
-        self._functions: dict[Any, tuple[list[Any], pickling.Function]] = {}
-
-    def clear(self) -> None:
-        """Frees the memory."""
-        super().clear()
-        self._functions.clear()
-
-    def function(self, kind: type[Any], function: Any, pickle: Callable[[], pickling.Function]) -> pickling.Function:
-        """Returns the pickle of a function. Makes it once for each kind, unless the function refers to objects that the
-        program may change between two calls."""
-        held = _held(function)
-        if held is None:
-            return pickle()
-        before, known = self._functions.get((kind, function), ([], None))
-        if known is None or not known.is_current() or len(held) != len(before) or not all(map(is_, held, before)):
-            if len(self._functions) >= _MOST_FUNCTIONS:
-                self._functions.clear()
-            known = pickle()
-            self._functions[kind, function] = held, known
-        return known
-
-
-def _held(function: Any) -> list[Any] | None:
-    """Returns the objects to which a function refers: none if it is sent by name. Returns None if they may change."""
-    held: list[Any] = []
-    if reach.is_global(function):
-        return held
-    is_constant = type(function) is FunctionType and codes.is_constant(function, held)
-    return held if is_constant else None
-
-
-class _Beside(out_of_band.Beside):
-    """Takes arrays as loky does: large ones are shared, and small ones are private to their task."""
-
-    def __init__(
-        self, arena: pickling.Arena | None, private: bool, arrays: Arrays, used: list[int] | None
-    ) -> None:
-        super().__init__(arena, False)
-        self.arrays, self.used = arrays, used
-
-    def take(self, view: pickle.PickleBuffer) -> bool:
-        raw = view.raw()
-        # Buffers that are part of the pickle are copied into memory of the task.
-        return super().take(view) if type(raw.obj) is _arenite.Buffer or raw.nbytes >= self.arrays.max_nbytes else True
-
-    def reduce_array(self, array: Any) -> Any:
-        arrays = self.arrays
-        if arrays.opens_files and (mapped := _mapped(array)) is not None:
-            return mapped
-        is_small = array.nbytes < arrays.max_nbytes
-        # An array that the program cannot write is read-only for tasks, too.
-        self.private = is_small and array.flags.writeable
-        if is_small:
-            return _copied(super().reduce_array(array), array)
-        reduced = arrays.find(array, self.used)
-        if reduced is None:
-            arrays.free()
-            reduced = super().reduce_array(array)
-            if reduced is NotImplemented:
-                return reduced
-            if arrays.is_private:
-                reduced = _copied(reduced, array)
-            arrays.add(array, reduced, self.used)
-        return reduced
-
-
-def _copied(reduced: Any, array: Any) -> Any:
-    """Returns a reduction that gives the task a private copy of an array instead of a view."""
-    if reduced is NotImplemented or reduced[0] is not out_of_band.restore_view or not array.flags.writeable:
-        return reduced
-    return _restore_copy, reduced[1]
-
-
-def _restore_copy(*view: Any) -> Any:
-    return out_of_band.restore_view(*view).copy("K")
-
-
-def _mapped(array: Any) -> Any:
-    """Returns a reduction that maps the file of an array in a worker, if it is a `numpy.memmap` or a part of one."""
-    import numpy
-
-    root: Any = None
-    base = array
-    while isinstance(base, numpy.ndarray):
-        root, base = base, base.base
-    if not isinstance(root, numpy.memmap) or not isinstance(base, mmap.mmap):
-        return None
-    path: Any = getattr(root, "filename", None)
-    if path is None or not os.path.exists(path):
-        return None
-    low, high = out_of_band.extent(array)
-    first = root.offset + low - root.__array_interface__["data"][0]
-    # "w+" would empty the file.
-    mode = "r+" if root.mode == "w+" else root.mode
-    start = array.__array_interface__["data"][0] - low
-    region = os.path.abspath(path), mode, first, high - low
-    return _restore_map, (*region, array.dtype, array.shape, array.strides, start)
-
-
-def _restore_map(
-    path: str, mode: Any, first: int, size: int, dtype: Any, shape: Any, strides: Any, start: int
-) -> Any:
-    import numpy
-
-    mapped: Any = numpy.memmap(path, numpy.uint8, mode, first, (size,))
-    view: Any = numpy.ndarray.__new__(numpy.memmap, shape, dtype, mapped, start, strides)
-    # `numpy.memmap.__array_finalize__` copies these attributes for other views.
-    view._mmap, view.filename, view.offset, view.mode = mapped._mmap, mapped.filename, first + start, mapped.mode
-    return view
 
 
 # ---- executors

@@ -10,9 +10,9 @@ from .._core.executor import executor_of
 from .._core.process import imported
 from .._errors import TableError
 from . import frame, part, shared
-from .run import in_order
+from .run import closing, in_order
 from .schema import converted, is_exact
-from .table import closing, received
+from .table import received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ import numpy
 from .._core.process import imported
 from .._errors import TableError
 from . import shared
-from .run import in_order
-from .table import closing
+from .run import closing, in_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from .._errors import TableError
 from . import parquet, part, shared
 from .plan import Plan, Rows, Task
 from .read import Infer, Read, ReadThenApply, Spec
-from .run import Bar, in_order
+from .run import Bar, closing, in_order
 from .schema import merge, same_columns, type_of, typed, widen_by_position
 from .sources import files
-from .table import Collector, Table, check_errors, closing, received
+from .table import Collector, Table, check_errors, received
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TypeVar
 
-from .._core.map import make_bar
+from .._core.bars import make_bar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,3 +67,16 @@ class Bar:
             self.show(self._total)
         if self._bar is not None:
             self._bar.close()
+
+
+class closing:
+    """Iterates, and closes the iterator at the end of the loop."""
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = iterator
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self._iterator
+        finally:
+            self._iterator.close()  # type: ignore[attr-defined]

@@ -9,13 +9,13 @@ from .._errors import TableError
 from . import part, plan, schema, shared, stream
 from .part import Origin
 from .read import Apply
-from .run import Bar, in_order
+from .run import Bar, closing, in_order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     import pathlib
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, Literal
 
     from numpy.typing import NDArray
@@ -270,19 +270,6 @@ def received(data: Any, origin: Origin | None, tasks: Configured) -> Part:
 
 def _restore(columns: Any, parts: list[Any]) -> Table:
     return Table(columns, [Part(data, origin) for data, origin in parts])
-
-
-class closing:
-    """Iterates, and closes the iterator at the end of the loop."""
-
-    def __init__(self, iterator: Iterator[Any]) -> None:
-        self._iterator = iterator
-
-    def __iter__(self) -> Iterator[Any]:
-        try:
-            yield from self._iterator
-        finally:
-            self._iterator.close()  # type: ignore[attr-defined]
 
 
 def check_errors(errors: str) -> None:

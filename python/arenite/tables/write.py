@@ -13,7 +13,7 @@ from . import parquet, part
 from .part import Origin
 from .plan import failed
 from .read import Place, Read, Task
-from .table import closing
+from .run import closing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

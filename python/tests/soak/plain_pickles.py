@@ -273,7 +273,7 @@ CALLS = {
     "_array": ("arenite._core.plain", "bdpopi", ""),
     "_scalar": ("arenite._core.plain", "bd", ""),
     "_exception": ("arenite._core.plain", "ntm", ""),
-    "Raised": ("arenite._core.worker", "sb", ""),
+    "Raised": ("arenite._core.raised", "sb", ""),
 }
 
 
