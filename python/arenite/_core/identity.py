@@ -25,7 +25,7 @@ def worker() -> Worker | None:
     """Returns the worker that runs the calling task, to choose a GPU, a port or a folder. Returns None in the program.
 
     >>> import arenite
-    >>> with arenite.Executor(1, label="resize") as ex:
+    >>> with arenite.Executor(1, settings=arenite.Settings(label="resize")) as ex:
     ...     ex.submit(arenite.worker).result()
     Worker(number=0, generation=0, label='resize')
     """
