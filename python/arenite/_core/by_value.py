@@ -334,8 +334,10 @@ def _reduce_weak(_: by_name.Pickler, made: Any) -> Any:
 
 
 def _reduce_context_manager(_: by_name.Pickler, made: Any) -> Any:
-    """Reduces what a function of `contextmanager` has returned, as a decorator has it: the worker calls the function."""
-    return (type(made), (made.func, made.args, made.kwds)) if hasattr(made, "func") else NotImplemented
+    """Reduces what a function of `contextmanager` has returned, for its use as a decorator: each call of the decorated
+    function calls that function again. Its generator stays here."""
+    state = {name: value for name, value in vars(made).items() if name != "gen"}
+    return (making.make_new, (type(made),), state) if "func" in state else NotImplemented
 
 
 def _reduce_json_scanner(_: by_name.Pickler, scanner: Any) -> Any:

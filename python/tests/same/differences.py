@@ -171,7 +171,7 @@ def of_enumerations(on):
 
 
 class Listed(plugins.Named):
-    pass
+    name = "listed"
 
 
 def look_for_class():
