@@ -489,23 +489,24 @@ class Run:
     def groups(self) -> list[Group]:
         """Returns the groups in the order in which workers make them: what may run code of the program comes last, in
         the order in which the program has made it."""
-        self._places = {
+        places = {
             key: place
             for home, space in self._spaces.items()
             for place, key in enumerate((home, name) for name in space)
         }
-        found = sorted(dict.fromkeys(self._made.values()), key=lambda group: (not group.is_pure, self._place(group)))
+        groups = dict.fromkeys(self._made.values())
+        found = sorted(groups, key=lambda group: (not group.is_pure, places.get(self._global_of(group), -1)))
         for group in found:
             self.owner.record(group)
         return found
 
-    def _place(self, group: Group) -> int:
-        """Returns the place of a group's first variable in its module, or of the definition that has the variable."""
+    def _global_of(self, group: Group) -> Key:
+        """Returns the first variable of a group; for one of a definition, the global with the definition."""
         home, name = group.keys[0]
-        if type(home) is not str:
-            obj = self._definitions[home][0].object()
-            home, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", "").partition(".")[0]
-        return self._places.get((home, name), -1)
+        if type(home) is str:
+            return home, name
+        obj = self._definitions[home][0].object()
+        return getattr(obj, "__module__", None), getattr(obj, "__qualname__", "").partition(".")[0]
 
     def dump(self, groups: list[Group], beside: out_of_band.Beside) -> bytes:
         """Returns the bundle for `mirror.apply`."""

@@ -60,8 +60,8 @@ def _tree(text: bytes, path: str) -> Any:
 
 
 def _names_in(node: Any, is_test: bool = False) -> Iterator[tuple[Any, bool]]:
-    """Yields each `__name__` outside of functions, and whether a condition compares it, by itself or in a combination of
-    conditions."""
+    """Yields each `__name__` outside of functions, and whether a condition compares it, by itself or in a combination
+    of conditions."""
     kind = type(node).__name__
     if kind in ("FunctionDef", "AsyncFunctionDef", "Lambda"):
         return

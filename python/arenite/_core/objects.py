@@ -291,9 +291,9 @@ class Pickler(ByName):
         return NotImplemented
 
     def _reduce_restored(self, obj: Any, kind: Any) -> Any:
-        """Reduces an object of a class of the program. No `__new__`, `__getattr__` or `__setattr__` runs when it is made:
-        the program has run them. Attributes that lead to no other object are set first, because the hash may need them
-        before those that lead back to the object."""
+        """Reduces an object of a class of the program. No `__new__`, `__getattr__` or `__setattr__` runs when it is
+        made: the program has run them. Attributes that lead to no other object are set first, because the hash may need
+        them before those that lead back to the object."""
         is_restored = self._restored.get(kind)
         if is_restored is None:
             is_restored = self._restored[kind] = _is_restored(kind)

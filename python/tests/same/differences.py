@@ -21,8 +21,8 @@ import plugins
 LATER, CHANGED, CALLS = [1], [1], []
 MASKED = numpy.ma.zeros(3)
 MASKED_PART = MASKED[1:]
-LONG = [[number] for number in range(10_000)]
-MIDDLE = LONG[5_000]
+LONG = [[number] for number in range(50_000)]
+MIDDLE = LONG[25_000]
 NAN = float("nan")
 NANS = {NAN}
 NESTED = [1]
