@@ -11,6 +11,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
 
@@ -21,8 +22,9 @@ import plugins
 LATER, CHANGED, CALLS = [1], [1], []
 MASKED = numpy.ma.zeros(3)
 MASKED_PART = MASKED[1:]
-LONG = [[number] for number in range(50_000)]
-MIDDLE = LONG[25_000]
+HELD = [1]
+HOLDER = threading.local()
+HOLDER.held = HELD
 NAN = float("nan")
 NANS = {NAN}
 NESTED = [1]
@@ -106,13 +108,13 @@ def views(on):
     yield on.ex.submit(write_part).result() == 0
 
 
-def is_middle():
-    return LONG[5_000] is MIDDLE
+def is_held():
+    return getattr(HOLDER, "held", None) is HELD
 
 
 def beyond(on):
     "objects that globals share"
-    yield not on.ex.submit(is_middle).result()
+    yield not on.ex.submit(is_held).result()
 
 
 def depth():
@@ -260,6 +262,18 @@ def ends(pid):
             return True
         time.sleep(0.01)
     return False
+
+
+def is_blocked():
+    return signal.SIGUSR2 in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def of_blocked_signals(on):
+    "signals that the program has blocked"
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
+    with on.executor() as ex:
+        yield not ex.submit(is_blocked).result()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
 
 
 def sets_handler():

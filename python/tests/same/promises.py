@@ -31,6 +31,7 @@ SHOWN = {
     "| settings in the program's own modules": "objects of a module of the program: registries, containers, methods",
     "| connections and sockets": "an object through a connection",
     "| the main file": "the path of the main file",
+    **dict.fromkeys(("| tool", "| debugpy", "| pdb", "| coverage", "| cProfile"), "test_tools.py"),
     "## What runs now": "test_worker.py",
     "## Logging": "test_logging.py",
     "## What pickling does": "numbers, and what is one object",
