@@ -145,6 +145,12 @@ proptest! {
         prop_assert_eq!(whole.state, state);
     }
 
+}
+
+proptest! {
+    // Each case reads many files, part by part.
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
     /// Parts of any size have the rows that the reader of Arrow finds in the whole file.
     #[test]
     fn rows_do_not_depend_on_the_size_of_parts(
@@ -174,7 +180,7 @@ proptest! {
         ]));
         let expected = rows_of(&whole_csv(csv.as_bytes(), &schema).unwrap());
         prop_assert_eq!(expected.len(), cells.len());
-        for size in (1..=csv.len()).step_by(1 + csv.len() / 40) {
+        for size in (1..=csv.len()).step_by(1 + csv.len() / 8) {
             let table = engine.csv(data.path()).schema(schema.clone()).part_bytes(size).read().unwrap();
             prop_assert_eq!(rows(&table), expected.clone());
             // Each byte belongs to one part, in order.
@@ -203,7 +209,7 @@ proptest! {
         let expected = rows_of(&whole_json(json.as_bytes(), &table.schema()).unwrap());
         prop_assert_eq!(rows(&table), expected.clone());
         prop_assert_eq!(table.rows(), cells.len() as u64);
-        for size in (1..=json.len()).step_by(1 + json.len() / 40) {
+        for size in (1..=json.len()).step_by(1 + json.len() / 8) {
             let table = engine.json(data.path()).part_bytes(size).read().unwrap();
             prop_assert_eq!(rows(&table), expected.clone());
         }
