@@ -86,7 +86,9 @@ fn closed_descriptors_cost_no_other_job() {
     let path = file.path().to_str().unwrap().to_owned();
     for (workers, lanes, reopens) in [(1, 1, false), (1, 1, true), (2, 1, true), (1, 2, false)] {
         step(format!("{workers} workers with {lanes} lanes, {reopens}"));
-        let lab = Lab::with(workers, |builder| builder.lanes(lanes));
+        let lab = Lab::with(workers, |builder| {
+            builder.lanes(lanes).quarantine_after(1_000)
+        });
         let path = if reopens { path.as_str() } else { "" };
         // With several lanes, the job may end its worker, and the other jobs of the worker with it.
         let retries = if lanes > 1 { 40 } else { 0 };
