@@ -355,7 +355,7 @@ def test_inner_max_num_threads():
 
 
 def test_options_of_the_executor_and_the_tasks():
-    assert run(delayed(variables)("MINE"), env={"MINE": "7"}) == [["7"]]
+    assert run(delayed(variables)("MINE"), settings=arenite.Settings(env={"MINE": "7"})) == [["7"]]
     with pytest.raises(TypeError, match="unexpected keyword argument 'memory'"):
         run(delayed(square)(1), memory="1GiB")
     with pytest.raises(ValueError, match='errors must be "raise" or "return"'):

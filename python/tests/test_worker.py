@@ -249,7 +249,7 @@ def test_an_executor_of_a_module_that_workers_import(tmp_path, monkeypatch):
 
 def test_a_frozen_program_is_told_what_to_pass(monkeypatch):
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    with pytest.raises(RuntimeError, match=r"this program is frozen: .* Settings\(python=…\)"):
+    with pytest.raises(RuntimeError, match=r"this program is frozen: .*Settings\(python=…\)"):
         arenite.Executor(1)
     with arenite.Executor(1, settings=arenite.Settings(python=sys.executable)) as ex:
         assert ex.submit(abs, -1).result() == 1

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 from .. import _arenite
 # With `hashlib` and `subprocess`, what the first call imports elsewhere: there a signal handler that calls a function
 # would find modules that are half imported.
-from . import definitions, locks, log, lookup, output, plain  # noqa: F401
+from . import definitions, imports, locks, log, lookup, output, plain  # noqa: F401
 from .executor import LEAST_MEMORY, Executor, sandbox_mode, workers_of
-from .sizes import parse
 from .settings import Settings
+from .sizes import parse
 from .workers import TaskOptions
 
 if TYPE_CHECKING:
