@@ -181,6 +181,7 @@ def facts(_=None):
 def test_copies_are_like_workers_that_were_started(options):
     script = f"""
         import arenite, json, sys
+        from arenite import Settings
         {FACTS.replace(chr(10), chr(10) + "        ")}
         with arenite.Executor(1, start="forkserver" if sys.argv[1] == "template" else "spawn", preload=["numpy"], **{options!r}) as ex:
             print(json.dumps(ex.submit(facts).result(), sort_keys=True))

@@ -75,7 +75,7 @@ def test_what_the_user_has_set_wins(monkeypatch):
     assert given() == ["7", "1"]
     assert given(threads="all") == ["7", None]
     assert given(threads=2) == ["2", "2"]
-    assert given(threads=2, env={"OMP_NUM_THREADS": "5"}) == ["5", "2"]
+    assert given(threads=2, settings=arenite.Settings(env={"OMP_NUM_THREADS": "5"})) == ["5", "2"]
 
 
 def test_threads_of_opencv_that_the_program_has_set():
