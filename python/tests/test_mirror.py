@@ -253,12 +253,12 @@ def test_each_task_has_the_globals_of_its_submission():
     )
 
 
-@pytest.mark.parametrize(
-    "sets", ["global MODEL; MODEL = x", "globals()['MODEL'] = x", "import __main__; __main__.MODEL = x"]
-)
 SPARES = "1, settings=arenite.Settings(spares=1)"
 
 
+@pytest.mark.parametrize(
+    "sets", ["global MODEL; MODEL = x", "globals()['MODEL'] = x", "import __main__; __main__.MODEL = x"]
+)
 @pytest.mark.parametrize("options", ["1", "2", "1, max_tasks_per_child=2", "1, lanes=2", SPARES])
 def test_globals_that_an_initializer_sets(sets, options):
     run(

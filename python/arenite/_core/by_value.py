@@ -18,7 +18,6 @@ from types import (
     CellType,
     CodeType,
     FunctionType,
-    GetSetDescriptorType,
     MemberDescriptorType,
     MethodType,
     ModuleType,
@@ -227,7 +226,7 @@ def attributes_of_class(pickler: by_name.Pickler, cls: type) -> dict[str, Any]:
 
 
 #: The names of the types of attributes that a class makes for its slots and fields.
-_MADE = (MemberDescriptorType.__name__, GetSetDescriptorType.__name__, "CField")
+_MADE = ("member_descriptor", "getset_descriptor", "CField")
 #: Attributes that `EnumType` gives each enumeration, in all versions of Python.
 _OF_ENUM = {
     *("__new__", "__annotations_cache__", "_all_bits_", "_boundary_", "_flag_mask_", "_hashable_values_", "_inverted_"),
