@@ -70,7 +70,7 @@ def look_part():
 
 
 def in_part(on):
-    "globals whose class pickles a part of them (`__getstate__`, `__reduce__`), or that are found by `id()`"
+    "globals whose class pickles a part of them"
     yield given(on, look_part) == "NoneType None"
 
 
