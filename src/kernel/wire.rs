@@ -490,6 +490,15 @@ pub(crate) struct ReceivedArray {
 }
 
 impl ReceivedArray {
+    /// Returns the bytes of the array.
+    pub(crate) fn extent(&self) -> Extent {
+        let at = self.block.extent().at;
+        Extent {
+            at: Offset::new(at.region(), at.offset() + self.skip),
+            len: self.len,
+        }
+    }
+
     /// Returns another lease on the same array.
     pub(crate) fn share(&self) -> Self {
         Self {

@@ -12,7 +12,6 @@ use super::record::{JobId, Outcome, Stage};
 use super::reply::{Read, Unreadable, read_guarded};
 use super::shared::Supervisor;
 use super::state::EngineState;
-use crate::arena::{Extent, Offset};
 use crate::kernel::Receiving;
 use crate::kernel::wire::{ReceivedArray, ReplyReader, WordReader};
 
@@ -54,11 +53,7 @@ impl Supervisor {
             TakenAnswer::Read(answer) => return answer,
             TakenAnswer::Unread(unread) => *unread,
         };
-        let at = words.block.extent().at;
-        let copied = self.arena.copy_words(Extent {
-            at: Offset::new(at.region(), at.offset() + words.skip),
-            len: words.len,
-        });
+        let copied = self.arena.copy_words(words.extent());
         drop(words);
         let value = match &copied {
             Ok(copied) => {
@@ -92,7 +87,7 @@ impl EngineState {
             Owner::Actor { actor, role } => {
                 return self.actor_job_ended(index, actor, role, outcome);
             }
-            Owner::None | Owner::Handle | Owner::Scope { .. } | Owner::Takers { .. } => {
+            Owner::None | Owner::Handle | Owner::Scope { .. } => {
                 self.discharge(index);
                 return self.records.remove(index);
             }
@@ -204,17 +199,13 @@ impl EngineState {
         if record.stage != Stage::Answered {
             return None;
         }
-        let is_shared = record.uses() > 0;
         if matches!(record.outcome, Some(Outcome::InArena(_))) {
             return Some(TakenAnswer::Unread(self.take_unread(id.index)));
         }
         let answer = match &record.outcome {
             Some(Outcome::Failed(error)) => Err(error.clone()),
             _ => {
-                let arrays = match is_shared {
-                    true => record.arrays.iter().map(ReceivedArray::share).collect(),
-                    false => std::mem::take(&mut record.arrays),
-                };
+                let arrays = record.take_arrays(record.uses() == 0);
                 let words = WordReader::new(record.value());
                 let arrays = arrays.into_iter();
                 let mut reply = Receiving(ReplyReader { words, arrays });
@@ -230,12 +221,13 @@ impl EngineState {
         // The job counts as failed until its value is read.
         let error = failed_here(self, index, malformed());
         let record = self.records.at(index);
+        let arrays = record.take_arrays(record.uses() == 0);
         let Some(Outcome::InArena(words)) = &record.outcome else {
             unreachable!("the caller has seen it")
         };
         let unread = Unread {
             words: words.share(),
-            arrays: record.arrays.iter().map(ReceivedArray::share).collect(),
+            arrays,
             sender: record.answered_by,
             error,
         };

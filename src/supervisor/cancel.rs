@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::depend::CancelMode;
 use super::error::JobErrorKind;
 use super::owner::{Group, Owner};
-use super::record::{JobId, Stage};
+use super::record::{Handle, JobId, Stage};
 use super::shared::Supervisor;
 use super::state::EngineState;
 use super::timers::Timer;
@@ -20,8 +20,7 @@ impl EngineState {
     pub(super) fn abandon(&mut self, id: JobId) -> Option<Waker> {
         let record = self.records.get(id);
         let waker = record.waker.take();
-        if record.uses() > 0 {
-            record.owner = Owner::Takers { is_detached: false };
+        if record.leave_to_takers(Handle::Dropped) {
             return waker;
         }
         record.give_up();
@@ -185,8 +184,8 @@ impl Supervisor {
         let mut state = self.lock();
         let record = state.records.get(id);
         let waker = record.waker.take();
-        if record.uses() > 0 {
-            record.owner = Owner::Takers { is_detached: true };
+        if record.leave_to_takers(Handle::Detached) {
+            // The last of them frees the record.
         } else if record.stage == Stage::Answered {
             state.records.remove(id.index);
         } else {

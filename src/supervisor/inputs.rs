@@ -10,13 +10,11 @@ use super::depend::EndNotice;
 use super::depend::limits::MAX_ENDS;
 use super::error::{Because, Failed, JobError, JobErrorKind};
 use super::options::JobOptions;
-use super::owner::Owner;
-use super::record::{JobId, OpenCall, Outcome, Stage};
+use super::record::{Handle, JobId, OpenCall, Outcome, Stage};
 use super::reply::read_guarded;
 use super::state::EngineState;
 use super::submit::{Refusal, too_late};
-use crate::arena::{Extent, Offset};
-use crate::kernel::wire::{ArgWriter, ReceivedArray, ReplyReader, WordReader};
+use crate::kernel::wire::{ArgWriter, ReplyReader, WordReader};
 use crate::kernel::{CallWriter, Inputs, Place, Receiving};
 
 /// The name of a job whose handle was dropped before the job that takes its value was submitted.
@@ -37,11 +35,9 @@ impl EngineState {
             return self.fail(id.index, *why, None, Vec::new());
         }
         if let Some(why) = failed {
-            let why: Box<dyn std::any::Any> = why;
-            let why = why.downcast::<Because>();
-            let why = why.expect("the engine says why a job has no value");
-            return self.fail(id.index, *why, None, Vec::new());
+            return self.fail(id.index, Because::of_no_value(why), None, Vec::new());
         }
+        let job = self.records.look(id.index).job;
         let mut open = 0;
         let mut failed = None;
         for place in call.places() {
@@ -53,12 +49,9 @@ impl EngineState {
                 continue;
             };
             record.link().uses += 1;
-            let (source, taker) = (record.job, id.index);
             if self.trace.is_on() {
-                let taker = self.records.look(taker).job;
-                self.trace.depends(source, taker);
+                self.trace.depends(record.job, job);
             }
-            let record = self.records.get(input);
             if record.is_open() {
                 record.link().takers.push(id);
                 record.parked = true;
@@ -167,17 +160,12 @@ impl EngineState {
     fn take_input(&mut self, place: Place, call: &mut CallWriter) -> Result<(), JobError> {
         let input = JobId::from_bits(place.job);
         let record = self.records.get(input);
-        let is_last = record.uses() == 1 && matches!(record.owner, Owner::Takers { .. });
-        let arrays = match is_last {
-            true => std::mem::take(&mut record.arrays),
-            false => record.arrays.iter().map(ReceivedArray::share).collect(),
-        };
+        let link = record.link();
+        let is_last = link.uses == 1 && link.handle != Handle::Kept;
+        let arrays = record.take_arrays(is_last);
         let copied = match &record.outcome {
             Some(Outcome::InArena(words)) => {
-                let at = words.block.extent().at;
-                let at = Offset::new(at.region(), at.offset() + words.skip);
-                let copied = self.arena.copy_words(Extent { at, len: words.len });
-                Some(copied.unwrap_or_default())
+                Some(self.arena.copy_words(words.extent()).unwrap_or_default())
             }
             _ => None,
         };
@@ -208,26 +196,24 @@ impl EngineState {
         };
         let link = record.link();
         link.uses = link.uses.saturating_sub(1);
-        let Owner::Takers { is_detached } = record.owner else {
+        if link.uses > 0 {
             return;
-        };
-        match record.is_open() {
-            _ if record.uses() > 0 => {}
-            false => self.records.remove(input.index),
-            true if is_detached => record.owner = Owner::None,
+        }
+        match (link.handle, record.is_open()) {
+            (Handle::Kept, _) => {}
+            (_, false) => self.records.remove(input.index),
+            (Handle::Detached, true) => record.owner = record.owner.without_handle(),
             // No one takes the value any more.
-            true => self.runs.add_notice(EndNotice::Unused { job: input }),
+            (Handle::Dropped, true) => self.runs.add_notice(EndNotice::Unused { job: input }),
         }
     }
 
     /// Gives up a handle whose job has ended. The record stays for the jobs that take the value.
     #[inline]
     pub(super) fn release_handle(&mut self, index: u32) {
-        let record = self.records.at(index);
-        if record.uses() == 0 {
-            return self.records.remove(index);
+        if !self.records.at(index).leave_to_takers(Handle::Detached) {
+            self.records.remove(index);
         }
-        record.owner = Owner::Takers { is_detached: true };
     }
 
     /// Abandons a job whose value no one will take.

@@ -29,11 +29,6 @@ pub(crate) enum Owner {
     Handle,
     /// A scope takes the answer. If `is_wanted` is false, the scope waits for the end only, and the value is dropped.
     Scope { group: Group, is_wanted: bool },
-    /// No handle is left. Jobs take the value.
-    Takers {
-        /// Whether the job runs even if these jobs do not: its handle was detached.
-        is_detached: bool,
-    },
     /// The run of a spawned job is notified.
     Task { run: u32, task: u32 },
     /// An actor is notified. If the call has a handle, the handle takes the answer.
@@ -54,14 +49,13 @@ impl Owner {
         matches!(self, Self::Scope { group, .. } if group == of)
     }
 
-    /// Returns true if a handle or other jobs will take the answer.
+    /// Returns true if a handle will take the answer, or jobs that [take the value](super::record::Link) in its place.
     #[inline]
     pub(super) fn has_handle(self) -> bool {
         matches!(
             self,
             Self::Handle
                 | Self::Scope { .. }
-                | Self::Takers { .. }
                 | Self::Actor {
                     role: Role::Call { has_handle: true },
                     ..
@@ -101,7 +95,7 @@ impl Owner {
                 actor,
                 role: Role::Call { has_handle: false },
             },
-            Self::Handle | Self::Scope { .. } | Self::Takers { .. } => Self::None,
+            Self::Handle | Self::Scope { .. } => Self::None,
             other => other,
         }
     }

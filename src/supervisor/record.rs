@@ -91,8 +91,21 @@ pub(super) struct Link {
     pub(super) takers: Vec<JobId>,
     /// The number of places that will take the value.
     pub(super) uses: u32,
+    /// Whether the handle is gone. Then the last use frees the record; the owner stays until then.
+    pub(super) handle: Handle,
     /// The call of this job, while jobs whose values it takes have not ended.
     pub(super) call: Option<Box<OpenCall>>,
+}
+
+/// What became of the handle of a job whose value other jobs take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Handle {
+    #[default]
+    Kept,
+    /// The job is abandoned if no other job takes its value any more.
+    Dropped,
+    /// The job runs in any case.
+    Detached,
 }
 
 /// A call with places for values.
@@ -203,6 +216,21 @@ impl Record {
 
     pub(super) fn link(&mut self) -> &mut Link {
         self.link.get_or_insert_default()
+    }
+
+    /// Notes that the handle is gone. Returns false if no other job takes the value: then the caller ends the job.
+    #[inline]
+    pub(super) fn leave_to_takers(&mut self, handle: Handle) -> bool {
+        let link = self.link.as_mut().filter(|link| link.uses > 0);
+        link.map(|link| link.handle = handle).is_some()
+    }
+
+    /// Returns the arrays of the value: its own, or others if another one takes the value later.
+    pub(super) fn take_arrays(&mut self, is_last: bool) -> SmallVec<[ReceivedArray; 1]> {
+        match is_last {
+            true => std::mem::take(&mut self.arrays),
+            false => self.arrays.iter().map(ReceivedArray::share).collect(),
+        }
     }
 
     #[inline]

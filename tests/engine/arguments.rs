@@ -24,6 +24,7 @@ tests![
     an_input_that_no_one_takes_any_more_is_cancelled,
     options_hold_for_jobs_with_inputs,
     a_worker_that_dies_is_no_loss_with_retries,
+    the_value_of_an_actors_call_is_taken,
     jobs_of_another_engine_are_refused,
     inline_jobs_give_the_same,
     a_chain_of_ten_thousand_ends,
@@ -348,6 +349,35 @@ fn a_worker_that_dies_is_no_loss_with_retries() {
     let next = lab.submit(add, (&job, 1));
     drop((input, job));
     assert_eq!(next.wait().unwrap(), 46);
+}
+
+/// A call keeps its place in the line of its actor, whatever becomes of its handle.
+fn the_value_of_an_actors_call_is_taken() {
+    fn raise(state: &mut u64, gate: &str) -> u64 {
+        if !gate.is_empty() {
+            pass(gate);
+        }
+        *state += 1;
+        *state
+    }
+    let lab = Lab::new(2);
+    let actor = lab.actor(|| 0u64, ()).start();
+    let gate = Gate::new();
+    let first = actor.call(raise, (&gate.path(),));
+    let held = gate.meet();
+    let mut sums = Vec::new();
+    for n in 0..300 {
+        sums.push((n, lab.submit(add, (actor.call(raise, ("",)), n))));
+        let call = actor.call(raise, ("",));
+        drop(lab.submit(add, (&call, n)));
+        call.detach();
+    }
+    drop(held);
+    assert_eq!(first.wait().unwrap(), 1);
+    for (n, sum) in sums {
+        assert_eq!(sum.wait().unwrap(), 2 + 2 * n + n, "{n}");
+    }
+    assert_eq!(actor.call(raise, ("",)).wait().unwrap(), 602);
 }
 
 fn jobs_of_another_engine_are_refused() {

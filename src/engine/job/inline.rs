@@ -1,15 +1,12 @@
 //! Jobs that run inline, on the caller's thread.
 
-use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::engine::Engine;
 use crate::engine::inlined::Observed;
 use crate::engine::spawn::inline_failure;
-use crate::kernel::{
-    Accepts, AnyValue, Args, Failure, Kernel, Key, Params, Reply, kernel_name, zst_value,
-};
+use crate::kernel::{Accepts, Args, Failure, Kernel, Key, Params, Reply, kernel_name, zst_value};
 use crate::supervisor::{
     Because, Failed, JobError, JobErrorKind, JobOptions, Permit, PermitSource, WorkerExit,
 };
@@ -53,7 +50,7 @@ pub(in crate::engine) fn held<'env, P: Params>(
     args: impl Args<'env, P>,
 ) -> Result<P::Held, JobError> {
     match args.failed() {
-        Some(input) => Err(failed(why(Failure::NoInput(input)), name)),
+        Some(why) => Err(failed(Because::of_no_value(why), name)),
         None => Ok(args.hold()),
     }
 }
@@ -86,20 +83,13 @@ fn failed(why: Because, name: &'static str) -> JobError {
 fn why(failure: Failure) -> Because {
     let kind = match failure {
         Failure::Spawned(failed) => return inline_failure(failed),
-        Failure::NoInput(why) => return no_input(why),
+        Failure::NoInput(why) => return Because::of_no_value(why),
         Failure::Returned(returned) => JobErrorKind::Returned(returned),
         Failure::Full(full) => full.into(),
         Failure::Cancelled => JobErrorKind::Cancelled,
         Failure::Rejected(why) => JobErrorKind::Lost(WorkerExit::Protocol(format!("{why:?}"))),
     };
     kind.into()
-}
-
-/// Returns why a job has no value to pass on, as [`Arg`](crate::kernel::Arg) returns it.
-fn no_input(why: AnyValue) -> Because {
-    let why: Box<dyn Any> = why;
-    *why.downcast()
-        .expect("the engine says why a job has no value")
 }
 
 /// Runs the kernels of a program on this thread.

@@ -6,6 +6,7 @@ mod display;
 mod frames;
 mod kind;
 
+use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ pub use kind::{FailedDependency, FailedInput, JobErrorKind, JobLimit, Rejection,
 const MAX_PATH: usize = 8;
 
 use super::options::JobOptions;
-use crate::kernel::KernelError;
+use crate::kernel::{AnyValue, KernelError};
 use display::{write_end, write_last_words};
 
 /// Why a job ended without a value, with the job, its kernel and its worker.
@@ -147,6 +148,15 @@ impl fmt::Display for Death {
 pub(crate) struct Because {
     pub(crate) kind: JobErrorKind,
     pub(crate) origin: Option<JobError>,
+}
+
+impl Because {
+    /// Returns why an argument of a call has no value, as the engine has noted it in the call.
+    pub(crate) fn of_no_value(why: AnyValue) -> Self {
+        let why: Box<dyn Any> = why;
+        *why.downcast()
+            .expect("the engine says why a job has no value")
+    }
 }
 
 impl From<JobErrorKind> for Because {
