@@ -88,8 +88,8 @@ _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()
 __all__ = [
     "Actor", "ArenaFull", "Cancelled", "Crash", "CrashFrame", "DeadlineExceeded", "Executor", "Future", "Limiter",
     "MemoryLimitExceeded", "Pool", "RemoteError", "Report", "Scan", "Settings", "StartFailed", "Stats", "Table",
-    "TableError", "Worker", "WorkerDied", "__version__", "apply", "array", "before_fork", "cancelled", "connect", "empty",
-    "freeze_support", "full", "install", "isolated", "mut", "read_csv", "read_json", "read_parquet", "rng",
+    "TableError", "Worker", "WorkerDied", "__version__", "apply", "array", "before_fork", "cancelled", "connect",
+    "empty", "freeze_support", "full", "install", "isolated", "mut", "read_csv", "read_json", "read_parquet", "rng",
     "scan_csv", "scan_json", "scan_parquet", "service", "table", "worker", "zeros",
 ]  # fmt: skip
 

@@ -52,8 +52,8 @@ def _text_of(signature: inspect.Signature | None) -> str:
 
 
 class Copier:
-    """Copies the bytes and texts of a call. A packet may refer to one file 200 times: raises before the copies take more
-    than the arena has."""
+    """Copies the bytes and texts of a call. A packet may refer to one file 200 times: raises before the copies take
+    more than the arena has."""
 
     def __init__(self, room: int) -> None:
         self._room = room

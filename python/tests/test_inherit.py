@@ -87,7 +87,8 @@ def test_in_initargs(library, context, tmp_path):
     locks = ["Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition"]
     queues = ["Queue", "SimpleQueue", "JoinableQueue"]
     given = {kind: getattr(context, kind)() for kind in [*locks, *queues, "Event"]}
-    value, array, raw, barrier = context.Value("i", 0), context.Array("d", 3), context.RawValue("i", 7), context.Barrier(2)
+    value, array, raw = context.Value("i", 0), context.Array("d", 3), context.RawValue("i", 7)
+    barrier = context.Barrier(2)
     mine, theirs = context.Pipe()
     shared = context.Value("i", 0, lock=given["Lock"])
     given |= {"value": value, "array": array, "raw": raw, "barrier": barrier, "pipe": theirs}
@@ -139,7 +140,8 @@ def test_in_initargs(library, context, tmp_path):
         assert mine.recv() == "from a task"
         for kind, error in {"Lock": "ValueError", "RLock": "AssertionError", "BoundedSemaphore": "ValueError"}.items():
             name, text = apply(kind, release_too_often, 0)
-            assert name == error and text.startswith(("semaphore or lock released", "attempt to release recursive lock"))
+            begins = "semaphore or lock released", "attempt to release recursive lock"
+            assert name == error and text.startswith(begins)
         assert each("RLock", nest, [3] * 10) == [3] * 10
         # They share what they consist of.
         assert apply("several", holds_both) == (False, True)

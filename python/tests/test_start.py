@@ -163,7 +163,8 @@ def test_a_file_without_a_guard_is_never_run_and_a_guarded_one_once_in_the_templ
     ran = harness.script(guarded, "{'start': 'spawn'}")
     # A worker may be ended before it begins.
     assert re.fullmatch(r"(ran as __main__\n|\(arenite:[01]\) ran as __mp_main__\n){2,3}", ran.out), ran
-    for program, options in ((guarded, "{'settings': arenite.Settings(main=False)}"), (open_file, "{}"), (guarded, "{'start': 'fork'}")):
+    without = "{'settings': arenite.Settings(main=False)}"
+    for program, options in ((guarded, without), (open_file, "{}"), (guarded, "{'start': 'fork'}")):
         ran = harness.script(program, options)
         assert (ran.out, ran.err) == ("ran as __main__\n", ""), (program, options)
 

@@ -42,8 +42,8 @@ LINE = PROGRAM.splitlines().index("    made = number * 2") + 1
 
 
 class Debugger(threading.Thread):
-    """A client of a debug adapter: sets the breakpoint, and goes on at each stop. Records the stops, and whether it was a
-    further process that has stopped."""
+    """A client of a debug adapter: sets the breakpoint, and goes on at each stop. Records the stops, and whether it
+    was a further process that has stopped."""
 
     def __init__(self, port, arguments, path, stops):
         super().__init__(daemon=True)

@@ -81,7 +81,7 @@ impl<'e> Graph<'e> {
         let name = name.rsplit("::").next().unwrap_or(name).to_owned();
         let mut inputs = Vec::new();
         let job = job.submit_noting(|call| {
-            inputs.extend(call.places().iter().map(|place| place.job));
+            inputs.extend(call.open_inputs().iter().map(|input| input.job));
         });
         self.nodes.push(Node {
             job: job.sent_to().map(|(_, id)| id.to_bits()),

@@ -12,8 +12,8 @@ use crate::trace::{DEFAULT_ATTEMPTS, TraceConfig, Traced, Tracer};
 ///
 /// - [`Trace::to`] writes a file of events in Chrome's JSON format, for <https://ui.perfetto.dev> or
 ///   `chrome://tracing`: one row for each lane of each worker with the jobs that it ran and the times it waited for
-///   memory; the time that jobs were queued; arrows to jobs that take the value of another one, and from spawned jobs to the jobs that
-///   took their values; starts and deaths of workers; failures with their causes.
+///   memory; the time that jobs were queued; arrows to jobs that take the value of another one, and from spawned jobs
+///   to the jobs that took their values; starts and deaths of workers; failures with their causes.
 /// - [`Trace::report`] writes a self-contained HTML page: all lanes over time, a table of kernels with quantiles, a
 ///   list of failures.
 ///

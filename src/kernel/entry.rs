@@ -9,8 +9,8 @@ use super::arity::for_each_arity;
 use super::error::Returned;
 use super::failure::{BadArgument, Failure};
 use super::host::Host;
+use super::inputs::no_value;
 use super::param::{Arg, CallWriter, HostRef, Key, Param, RetrySafe, Words};
-use super::place::no_value;
 use super::reply::{AnyValue, BadReply, Reply, Sending};
 use super::wire::{ReplyWriter, WordReader};
 

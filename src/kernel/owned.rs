@@ -11,7 +11,8 @@ use super::spawn::{Giving, Piece, Source, only};
 use crate::arena::ArenaFull;
 use crate::array::{Array, ArrayLocation, ArrayMut, Element};
 
-/// A parameter whose argument is not borrowed: the argument can travel in a reply, and be the value of another job. Sealed, like [`Param`].
+/// A parameter whose argument is not borrowed: the argument can travel in a reply, and be the value of another job.
+/// Sealed, like [`Param`].
 #[diagnostic::on_unimplemented(
     message = "a spawned job cannot take a parameter of type `{Self}`",
     note = "lend tiles and `&mut` arrays in a scope; spawned jobs take `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `&str`, `&Bytes`, scalars and `Vec`s of scalars"

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::place::Inputs;
+use super::inputs::Inputs;
 
 use crate::arena::{ArenaFull, Block, Extent, Offset};
 use crate::array::{FileName, SealedFile, Shape};
@@ -143,7 +143,7 @@ impl ArgWriter {
     /// Returns true if the call is too long for a slot and has no block yet.
     #[inline]
     pub(crate) fn must_spill(&self) -> bool {
-        // A call with places for values of jobs is not complete yet.
+        // A call that lacks values of jobs is not complete yet.
         self.len > INLINE_WORDS && !matches!(self.spilled, Some(Ok(_))) && self.inputs.is_none()
     }
 

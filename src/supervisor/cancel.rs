@@ -20,7 +20,7 @@ impl EngineState {
     pub(super) fn abandon(&mut self, id: JobId) -> Option<Waker> {
         let record = self.records.get(id);
         let waker = record.waker.take();
-        if record.leave_to_takers(Handle::Dropped) {
+        if record.leave_to_consumers(Handle::Dropped) {
             return waker;
         }
         record.give_up();
@@ -184,7 +184,7 @@ impl Supervisor {
         let mut state = self.lock();
         let record = state.records.get(id);
         let waker = record.waker.take();
-        if record.leave_to_takers(Handle::Detached) {
+        if record.leave_to_consumers(Handle::Detached) {
             // The last of them frees the record.
         } else if record.stage == Stage::Answered {
             state.records.remove(id.index);

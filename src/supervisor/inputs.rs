@@ -1,6 +1,6 @@
 //! Jobs that take the values of other jobs, their *inputs*.
 //!
-//! The call of such a job has a place for each value. It waits in the job's record until the last input has ended. Then
+//! The call of such a job lacks these values. It waits in the job's record until the last input has ended. Then
 //! each value is read from the record of its job and written like any argument, so it never leaves the arena, and the
 //! job is entered like any other. The record of an input stays until its last use and its handle are gone.
 //!
@@ -15,7 +15,7 @@ use super::reply::read_guarded;
 use super::state::EngineState;
 use super::submit::{Refusal, too_late};
 use crate::kernel::wire::{ArgWriter, ReplyReader, WordReader};
-use crate::kernel::{CallWriter, Inputs, Place, Receiving};
+use crate::kernel::{CallWriter, Input, Inputs, Receiving};
 
 /// The name of a job whose handle was dropped before the job that takes its value was submitted.
 const DROPPED: &str = "a job whose handle was dropped";
@@ -40,9 +40,9 @@ impl EngineState {
         let job = self.records.look(id.index).job;
         let mut open = 0;
         let mut failed = None;
-        for place in call.places() {
-            let input = JobId::from_bits(place.job);
-            let Some(record) = self.records.find(input) else {
+        for input in call.open_inputs() {
+            let source = JobId::from_bits(input.job);
+            let Some(record) = self.records.find(source) else {
                 // The handle was dropped between the call and its submission.
                 failed
                     .get_or_insert_with(|| Failed::new(JobErrorKind::Cancelled, DROPPED, 0).into());
@@ -53,9 +53,9 @@ impl EngineState {
                 self.trace.depends(record.job, job);
             }
             if record.is_open() {
-                record.link().takers.push(id);
+                record.link().consumers.push(id);
                 record.parked = true;
-                self.lanes.want_notice(input, &mut self.records);
+                self.lanes.want_notice(source, &mut self.records);
                 open += 1;
             } else if let Some(Outcome::Failed(error)) = &record.outcome {
                 failed.get_or_insert_with(|| error.clone());
@@ -90,7 +90,7 @@ impl EngineState {
         }
     }
 
-    /// Tells jobs that one of their inputs has ended.
+    /// Notifies jobs that one of their inputs has ended. Returns their number.
     pub(super) fn input_ended(&mut self, id: JobId) -> usize {
         let Some(record) = self.records.find(id) else {
             return 1;
@@ -99,31 +99,31 @@ impl EngineState {
             Some(Outcome::Failed(error)) => Some(error.clone()),
             _ => None,
         };
-        let takers = &mut record.link().takers;
-        let rest = takers.split_off(takers.len().min(MAX_ENDS));
-        let told = std::mem::replace(takers, rest);
-        if !takers.is_empty() {
+        let consumers = &mut record.link().consumers;
+        let rest = consumers.split_off(consumers.len().min(MAX_ENDS));
+        let notified = std::mem::replace(consumers, rest);
+        if !consumers.is_empty() {
             self.runs.add_notice(EndNotice::Input { job: id });
         }
-        for &taker in &told {
-            let call = self.records.find(taker).and_then(|record| {
+        for &consumer in &notified {
+            let call = self.records.find(consumer).and_then(|record| {
                 let link = record.link.as_mut()?;
                 link.call.as_mut()
             });
             match (call, &failed) {
                 (None, _) => {}
                 (Some(_), Some(error)) => {
-                    self.fail(taker.index, error.of_input(), None, Vec::new());
+                    self.fail(consumer.index, error.of_input(), None, Vec::new());
                 }
                 (Some(call), None) => {
                     call.open -= 1;
                     if call.open == 0 {
-                        self.begin_with_inputs(taker);
+                        self.begin_with_inputs(consumer);
                     }
                 }
             }
         }
-        told.len().max(1)
+        notified.len().max(1)
     }
 
     /// Completes the call of a job whose inputs have ended, and enters the job.
@@ -133,8 +133,8 @@ impl EngineState {
         };
         let mut call = CallWriter(ArgWriter::new(open.arena()));
         let mut unread = None;
-        open.complete(&mut call, |place, call| {
-            if let Err(error) = self.take_input(place, call) {
+        open.complete(&mut call, |input, call| {
+            if let Err(error) = self.take_input(input, call) {
                 unread.get_or_insert(error);
             }
         });
@@ -157,9 +157,9 @@ impl EngineState {
     }
 
     /// Writes the value of an input into a call.
-    fn take_input(&mut self, place: Place, call: &mut CallWriter) -> Result<(), JobError> {
-        let input = JobId::from_bits(place.job);
-        let record = self.records.get(input);
+    fn take_input(&mut self, input: Input, call: &mut CallWriter) -> Result<(), JobError> {
+        let source = JobId::from_bits(input.job);
+        let record = self.records.get(source);
         let link = record.link();
         let is_last = link.uses == 1 && link.handle != Handle::Kept;
         let arrays = record.take_arrays(is_last);
@@ -172,9 +172,9 @@ impl EngineState {
         let words = WordReader::new(copied.as_deref().unwrap_or_else(|| record.value()));
         let arrays = arrays.into_iter();
         let mut reply = Receiving(ReplyReader { words, arrays });
-        let read = read_guarded(|| (place.forward)(&mut reply, call));
-        let read = read.map_err(|why| self.not_read(input.index, why));
-        self.release_input(input);
+        let read = read_guarded(|| (input.forward)(&mut reply, call));
+        let read = read.map_err(|why| self.not_read(source.index, why));
+        self.release_input(source);
         read
     }
 
@@ -183,15 +183,14 @@ impl EngineState {
         let Some(call) = self.take_open_call(index) else {
             return;
         };
-        let places: Vec<Place> = call.places().to_vec();
-        for place in places {
-            self.release_input(JobId::from_bits(place.job));
+        for input in call.open_inputs() {
+            self.release_input(JobId::from_bits(input.job));
         }
     }
 
     /// Ends one claim on the value of a job. Frees the value after the last claim, if no handle is left.
-    fn release_input(&mut self, input: JobId) {
-        let Some(record) = self.records.find(input) else {
+    fn release_input(&mut self, source: JobId) {
+        let Some(record) = self.records.find(source) else {
             return;
         };
         let link = record.link();
@@ -201,17 +200,17 @@ impl EngineState {
         }
         match (link.handle, record.is_open()) {
             (Handle::Kept, _) => {}
-            (_, false) => self.records.remove(input.index),
+            (_, false) => self.records.remove(source.index),
             (Handle::Detached, true) => record.owner = record.owner.without_handle(),
             // No one takes the value any more.
-            (Handle::Dropped, true) => self.runs.add_notice(EndNotice::Unused { job: input }),
+            (Handle::Dropped, true) => self.runs.add_notice(EndNotice::Unused { job: source }),
         }
     }
 
     /// Gives up a handle whose job has ended. The record stays for the jobs that take the value.
     #[inline]
     pub(super) fn release_handle(&mut self, index: u32) {
-        if !self.records.at(index).leave_to_takers(Handle::Detached) {
+        if !self.records.at(index).leave_to_consumers(Handle::Detached) {
             self.records.remove(index);
         }
     }

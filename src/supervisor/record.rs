@@ -84,12 +84,12 @@ pub(super) enum Outcome {
 /// where it is placed next.
 pub(super) const AWAITED: u32 = 1 << 31;
 
-/// What ties a job to the jobs that take its value, and to those whose values it takes.
+/// What ties a job to its consumers, the jobs that take its value, and to those whose values it takes.
 #[derive(Debug, Default)]
 pub(super) struct Link {
-    /// The jobs that wait for the end of this job, once for each place in their calls.
-    pub(super) takers: Vec<JobId>,
-    /// The number of places that will take the value.
+    /// The consumers that wait for the end of this job, once for each time that they take the value.
+    pub(super) consumers: Vec<JobId>,
+    /// How often the value will still be taken.
     pub(super) uses: u32,
     /// Whether the handle is gone. Then the last use frees the record; the owner stays until then.
     pub(super) handle: Handle,
@@ -108,11 +108,11 @@ pub(super) enum Handle {
     Detached,
 }
 
-/// A call with places for values.
+/// A call that lacks values of jobs.
 #[derive(Debug)]
 pub(super) struct OpenCall {
     pub(super) call: ArgWriter,
-    /// The number of places whose jobs have not ended.
+    /// The number of values whose jobs have not ended.
     pub(super) open: usize,
 }
 
@@ -220,7 +220,7 @@ impl Record {
 
     /// Notes that the handle is gone. Returns false if no other job takes the value: then the caller ends the job.
     #[inline]
-    pub(super) fn leave_to_takers(&mut self, handle: Handle) -> bool {
+    pub(super) fn leave_to_consumers(&mut self, handle: Handle) -> bool {
         let link = self.link.as_mut().filter(|link| link.uses > 0);
         link.map(|link| link.handle = handle).is_some()
     }

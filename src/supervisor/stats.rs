@@ -72,8 +72,8 @@ pub struct Stats {
     pub kernels: Vec<KernelStats>,
     /// Number of jobs that are on no worker's lane yet.
     pub queued: usize,
-    /// Number of jobs that wait for their next attempt, for jobs that they have [spawned](crate::Spawn), or for jobs whose
-    /// values they take.
+    /// Number of jobs that wait for their next attempt, for jobs that they have [spawned](crate::Spawn), or for jobs
+    /// whose values they take.
     pub waiting: usize,
     /// Number of jobs that wait for a permit of their [`Limiter`](crate::Limiter).
     pub limited: usize,

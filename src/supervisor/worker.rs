@@ -96,8 +96,8 @@ pub(super) struct Worker {
 /// The number of parts of a whole death: one that the worker has caused.
 pub(super) const WHOLE: u32 = 8;
 /// How many parts of a whole death are counted if an idle worker or a template was killed from outside, or one that
-/// starts, which may have killed itself. A few such processes are replaced at once, but a program that kills each as soon
-/// as it is ready must not keep a core busy with starts.
+/// starts, which may have killed itself. A few such processes are replaced at once, but a program that kills each as
+/// soon as it is ready must not keep a core busy with starts.
 pub(super) const KILLED: u32 = 1;
 
 impl Worker {

@@ -142,8 +142,8 @@ impl Server {
     /// # Errors
     ///
     /// [`StoreErrorKind::AlreadyRunning`] if a server of this name runs, [`StoreErrorKind::BadName`],
-    /// [`StoreErrorKind::Denied`] if the folder of the sockets belongs to another user, [`StoreErrorKind::System`] if this
-    /// process may open too few descriptors to serve a client.
+    /// [`StoreErrorKind::Denied`] if the folder of the sockets belongs to another user, [`StoreErrorKind::System`] if
+    /// this process may open too few descriptors to serve a client.
     pub fn bind(name: &str) -> Result<Server, StoreError> {
         check_room()?;
         let Some(mut claim) = Claim::new(name)? else {

@@ -90,8 +90,8 @@ pub enum TableErrorKind {
     Io(io::Error),
     /// A file does not have the columns of the others, or cannot be read.
     Data(String),
-    /// The job of a part failed: its content does not fit its format or the schema, its worker died, it ran out of time or
-    /// memory, or its function returned an error.
+    /// The job of a part failed: its content does not fit its format or the schema, its worker died, it ran out of time
+    /// or memory, or its function returned an error.
     Job(JobError),
     /// The arena has no room.
     ArenaFull(ArenaFull),

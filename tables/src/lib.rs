@@ -1,12 +1,12 @@
 //! Tables: CSV files, lines of JSON and Parquet files, read by all workers into Arrow's format in shared memory.
 //!
 //! This crate is for functions of your own on rows: a [`Part`] is an array of the engine, so a kernel gets it without a
-//! copy, with broadcast arrays beside it, and a crash costs one part. For queries, joins and groups, for compressed files
-//! and pipes, and for files whose columns differ, use DataFusion or polars, in the program or in a kernel.
+//! copy, with broadcast arrays beside it, and a crash costs one part. For queries, joins and groups, for compressed
+//! files and pipes, and for files whose columns differ, use DataFusion or polars, in the program or in a kernel.
 //!
 //! Files are cut into parts at the ends of records, even if fields contain line breaks, and each part is parsed by one
-//! job, with the crates of Arrow. So the rows and their order depend neither on the number of workers nor on the size of
-//! parts. If the parser or a kernel ends its process, only one part fails; the error names it by file and bytes.
+//! job, with the crates of Arrow. So the rows and their order depend neither on the number of workers nor on the size
+//! of parts. If the parser or a kernel ends its process, only one part fails; the error names it by file and bytes.
 //!
 //! | to | call |
 //! |---|---|

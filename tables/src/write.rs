@@ -46,8 +46,8 @@ impl Table {
 }
 
 impl Scan<'_> {
-    /// Writes each part as a Parquet file, encoded in the job that reads it: see [`Table::write_parquet`]. Only a few parts
-    /// are in memory, however large the files are.
+    /// Writes each part as a Parquet file, encoded in the job that reads it: see [`Table::write_parquet`]. Only a few
+    /// parts are in memory, however large the files are.
     ///
     /// # Errors
     /// As `Table::write_parquet`, and the first part that cannot be read.
@@ -57,8 +57,8 @@ impl Scan<'_> {
 }
 
 impl PartMap<'_, Part> {
-    /// Writes each result as a Parquet file: see [`Table::write_parquet`]. Only a few parts are in memory, however large
-    /// the files of a scan are.
+    /// Writes each result as a Parquet file: see [`Table::write_parquet`]. Only a few parts are in memory, however
+    /// large the files of a scan are.
     ///
     /// ```
     /// # use arenite_tables::{Part, Tables};

@@ -1,4 +1,5 @@
-//! Workers killed at each step of jobs that take values and of actors, and the scenario of a supervisor killed at its own.
+//! Workers killed at each step of jobs that take values and of actors, and the scenario of a supervisor killed at its
+//! own.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -311,8 +312,8 @@ impl Fate {
     }
 }
 
-/// Runs jobs that take each other's values and then two actors on an engine with one worker, and checks the invariant. Returns how often each point was passed
-/// while a death could hit them, and the number of deaths.
+/// Runs jobs that take each other's values and then two actors on an engine with one worker, and checks the invariant.
+/// Returns how often each point was passed while a death could hit them, and the number of deaths.
 pub fn play(retries: u32, fate: Option<Fate>) -> (Passings, u32) {
     let log = Diary::new();
     let invariant = Invariant::before();

@@ -177,7 +177,8 @@ fn tasks_of_one_thread_take_turns_with_their_own_handles() {
     assert_eq!((one.given(), one.waiting()), (0, 0));
 }
 
-/// Jobs, scoped jobs, a job that takes a value and a map with one handle queue behind each other; another handle comes in between.
+/// Jobs, scoped jobs, a job that takes a value and a map with one handle queue behind each other; another handle comes
+/// in between.
 fn all_submissions_of_a_handle_are_one_caller() {
     let file = Diary::new();
     let diary = file.path();

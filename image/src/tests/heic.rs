@@ -34,8 +34,8 @@ fn the_decoder_or_the_package_with_it_is_named() {
     }
 }
 
-/// libheif shows the tiles as they are turned, flipped or cropped: `pictures/make.py`. Neither damage nor other pixels may
-/// be reported for them.
+/// libheif shows the tiles as they are turned, flipped or cropped: `pictures/make.py`. Neither damage nor other pixels
+/// may be reported for them.
 #[test]
 fn a_grid_of_tiles_that_are_changed_is_unsupported() {
     for file in [

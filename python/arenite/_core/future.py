@@ -278,7 +278,8 @@ class Future(BaseFuture[T]):
         """Ends the task. Returns False if it has ended already.
 
         A running task is ended by killing its worker, which is replaced; memory that the task was writing stays as it
-        is. With the setting `cancel_running=False` the task goes on, and this returns False, as in the standard library.
+        is. With the setting `cancel_running=False` the task goes on, and this returns False, as in the standard
+        library.
         """
         if self._state in _ENDED:
             return self._state != FINISHED

@@ -87,7 +87,8 @@ class Layouts:
             return self._dump(item)
         layout = id(array.dtype), array.shape, array.strides
         known, found = self._known.get(layout), self._find(array)
-        if found is None or found.of_private or found.lent or id(array) in self._others or array.dtype.names is not None:
+        is_other = id(array) in self._others or array.dtype.names is not None
+        if found is None or found.of_private or found.lent or is_other:
             return self._dump(item)
         if known is not None:
             return known[1], [found], len(known[1])

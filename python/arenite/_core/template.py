@@ -88,8 +88,8 @@ def setup(
     prefix: str | None,
     is_forked: bool,
 ) -> bytes:
-    """Returns the pickled arguments of `worker.load`. `program`: `main` of `start.setup`; `prefix`: what precedes each line
-    that the main file prints; None to drop them; `is_forked`: whether the template is a copy of the program."""
+    """Returns the pickled arguments of `worker.load`. `program`: `main` of `start.setup`; `prefix`: what precedes each
+    line that the main file prints; None to drop them; `is_forked`: whether the template is a copy of the program."""
     calls = defined = None
     if _marked:
         calls, _, _, used = definitions.dump((tuple(_marked), ()), False)

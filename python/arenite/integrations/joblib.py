@@ -207,7 +207,8 @@ class AreniteBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mi
         batch = _PackedBatch(items, first, partial(self._arrays.release, used), callback)
         self._open.add(batch)
         calls = [item[1] for item in items] if is_positional else [item[1:] for item in items]
-        batch.send(_Calls(workers, call, calls, options_of(self._tasks).named(name_of(function)), self._pace, beside, batch))
+        options = options_of(self._tasks).named(name_of(function))
+        batch.send(_Calls(workers, call, calls, options, self._pace, beside, batch))
         return batch
 
     def _send(

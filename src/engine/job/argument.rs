@@ -8,11 +8,11 @@ use crate::supervisor::{Because, JobErrorKind, Rejection};
 const TAKEN: &str = "the value of this job was taken before";
 
 impl<R: Send + 'static> Job<R> {
-    /// Writes the value of the job as an argument for `P`, or leaves a place for it.
+    /// Writes the value of the job as an argument for `P`, or leaves it to be written later.
     fn send_to<P: OwnedParam<Value = R>>(&self, call: &mut CallWriter) {
         match &self.state {
             State::Sent { shared, id, .. } if shared.arena.id() == call.0.arena() => {
-                call.place::<P>(id.to_bits());
+                call.input::<P>(id.to_bits());
             }
             State::Sent { .. } => call.fail(Box::new(foreign())),
             State::Ended(result) => match &**result {

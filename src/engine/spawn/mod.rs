@@ -87,7 +87,7 @@ use crate::kernel::{
 /// ```compile_fail,E0080
 /// # fn fib(n: u64) -> arenite::Spawn<u64> { n.into() }
 /// let engine = arenite::Engine::inline();
-/// // There is no value to pass on before the calls have run: use `Spawn::new(more, (call(fib, (5,)),))`, or submit two jobs.
+/// // There is no value to pass on before the calls have run: use `Spawn::new(more, (call(fib, (5,)),))`, or two jobs.
 /// let job = engine.job(fib, (5,)).then(|n: u64| n + 1, ()).submit();
 /// ```
 ///

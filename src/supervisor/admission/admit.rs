@@ -17,8 +17,8 @@ use crate::supervisor::waiting::LOOK_AGAIN;
 impl EngineState {
     /// Admits a job of this kernel with `held` bytes of arguments that only it uses, unless it has to wait.
     ///
-    /// A spawned job goes before all callers whose tickets were drawn after the job that spawned it: work that has begun
-    /// ends before more is begun.
+    /// A spawned job goes before all callers whose tickets were drawn after the job that spawned it: work that has
+    /// begun ends before more is begun.
     pub(in crate::supervisor) fn admit(
         &mut self,
         kernel: u32,

@@ -904,7 +904,8 @@ def heics():
     grid = bytes([0, 0, 1, 2]) + struct.pack(">HH", 180, 117)
     data = assembled(tiles, [(b"grid", grid, (180, 117), range(1, 7))])
     keep("heic_grid.heic", data, shown(data))
-    # Tiles that are changed. libheif shows them changed; the library supports none, so there are no pixels beside these.
+    # Tiles that are changed. libheif shows them changed; the library supports none, so there are no pixels beside
+    # these.
     inner = cropped(16, 16, 32, 32, (64, 64))
     for name, change in [("turned", box(b"irot", b"\1")), ("flipped", box(b"imir", b"\0")), ("cropped", inner)]:
         sides = (90, 60) if name == "cropped" else (180, 117)

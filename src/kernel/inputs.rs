@@ -1,4 +1,5 @@
-//! Places in a call for the values of jobs that have not ended: see [`Job`](crate::Job) as an argument.
+//! Inputs of a call: values of jobs that have not ended, which are written later. See [`Job`](crate::Job) as an
+//! argument.
 
 use std::fmt;
 
@@ -21,20 +22,20 @@ pub(crate) fn forward<P: OwnedParam>(
     Ok(())
 }
 
-/// A place in a call for the value of a job.
+/// A value of a job that a call lacks.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct Input {
     /// The job, as the supervisor names it.
     pub(crate) job: u64,
     pub(crate) forward: Forward,
-    /// The number of words and of leases of the call before this place.
+    /// The number of words and of leases of the call before this value.
     word: usize,
     lease: usize,
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place")
+        f.debug_struct("Input")
             .field("job", &self.job)
             .field("word", &self.word)
             .finish_non_exhaustive()
@@ -44,7 +45,7 @@ impl fmt::Debug for Place {
 /// What a call takes from other jobs.
 #[derive(Default)]
 pub(crate) struct Inputs {
-    pub(crate) places: Vec<Place>,
+    pub(crate) open: Vec<Input>,
     /// Handles of jobs that were passed by value. Dropped when the call has been submitted, without the lock.
     pub(crate) handles: Vec<AnyValue>,
     /// Why an argument has no value, in a type of the engine.
@@ -53,21 +54,21 @@ pub(crate) struct Inputs {
 
 impl fmt::Debug for Inputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.places.fmt(f)
+        self.open.fmt(f)
     }
 }
 
 impl CallWriter {
-    /// Leaves a place for the value of a job.
-    pub(crate) fn place<P: OwnedParam>(&mut self, job: u64) {
+    /// Leaves the value of a job to be written later.
+    pub(crate) fn input<P: OwnedParam>(&mut self, job: u64) {
         let call = &mut self.0;
-        let place = Place {
+        let input = Input {
             job,
             forward: forward::<P>,
             word: call.words().len(),
             lease: call.leases.len(),
         };
-        call.inputs_mut().places.push(place);
+        call.inputs_mut().open.push(input);
     }
 
     /// Keeps a handle until the call has been submitted.
@@ -86,27 +87,27 @@ impl ArgWriter {
         self.inputs.get_or_insert_default()
     }
 
-    /// Returns the places that this call has for values of jobs.
+    /// Returns the values of jobs that this call lacks.
     #[inline]
-    pub(crate) fn places(&self) -> &[Place] {
-        self.inputs.as_ref().map_or(&[], |inputs| &inputs.places)
+    pub(crate) fn open_inputs(&self) -> &[Input] {
+        self.inputs.as_ref().map_or(&[], |inputs| &inputs.open)
     }
 
-    /// Moves this call into `to`. `write` writes the value for each place.
+    /// Moves this call into `to`. `write` writes each value that it lacks.
     pub(crate) fn complete(
         mut self,
         to: &mut CallWriter,
-        mut write: impl FnMut(Place, &mut CallWriter),
+        mut write: impl FnMut(Input, &mut CallWriter),
     ) {
-        let places = self.inputs.take().unwrap_or_default().places;
+        let inputs = self.inputs.take().unwrap_or_default().open;
         let mut leases = std::mem::take(&mut self.leases).into_iter();
         let (mut word, mut lease) = (0, 0);
-        for place in places {
-            to.0.extend(&self.words()[word..place.word]);
+        for input in inputs {
+            to.0.extend(&self.words()[word..input.word]);
             to.0.leases
-                .extend(leases.by_ref().take(place.lease - lease));
-            (word, lease) = (place.word, place.lease);
-            write(place, to);
+                .extend(leases.by_ref().take(input.lease - lease));
+            (word, lease) = (input.word, input.lease);
+            write(input, to);
         }
         to.0.extend(&self.words()[word..]);
         to.0.leases.extend(leases);
