@@ -9,8 +9,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 
-use crate::buffer::Buffer;
-use crate::engine::{Sent, Shared};
+use crate::engine::{Part, Sent, Shared};
 use crate::failure::TaskError;
 use crate::options::duration;
 use crate::process::forked;
@@ -91,14 +90,14 @@ impl Actor {
 impl Actor {
     /// Submits a call of a method, which runs after all earlier calls. `deadline`: the number of seconds that the call
     /// may run.
-    #[pyo3(signature = (method, arguments, kind, buffers=None, deadline=None))]
+    #[pyo3(signature = (method, arguments, kind, parts=None, deadline=None))]
     fn call(
         &self,
         py: Python<'_>,
         method: &[u8],
         arguments: &[u8],
         kind: u16,
-        buffers: Option<Vec<PyRef<'_, Buffer>>>,
+        parts: Option<Vec<Part<'_>>>,
         deadline: Option<f64>,
     ) -> PyResult<Task> {
         if self.shared.is_foreign() {
@@ -112,7 +111,7 @@ impl Actor {
             arguments,
             kind,
             element: None,
-            buffers: buffers.unwrap_or_default(),
+            parts: parts.unwrap_or_default(),
         };
         // Submits without the lock: other threads run Python meanwhile, and may stop the actor.
         let handle = {

@@ -20,7 +20,7 @@ use crate::failure::describe_full;
 use crate::loans::Loans;
 use crate::options::Options;
 use crate::process::{forked, generation, is_worker};
-use crate::task::{Pending, Reply, Task};
+use crate::task::{Pending, Reply, Task, Values};
 use crate::worker::{Head, collect, run_task, start_worker};
 
 /// How long a template is kept for other executors.
@@ -43,11 +43,39 @@ pub struct Sent<'a, 'py> {
     pub kind: u16,
     /// The number of the series to which the calls belong, and the index of the first call.
     pub element: Option<(u64, u64)>,
-    pub buffers: Vec<PyRef<'py, Buffer>>,
+    pub parts: Vec<Part<'py>>,
+}
+
+/// What the pickle of the arguments refers to.
+#[derive(FromPyObject)]
+pub enum Part<'py> {
+    Memory(PyRef<'py, Buffer>),
+    /// The value of a task.
+    Value(PyRef<'py, Task>),
+}
+
+impl<'py> Sent<'_, 'py> {
+    fn memory(&self) -> impl Iterator<Item = &PyRef<'py, Buffer>> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Memory(buffer) => Some(buffer),
+            Part::Value(_) => None,
+        })
+    }
+
+    fn is_lent(&self) -> bool {
+        self.memory().any(|buffer| buffer.is_lent())
+    }
 }
 
 /// A call in the form that a kernel takes.
-pub type Packed = (Vec<u8>, Vec<raw::Buffer>);
+pub type Packed<'a> = (Vec<u8>, Vec<raw::Buffer<'a>>);
+
+pyo3::create_exception!(
+    _arenite,
+    ValueTaken,
+    pyo3::exceptions::PyException,
+    "The program has taken the value of a task that another task was to take."
+);
 
 /// Why a call was refused. The conversion to an exception runs Python code, so the caller must release the engine
 /// first.
@@ -55,6 +83,7 @@ pub enum Refusal {
     IsShutDown,
     Full(ArenaFull),
     Overlap(&'static str),
+    ValueTaken,
 }
 
 impl From<Refusal> for PyErr {
@@ -65,6 +94,7 @@ impl From<Refusal> for PyErr {
             }
             Refusal::Full(full) => Python::attach(|py| arena_full(py, &full)),
             Refusal::Overlap(why) => PyValueError::new_err(why),
+            Refusal::ValueTaken => ValueTaken::new_err(()),
         }
     }
 }
@@ -89,16 +119,10 @@ pub struct Shared {
 struct Tasks {
     next: u64,
     open: HashMap<u64, Arc<Pending>>,
-    /// The number of open tasks at which ended tasks are removed whose replies will not be taken.
-    look_at: usize,
 }
 
 impl Tasks {
     fn add(&mut self, pending: &Arc<Pending>) -> u64 {
-        if self.open.len() >= self.look_at.max(256) {
-            self.open.retain(|_, pending| !pending.is_over());
-            self.look_at = 2 * self.open.len();
-        }
         self.next += 1;
         self.open.insert(self.next, Arc::clone(pending));
         self.next
@@ -184,8 +208,13 @@ impl Shared {
         self.copy_in(py, engine, sent.arguments).map(Some)
     }
 
-    /// Encodes a call for a kernel. `long`: the pickle of the arguments, if it was copied into the arena.
-    fn pack(sent: &Sent<'_, '_>, long: Option<arenite::Array<u8>>) -> Packed {
+    /// Encodes a call for a kernel. `long`: the pickle of the arguments, if it was copied into the arena. `values`: the
+    /// tasks whose values it takes.
+    fn pack<'a>(
+        sent: &Sent<'_, '_>,
+        long: Option<arenite::Array<u8>>,
+        values: &'a Values<'_>,
+    ) -> Result<Packed<'a>, Refusal> {
         let mut head = Head {
             kind: sent.kind,
             element: sent.element,
@@ -197,17 +226,25 @@ impl Shared {
             head.kind |= Head::ARGUMENTS_IN_BUFFER;
         }
         let long = long.map(raw::Buffer::read);
-        let buffers = sent.buffers.iter().map(|buffer| {
-            if buffer.is_lent() {
+        let parts = sent.parts.iter().map(|part| {
+            let buffer = match part {
+                Part::Memory(buffer) => buffer,
+                Part::Value(task) => {
+                    let slot = &values[&task.key()];
+                    return slot.value().ok_or(Refusal::ValueTaken);
+                }
+            };
+            Ok(if buffer.is_lent() {
                 // SAFETY: no Rust reference to these bytes exists (see `Memory`). Of these bytes, the task changes
                 // those of its array, which no other task has borrowed, and which are in no other array of this task:
                 // `send` has called `Loans::check`, and keeps the lock until it has entered this loan.
                 unsafe { raw::Buffer::write_parts(buffer.array()) }
             } else {
                 raw::Buffer::read(buffer.array())
-            }
+            })
         });
-        (head.write(), long.into_iter().chain(buffers).collect())
+        let buffers: Result<_, _> = long.map(Ok).into_iter().chain(parts).collect();
+        Ok((head.write(), buffers?))
     }
 
     /// Makes the copy of this process that workers need, if they are copies of it.
@@ -223,14 +260,19 @@ impl Shared {
         self: &Arc<Self>,
         py: Python<'_>,
         sent: &Sent<'_, '_>,
-        submit: impl FnOnce(&arenite::Engine, Packed) -> arenite::Job<Reply>,
+        submit: impl FnOnce(&arenite::Engine, Packed<'_>) -> arenite::Job<Reply>,
     ) -> PyResult<Task> {
         self.fork(py)?;
         self.with(|engine| {
             // Copies without the lock: other threads run Python meanwhile.
             let long = self.copy_long(py, engine, sent)?;
-            let (lent, read): (Vec<_>, Vec<_>) =
-                sent.buffers.iter().partition(|buffer| buffer.is_lent());
+            // From here on, this thread keeps the interpreter: others wait for these locks with it.
+            let values = sent.parts.iter().filter_map(|part| match part {
+                Part::Memory(_) => None,
+                Part::Value(task) => Some(&**task),
+            });
+            let values: Values<'_> = values.map(|task| (task.key(), task.slot())).collect();
+            let (lent, read): (Vec<_>, Vec<_>) = sent.memory().partition(|buffer| buffer.is_lent());
             let layouts = |buffers: Vec<&PyRef<'_, Buffer>>| -> Vec<_> {
                 buffers.iter().map(|buffer| buffer.layout()).collect()
             };
@@ -241,7 +283,7 @@ impl Shared {
                     .check(&lent, &layouts(read))
                     .map_err(Refusal::Overlap)?;
             }
-            let pending = Pending::new(submit(engine, Self::pack(sent, long)));
+            let pending = Pending::new(submit(engine, Self::pack(sent, long, &values)?));
             loans.add(lent, &pending);
             drop(loans);
             let number = lock(&self.tasks).add(&pending);
@@ -252,7 +294,7 @@ impl Shared {
 
     /// Starts an actor. The call creates its object, and must not borrow memory.
     pub fn start(&self, py: Python<'_>, sent: &Sent<'_, '_>) -> PyResult<arenite::Actor<State>> {
-        if sent.buffers.iter().any(|buffer| buffer.is_lent()) {
+        if sent.is_lent() {
             return Err(PyValueError::new_err(
                 "an actor cannot be started with mut(): lend the memory to calls of its methods",
             ));
@@ -260,7 +302,9 @@ impl Shared {
         self.fork(py)?;
         self.with(|engine| {
             let long = self.copy_long(py, engine, sent)?;
-            Ok(engine.actor(start_actor, Self::pack(sent, long)).start())
+            let none = Values::new();
+            let call = Self::pack(sent, long, &none)?;
+            Ok(engine.actor(start_actor, call).start())
         })
         .map_err(PyErr::from)
     }
@@ -294,6 +338,10 @@ pub struct Engine {
 }
 
 impl Engine {
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     fn check_process(&self) -> PyResult<()> {
         if self.shared.is_foreign() {
             Err(forked())
@@ -424,10 +472,10 @@ impl Engine {
         })
     }
 
-    /// Submits a task: `function` and `arguments` are pickles; `buffers` is the memory that `arguments` refers to, in
-    /// the order of the references. `kind`: see `arenite._core.pickling`. `element`: the series to which the calls of
+    /// Submits a task: `function` and `arguments` are pickles; `parts` is the memory that `arguments` refers to, and the
+    /// tasks whose values it contains, in the order of the references. `kind`: see `arenite._core.pickling`. `element`: the series to which the calls of
     /// the task belong, and the index of the first call; without it, a task draws random numbers by its own number.
-    #[pyo3(signature = (function, arguments, kind, buffers=None, options=None, element=None))]
+    #[pyo3(signature = (function, arguments, kind, parts=None, options=None, element=None))]
     #[allow(clippy::too_many_arguments, reason = "arguments of Python")]
     fn submit(
         &self,
@@ -435,7 +483,7 @@ impl Engine {
         function: &[u8],
         arguments: &[u8],
         kind: u16,
-        buffers: Option<Vec<PyRef<'_, Buffer>>>,
+        parts: Option<Vec<Part<'_>>>,
         options: Option<&Options>,
         element: Option<(PyRef<'_, Series>, u64)>,
     ) -> PyResult<Task> {
@@ -447,11 +495,9 @@ impl Engine {
             element: element
                 .as_ref()
                 .map(|(series, first)| (series.0.number(), *first)),
-            buffers: buffers.unwrap_or_default(),
+            parts: parts.unwrap_or_default(),
         };
-        if options.is_some_and(|options| options.retries > 0)
-            && sent.buffers.iter().any(|buffer| buffer.is_lent())
-        {
+        if options.is_some_and(|options| options.retries > 0) && sent.is_lent() {
             return Err(PyValueError::new_err(
                 "a task with mut() arguments cannot be retried: it may have changed them",
             ));
@@ -475,14 +521,14 @@ impl Engine {
     }
 
     /// Starts an actor: `function` creates its object. The other parameters are as for `submit`.
-    #[pyo3(signature = (function, arguments, kind, buffers=None))]
+    #[pyo3(signature = (function, arguments, kind, parts=None))]
     fn actor(
         &self,
         py: Python<'_>,
         function: &[u8],
         arguments: &[u8],
         kind: u16,
-        buffers: Option<Vec<PyRef<'_, Buffer>>>,
+        parts: Option<Vec<Part<'_>>>,
     ) -> PyResult<Actor> {
         self.check_process()?;
         let sent = Sent {
@@ -490,7 +536,7 @@ impl Engine {
             arguments,
             kind,
             element: None,
-            buffers: buffers.unwrap_or_default(),
+            parts: parts.unwrap_or_default(),
         };
         let handle = self.shared.start(py, &sent)?;
         Ok(Actor::new(handle, Arc::clone(&self.shared)))

@@ -60,6 +60,13 @@ pub fn describe<'py>(py: Python<'py>, error: &JobError) -> PyResult<Bound<'py, P
     failure.set_item("text", error.to_string())?;
     failure.set_item("job", error.job())?;
     failure.set_item("label", error.label())?;
+    // A task that never ran is described by the task whose value it was to take.
+    let of_input = matches!(
+        error.kind(),
+        JobErrorKind::Dependency(FailedDependency::Input { .. })
+    );
+    failure.set_item("of_input", of_input)?;
+    let error = error.origin().filter(|_| of_input).unwrap_or(error);
     failure.set_item("worker", error.worker())?;
     failure.set_item("attempts", error.attempt())?;
     failure.set_item("last_words", error.last_words())?;

@@ -1,17 +1,18 @@
 //! A submitted task: [`Task`].
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::task::Waker;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Bytes, JobError};
+use arenite::{JobError, raw};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyBytes;
 
 use crate::buffer::{Buffer, Memory};
-use crate::engine::Shared;
+use crate::engine::{Engine, Shared};
 use crate::events::{TokenWaker, push_token};
 use crate::failure::describe;
 use crate::options::duration;
@@ -19,7 +20,7 @@ use crate::process::forked;
 
 /// The reply of a task: a word with [`PICKLE_IN_ARRAY`] and the number of copied bytes; the pickle, if it is short; and
 /// the memory that the pickle refers to.
-pub type Reply = (u64, Bytes, Vec<Array<u8>>);
+pub type Reply = raw::Value;
 type Job = arenite::Job<Reply>;
 
 /// The bit of a reply's first word that is set if the pickle is the first of the arrays. The other bits count copied
@@ -29,8 +30,11 @@ pub const PICKLE_IN_ARRAY: u64 = 1 << 63;
 /// The interval at which a waiting thread handles signals.
 const SLICE: Duration = Duration::from_millis(50);
 
+/// The places of replies that a new task takes, locked, by [`Task::key`].
+pub type Values<'a> = HashMap<usize, RwLockReadGuard<'a, Slot>>;
+
 /// The place of a task's reply.
-enum Slot {
+pub enum Slot {
     /// The reply is in the engine, or will be there when the job has ended.
     Sent(Job),
     /// The engine has ended; the reply was moved out of it.
@@ -46,6 +50,43 @@ impl Slot {
             Self::Sent(mut job) => job.wait_timeout(Duration::ZERO),
             Self::Ended(result) => Some(*result),
             Self::Taken => None,
+        }
+    }
+
+    /// Returns the reply as an argument of another task, if it is in the engine.
+    pub fn value(&self) -> Option<raw::Buffer<'_>> {
+        match self {
+            Self::Sent(job) => Some(raw::Buffer::value(job)),
+            Self::Ended(_) | Self::Taken => None,
+        }
+    }
+}
+
+/// Returns a reply as Python objects: a pickle, and the memory that it refers to, which belongs to this arena.
+pub fn unpack<'py>(py: Python<'py>, reply: Reply, arena: u64) -> PyResult<Bound<'py, PyAny>> {
+    let (flags, pickle, arrays) = reply;
+    let buffers = arrays
+        .into_iter()
+        .map(|array| Bound::new(py, Buffer::whole(Memory::new(array, arena, false))));
+    let mut buffers: Vec<_> = buffers.collect::<PyResult<_>>()?;
+    let pickle = if flags & PICKLE_IN_ARRAY != 0 && !buffers.is_empty() {
+        buffers.remove(0).into_any()
+    } else {
+        PyBytes::new(py, &pickle).into_any()
+    };
+    Ok((pickle, buffers).into_pyobject(py)?.into_any())
+}
+
+/// Gives up the reply of a task whose handle was dropped, when the task has ended.
+struct Forget {
+    shared: Weak<Shared>,
+    number: u64,
+}
+
+impl Wake for Forget {
+    fn wake(self: Arc<Self>) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.forget(self.number);
         }
     }
 }
@@ -120,12 +161,6 @@ impl Pending {
             }
         }
     }
-
-    /// Returns whether the job has ended and its reply will not be taken.
-    pub fn is_over(&self) -> bool {
-        // Relaxed: a later call sees the flag.
-        self.forgotten.load(Ordering::Relaxed) && self.is_done()
-    }
 }
 
 /// A submitted task.
@@ -170,25 +205,26 @@ impl Task {
         let Some(result) = result else {
             return Ok(None);
         };
-        let (flags, pickle, arrays) = match result {
+        let reply = match result {
             Ok(reply) => reply,
             Err(error) => return Ok(Some(describe(py, &error)?.into_any())),
         };
+        let (flags, _, arrays) = &reply;
         // The copied bytes are part of the arrays. The worker is not trusted to report a number within this limit.
         let bytes: usize = arrays.iter().map(|array| array.len()).sum();
         let copied = (flags & !PICKLE_IN_ARRAY).min(bytes as u64);
         self.shared.count_copied(copied);
-        let arena = self.shared.id();
-        let buffers = arrays
-            .into_iter()
-            .map(|array| Bound::new(py, Buffer::whole(Memory::new(array, arena, false))));
-        let mut buffers: Vec<_> = buffers.collect::<PyResult<_>>()?;
-        let pickle = if flags & PICKLE_IN_ARRAY != 0 && !buffers.is_empty() {
-            buffers.remove(0).into_any()
-        } else {
-            PyBytes::new(py, &pickle).into_any()
-        };
-        Ok(Some((pickle, buffers).into_pyobject(py)?.into_any()))
+        unpack(py, reply, self.shared.id()).map(Some)
+    }
+
+    /// Identifies the place of the reply.
+    pub fn key(&self) -> usize {
+        Arc::as_ptr(&self.pending) as usize
+    }
+
+    /// Locks the place of the reply, for other readers too.
+    pub fn slot(&self) -> RwLockReadGuard<'_, Slot> {
+        self.pending.read()
     }
 }
 
@@ -215,6 +251,11 @@ impl Task {
                 return Ok(false);
             }
         }
+    }
+
+    /// Returns whether a task of this engine can take the value of this task, once it has ended.
+    fn is_of(&self, engine: &Engine) -> bool {
+        Arc::ptr_eq(&self.shared, engine.shared())
     }
 
     /// Returns whether the task has ended.
@@ -252,7 +293,7 @@ impl Task {
         let first = !self.pending.taken.swap(true, Ordering::AcqRel);
         if first {
             let _ = self.reply.set(py, reply);
-            // Relaxed: a later call of `is_over` sees the flag.
+            // Relaxed: `settle` drops a reply that it stores nevertheless with the handle.
             self.pending.forgotten.store(true, Ordering::Relaxed);
         }
         first
@@ -283,11 +324,20 @@ impl Drop for Task {
         if self.shared.is_foreign() {
             // The parent owns the job and its engine.
             std::mem::forget((Arc::clone(&self.pending), Arc::clone(&self.shared)));
-        } else if self.pending.is_done() {
+            return;
+        }
+        self.pending.forgotten.store(true, Ordering::Relaxed);
+        // Until its end, the job stays in the engine's table, so that it can still be cancelled.
+        let waker = Waker::from(Arc::new(Forget {
+            shared: Arc::downgrade(&self.shared),
+            number: self.number,
+        }));
+        let has_ended = match &*self.pending.read() {
+            Slot::Sent(job) => job.wake_when_done(&waker),
+            Slot::Ended(_) | Slot::Taken => true,
+        };
+        if has_ended {
             self.shared.forget(self.number);
-        } else {
-            // The job stays in the engine's table, so that it can still be cancelled.
-            self.pending.forgotten.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::buffer::{Buffer, Memory, TASK, live, publish};
 use crate::engine::{LONGEST_INLINE, arena_full};
 use crate::failure::TaskError;
 use crate::process::{is_forked, is_worker, set_worker};
-use crate::task::{PICKLE_IN_ARRAY, Reply};
+use crate::task::{PICKLE_IN_ARRAY, Reply, unpack};
 
 /// The module of the Python package that runs in workers.
 pub const WORKER: &str = "arenite._core.worker";
@@ -169,12 +169,13 @@ impl<'py> Received<'py> {
             let memory = match received {
                 raw::Received::Read(array) => Memory::new(array, TASK, false),
                 raw::Received::Write(array) => Memory::unlisted(array.seal(), TASK, true),
+                raw::Received::Value(reply) => return unpack(py, reply, TASK),
             };
-            Bound::new(py, Buffer::whole(memory))
+            Ok(Bound::new(py, Buffer::whole(memory))?.into_any())
         });
         let mut received: Vec<_> = received.collect::<PyResult<_>>()?;
         let arguments = if head.kind & Head::ARGUMENTS_IN_BUFFER != 0 && !received.is_empty() {
-            received.remove(0).into_any()
+            received.remove(0)
         } else {
             PyBytes::new(py, head.arguments).into_any()
         };

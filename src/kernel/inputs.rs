@@ -59,12 +59,17 @@ impl fmt::Debug for Inputs {
 }
 
 impl CallWriter {
-    /// Leaves the value of a job to be written later.
+    /// Leaves the value of a job to be written later, as an argument for `P`.
     pub(crate) fn input<P: OwnedParam>(&mut self, job: u64) {
+        self.input_by(job, forward::<P>);
+    }
+
+    /// Leaves the value of a job to be written later, by this function.
+    pub(crate) fn input_by(&mut self, job: u64, forward: Forward) {
         let call = &mut self.0;
         let input = Input {
             job,
-            forward: forward::<P>,
+            forward,
             word: call.words().len(),
             lease: call.leases.len(),
         };

@@ -1,4 +1,5 @@
-//! Memory for bindings of other languages: buffers of bytes that a job reads or changes, without a reference to them.
+//! Memory for bindings of other languages: buffers of bytes that a job reads or changes, without a reference to them,
+//! and values of other jobs.
 //!
 //! A binding (say, of Python) hands the bytes of an [`Array<u8>`](crate::Array) to objects of its language by address
 //! ([`Array::as_ptr`](crate::Array::as_ptr)), passes them to a job as [`Buffer`]s, and hands the address of each
@@ -36,6 +37,7 @@
 //!             Received::Read(array) => read += array.len() as u64,
 //!             // SAFETY: the bytes are lent to this job alone.
 //!             Received::Write(mut array) => unsafe { increment(array.as_mut_ptr(), array.len()) },
+//!             Received::Value((number, ..)) => read += number,
 //!         }
 //!     }
 //!     read
@@ -51,15 +53,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::{fmt, io};
 
+use super::bytes::Bytes;
 use super::failure::BadArgument;
 use super::param::{
     Arg, CallWriter, HostRef, Key, Param, RetrySafe, Words, read_array, receive_array, sealed,
     send_array, window_at,
 };
+use super::reply::{AnyValue, BadReply, Receiving};
 use super::wire::{Lease, Malformed};
 use crate::array::{Array, ArrayLocation, ArrayMut, MapError};
 pub use crate::array::{CowHeap, PrivateCopy};
@@ -101,25 +106,65 @@ pub fn map_sealed(file: OwnedFd) -> io::Result<Array<u8>> {
     })
 }
 
-/// Bytes for a job: the elements of an array, which the job reads or changes in place.
+/// Bytes for a job: the elements of an array, which the job reads or changes in place, or the value of another job.
 #[derive(Debug)]
-pub struct Buffer {
-    array: Array<u8>,
-    access: u64,
+pub struct Buffer<'a> {
+    content: Content,
+    job: PhantomData<&'a ()>,
+}
+
+/// What a job of another language returns, so that another job can take it: a number, bytes and arrays, in an encoding
+/// that only the binding knows.
+pub type Value = (u64, Bytes, Vec<Array<u8>>);
+
+enum Content {
+    /// An array, and how the job accesses it.
+    Array(Array<u8>, u64),
+    /// A job that has been submitted, as the supervisor names it; the arena of its engine; and the error in another
+    /// engine.
+    Job(u64, u64, fn() -> AnyValue),
+    /// The value of a job that has ended, or why it has none.
+    Ended(Value),
+    Failed(Reason),
+}
+
+/// Makes an error in a type of the engine.
+type Reason = Box<dyn Fn() -> AnyValue + Send>;
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Array(array, access) => {
+                f.debug_tuple("Array").field(array).field(access).finish()
+            }
+            Self::Job(job, ..) => f.debug_tuple("Job").field(job).finish(),
+            Self::Ended(value) => f.debug_tuple("Ended").field(value).finish(),
+            Self::Failed(_) => f.write_str("Failed"),
+        }
+    }
 }
 
 /// How a job accesses a buffer: its first word.
 const READ: u64 = 0;
 const WRITE: u64 = 1;
 const WRITE_PARTS: u64 = 2;
+/// The buffer is the value of another job.
+const VALUE: u64 = 3;
 
-impl Buffer {
+impl Buffer<'_> {
     /// Lets the job read the elements of an array. The array may be any part of a larger one.
     pub fn read(array: Array<u8>) -> Self {
-        Self {
-            array,
-            access: READ,
-        }
+        Content::Array(array, READ).into()
+    }
+
+    /// The value of a job that was submitted to the engine of this arena.
+    pub(crate) fn of_job(job: u64, arena: u64, foreign: fn() -> AnyValue) -> Self {
+        Content::Job(job, arena, foreign).into()
+    }
+
+    /// The value of a job that has ended, or why it has none.
+    pub(crate) fn of_ended(value: Result<Value, Reason>) -> Self {
+        value.map_or_else(Content::Failed, Content::Ended).into()
     }
 
     /// Lends the elements of an array to one job, which changes them in place. The array may be any part of a larger
@@ -144,10 +189,7 @@ impl Buffer {
     /// The kernel may form references to the bytes that it receives only if nothing else reads or writes them through
     /// an address in this time.
     pub unsafe fn write(array: Array<u8>) -> Self {
-        Self {
-            array,
-            access: WRITE,
-        }
+        Content::Array(array, WRITE).into()
     }
 
     /// Like [`write`](Self::write), for a job that changes only some of these bytes, such as the rows of a tile. Other
@@ -158,14 +200,25 @@ impl Buffer {
     /// What [`write`](Self::write) requires holds for the bytes that the job changes; nothing is checked. No job forms
     /// a reference to bytes of this buffer, and no array of the same job that is no `Buffer` contains any of them.
     pub unsafe fn write_parts(array: Array<u8>) -> Self {
-        Self {
-            array,
-            access: WRITE_PARTS,
-        }
+        Content::Array(array, WRITE_PARTS).into()
     }
 
     fn send(self, call: &mut CallWriter) {
-        let Self { array, access } = self;
+        let (array, access) = match self.content {
+            Content::Array(array, access) => (array, access),
+            Content::Job(job, arena, foreign) => {
+                call.0.word(VALUE);
+                return match arena == call.0.arena() {
+                    true => call.input_by(job, forward),
+                    false => call.fail(foreign()),
+                };
+            }
+            Content::Ended(value) => {
+                call.0.word(VALUE);
+                return send_value(&value, call);
+            }
+            Content::Failed(why) => return call.fail(why()),
+        };
         call.0.word(access);
         if access == READ {
             return send_array(&array, call);
@@ -183,14 +236,38 @@ impl Buffer {
     }
 
     fn hold(self) -> Received {
-        let Self { array, access } = self;
-        match access {
-            READ => Received::Read(array),
+        match self.content {
+            Content::Array(array, READ) => Received::Read(array),
             // SAFETY: the caller of `write` guarantees that nothing else refers to the bytes while the kernel runs, the
             // caller of `write_parts` that the kernel forms no reference. The kernel is called inline, on this thread.
-            _ => Received::Write(unsafe { ArrayMut::from_loan(array) }),
+            Content::Array(array, _) => Received::Write(unsafe { ArrayMut::from_loan(array) }),
+            Content::Ended(value) => Received::Value(value),
+            Content::Job(..) | Content::Failed(_) => unreachable!("`Arg::failed` has said so"),
         }
     }
+}
+
+impl From<Content> for Buffer<'_> {
+    fn from(content: Content) -> Self {
+        Self {
+            content,
+            job: PhantomData,
+        }
+    }
+}
+
+fn send_value((number, bytes, arrays): &Value, call: &mut CallWriter) {
+    call.0.word(*number);
+    Arg::<&Bytes>::send(bytes, call);
+    call.0.word(arrays.len() as u64);
+    arrays.iter().for_each(|array| send_array(array, call));
+}
+
+/// See [`Forward`](super::inputs::Forward).
+fn forward(reply: &mut Receiving<'_>, call: &mut CallWriter) -> Result<(), BadReply> {
+    let value = <Value as super::reply::Value>::receive(reply)?;
+    send_value(&value, call);
+    Ok(())
 }
 
 /// A buffer in the kernel. Its handle counts as a handle of the job, like the handle of any parameter.
@@ -204,6 +281,8 @@ pub enum Received {
     /// A handle that outlives the job, if the engine [allows](crate::engine::Builder::retain_escaped) that, can only be
     /// read. Other code may write to the memory later, so no reference may be formed through the handle.
     Write(ArrayMut<u8>),
+    /// The value of another job, whose arrays are read.
+    Value(Value),
 }
 
 /// A parameter: the buffers of a job, in the order in which they were passed. The caller passes a `Vec<Buffer>`.
@@ -251,11 +330,22 @@ fn receive(words: &mut Words<'_>, host: &HostRef<'_>) -> Result<Received, BadArg
             let how = (host.0.count_of(extent), access == WRITE_PARTS);
             window_at(extent, shape, host, how).map(Received::Write)
         }
+        VALUE => {
+            let number = words.0.word()?;
+            let bytes = <&Bytes as Param>::receive(words, host)?;
+            let count = words.0.word()?;
+            let arrays = (0..count).map(|_| receive_array(words, host));
+            Ok(Received::Value((
+                number,
+                bytes,
+                arrays.collect::<Result<_, _>>()?,
+            )))
+        }
         _ => Err(Malformed.into()),
     }
 }
 
-impl<'env> Arg<'env, Buffers<'_>> for Vec<Buffer> {
+impl<'env> Arg<'env, Buffers<'_>> for Vec<Buffer<'_>> {
     fn send(self, call: &mut CallWriter) {
         call.0.word(self.len() as u64);
         self.into_iter().for_each(|buffer| buffer.send(call));
@@ -264,10 +354,20 @@ impl<'env> Arg<'env, Buffers<'_>> for Vec<Buffer> {
         self.into_iter().map(Buffer::hold).collect()
     }
     fn bytes_held(&self) -> u64 {
-        let held = |buffer: &Buffer| <Array<u8> as Arg<'_, &Array<u8>>>::bytes_held(&buffer.array);
+        let held = |buffer: &Buffer<'_>| match &buffer.content {
+            Content::Array(array, _) => <Array<u8> as Arg<'_, &Array<u8>>>::bytes_held(array),
+            _ => 0,
+        };
         self.iter().map(held).sum()
+    }
+    fn failed(&self) -> Option<AnyValue> {
+        self.iter().find_map(|buffer| match &buffer.content {
+            Content::Job(_, _, foreign) => Some(foreign()),
+            Content::Failed(why) => Some(why()),
+            _ => None,
+        })
     }
 }
 
 /// A job that changes one of its buffers is tried only once: see [`Buffer::write`].
-impl RetrySafe for Vec<Buffer> {}
+impl RetrySafe for Vec<Buffer<'_>> {}

@@ -188,7 +188,7 @@ impl EngineState {
             match timer {
                 Timer::Attempt(_) => {}
                 Timer::ActorStart(index) => {
-                    let parts = (&mut self.timers, &mut self.queue);
+                    let parts = (&mut self.timers, &mut self.queue, &self.records);
                     self.actors.restart_after_pause(index, at, parts);
                 }
                 Timer::Scope(group) => {

@@ -75,15 +75,22 @@ impl EngineState {
         let record = self.records.at(id.index);
         // The end of the job gives back what it claims.
         record.parked = true;
-        record.stage = Stage::Waiting;
         record.link().call = Some(Box::new(OpenCall { call, open }));
+        let actor = record.owner.actor();
+        if actor.is_none() {
+            record.stage = Stage::Waiting;
+        }
         self.runs.open_calls += 1;
         crate::sync::point!("input.waits");
         if let Some(error) = failed {
             self.fail(id.index, error.of_input(), None, Vec::new());
         } else if open == 0 {
-            self.begin_with_inputs(id);
+            self.begin_with_inputs(id, false);
         } else {
+            if let Some(actor) = actor {
+                // The call keeps its place among the calls of the actor.
+                self.queue_call(actor, id.index);
+            }
             // A job may have ended before the request for notice.
             self.catch_up();
             self.monitor.watch_memory();
@@ -113,12 +120,13 @@ impl EngineState {
             match (call, &failed) {
                 (None, _) => {}
                 (Some(_), Some(error)) => {
+                    self.leave_line(consumer.index);
                     self.fail(consumer.index, error.of_input(), None, Vec::new());
                 }
                 (Some(call), None) => {
                     call.open -= 1;
                     if call.open == 0 {
-                        self.begin_with_inputs(consumer);
+                        self.begin_with_inputs(consumer, true);
                     }
                 }
             }
@@ -126,8 +134,16 @@ impl EngineState {
         notified.len().max(1)
     }
 
-    /// Completes the call of a job whose inputs have ended, and enters the job.
-    fn begin_with_inputs(&mut self, id: JobId) {
+    /// Removes a call of an actor from the actor's line.
+    fn leave_line(&mut self, index: u32) {
+        if self.records.look(index).owner.actor().is_some() {
+            self.queue.give_up(index, &self.records);
+        }
+    }
+
+    /// Completes the call of a job whose inputs have ended, and enters the job. `has_waited`: a call of an actor is in
+    /// the actor's line.
+    fn begin_with_inputs(&mut self, id: JobId, has_waited: bool) {
         let Some(open) = self.take_open_call(id.index) else {
             return;
         };
@@ -141,13 +157,29 @@ impl EngineState {
         let record = self.records.at(id.index);
         record.stage = Stage::Queued;
         let options = record.policy.as_ref().map(|policy| policy.options.clone());
-        if let Some(error) = unread {
-            self.count_failed(id.index, error.kind(), None);
-            return self.answer(id.index, Outcome::Failed(error));
-        }
-        let refusal = self.write_call(id.index, &mut call.0);
+        let actor = record.owner.actor();
+        let refusal = match unread {
+            Some(error) => Err(error),
+            None => Ok(self.write_call(id.index, &mut call.0)),
+        };
         crate::sync::point!("input.taken");
-        self.enter(id.index, refusal, options.as_ref());
+        match (refusal, actor) {
+            (Ok(refusal), None) => self.enter(id.index, refusal, options.as_ref()),
+            (Ok(None), Some(actor)) if has_waited => self.look_at_calls(actor),
+            (Ok(None), Some(actor)) => self.enter_call(actor, id.index),
+            (failed, _) => {
+                if has_waited {
+                    self.leave_line(id.index);
+                }
+                match failed {
+                    Ok(why) => self.fail(id.index, *why.expect("it is refused"), None, Vec::new()),
+                    Err(error) => {
+                        self.count_failed(id.index, error.kind(), None);
+                        self.answer(id.index, Outcome::Failed(error));
+                    }
+                }
+            }
+        }
     }
 
     fn take_open_call(&mut self, index: u32) -> Option<ArgWriter> {
@@ -183,6 +215,9 @@ impl EngineState {
         let Some(call) = self.take_open_call(index) else {
             return;
         };
+        if let Some(actor) = self.records.look(index).owner.actor() {
+            self.runs.add_notice(EndNotice::Call { actor });
+        }
         for input in call.open_inputs() {
             self.release_input(JobId::from_bits(input.job));
         }

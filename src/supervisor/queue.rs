@@ -68,6 +68,13 @@ impl Line {
         None
     }
 
+    /// Returns the job that `pop` would take.
+    fn first(&self, records: &JobTable) -> Option<u32> {
+        let mut entries = self.classes.iter().rev().flatten();
+        let first = entries.find(|entry| entry.is_live(records))?;
+        Some(first.index)
+    }
+
     fn give_up(&mut self, class: usize, records: &JobTable) {
         self.live[class] -= 1;
         if self.entries() > 2 * self.len() + SLACK {
@@ -167,6 +174,16 @@ impl Queue {
     /// Takes the next call of an actor.
     pub(super) fn next_call(&mut self, actor: u32, records: &JobTable) -> Option<u32> {
         self.actors[actor as usize].calls.pop(records)
+    }
+
+    /// Returns true if the next call of an actor lacks no value of a job.
+    #[inline]
+    pub(super) fn has_whole_call(&self, actor: u32, records: &JobTable) -> bool {
+        let calls = &self.actors[actor as usize].calls;
+        calls.len() > 0
+            && calls
+                .first(records)
+                .is_some_and(|call| !records.look(call).lacks_values())
     }
 
     /// Removes a queued job without placing it. The caller changes its stage afterwards.

@@ -233,6 +233,12 @@ impl Record {
         }
     }
 
+    /// Returns true if the call of the job lacks values of other jobs.
+    #[inline]
+    pub(super) fn lacks_values(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.call.is_some())
+    }
+
     #[inline]
     pub(super) fn is_open(&self) -> bool {
         !matches!(self.stage, Stage::Free | Stage::Answered)

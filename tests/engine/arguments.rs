@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use arenite::raw::{Buffer, Buffers, Received};
 use arenite::{
     Array, ArrayMut, Backoff, Bytes, Engine, FailedDependency, Job, JobError, JobErrorKind,
     Limiter, Priority, Rejection, Sandbox, WorkerExit,
@@ -25,6 +26,9 @@ tests![
     options_hold_for_jobs_with_inputs,
     a_worker_that_dies_is_no_loss_with_retries,
     the_value_of_an_actors_call_is_taken,
+    calls_of_an_actor_take_values_in_their_order,
+    an_actor_ends_after_calls_that_wait_for_values,
+    values_for_other_languages_are_taken,
     jobs_of_another_engine_are_refused,
     inline_jobs_give_the_same,
     a_chain_of_ten_thousand_ends,
@@ -378,6 +382,126 @@ fn the_value_of_an_actors_call_is_taken() {
         assert_eq!(sum.wait().unwrap(), 2 + 2 * n + n, "{n}");
     }
     assert_eq!(actor.call(raise, ("",)).wait().unwrap(), 602);
+}
+
+fn push(list: &mut Vec<u64>, value: u64) -> u64 {
+    list.push(value);
+    list.len() as u64
+}
+
+/// The first call waits for a value, so all that is cancelled has not begun.
+fn calls_of_an_actor_take_values_in_their_order() {
+    for seed in seeds(30) {
+        let mut dice = Dice::new(seed);
+        let lab = Lab::new(2);
+        let actor = lab.actor(Vec::<u64>::new, ()).start();
+        let gate = Gate::new();
+        let slow = lab.submit(gated, (&gate.path(), 0));
+        let held = gate.meet();
+        let mut calls = vec![Some(actor.call(push, (&slow,)))];
+        // The list, and for each call the length that it returns, unless it fails.
+        let (mut list, mut lens) = (vec![0], vec![Some(1)]);
+        for n in 1..2 + dice.below(60) {
+            let waiting = || lab.submit(add, (&slow, n));
+            let (call, value) = match dice.below(5) {
+                0 => (actor.call(push, (n,)), Some(n)),
+                1 => (actor.call(push, (&lab.submit(fails, ()),)), None),
+                // The value of an earlier call goes through a job that runs elsewhere.
+                2 if let Some(Some(earlier)) = calls.last() => {
+                    let job = lab.submit(add, (earlier, 1000));
+                    let len = lens.last().copied().flatten();
+                    (actor.call(push, (&job,)), len.map(|len| len + 1000))
+                }
+                3 => {
+                    let job = waiting();
+                    job.cancel();
+                    (actor.call(push, (&job,)), None)
+                }
+                _ => (actor.call(push, (&waiting(),)), Some(n)),
+            };
+            let end = dice.below(6);
+            let value = value.filter(|_| end > 1);
+            list.extend(value);
+            lens.push(value.map(|_| list.len() as u64));
+            calls.push(match end {
+                0 => None,
+                1 => {
+                    call.cancel();
+                    Some(call)
+                }
+                _ => Some(call),
+            });
+        }
+        drop(held);
+        for (at, (call, len)) in calls.into_iter().zip(lens).enumerate() {
+            let Some(call) = call else { continue };
+            assert_eq!(call.wait().ok(), len, "seed {seed}, call {at}");
+        }
+        let got = actor.call(|list: &Vec<u64>| list.clone(), ());
+        assert_eq!(got.wait().unwrap(), list, "seed {seed}");
+        drop(actor);
+        drop(slow);
+        expect_in_use(&lab, 0).unwrap();
+    }
+}
+
+fn an_actor_ends_after_calls_that_wait_for_values() {
+    let lab = Lab::new(2);
+    let gate = Gate::new();
+    let slow = lab.submit(gated, (&gate.path(), 5));
+    let held = gate.meet();
+    let actor = lab.actor(Vec::<u64>::new, ()).start();
+    let calls: Vec<_> = (0..3).map(|_| actor.call(push, (&slow,))).collect();
+    drop(actor);
+    drop(held);
+    let lens: Vec<u64> = calls.into_iter().map(|call| call.wait().unwrap()).collect();
+    assert_eq!(lens, [1, 2, 3]);
+    // A start takes no job.
+    let refused = lab.actor(|x: u64| vec![x], (&slow,)).start();
+    let error = refused.call(push, (1,)).wait().unwrap_err();
+    assert_says(&error, "is a job");
+}
+
+fn values_for_other_languages_are_taken() {
+    fn make(n: u64) -> Result<(u64, Bytes, Vec<Array<u8>>), String> {
+        if n == 0 {
+            return Err("nothing to make".to_owned());
+        }
+        let arrays = (0..n % 5).map(|i| Array::from_slice(&[i as u8; 5000]));
+        Ok((n, vec![n as u8; n as usize].into(), arrays.collect()))
+    }
+    fn read(buffers: Buffers<'_>) -> u64 {
+        let count = |buffer| match buffer {
+            Received::Value((n, bytes, arrays)) => {
+                assert!(bytes.iter().all(|&byte| byte == n as u8));
+                let first = arrays.iter().map(|array| u64::from(array[4999]));
+                n + bytes.len() as u64 + first.sum::<u64>()
+            }
+            Received::Read(array) => 1_000_000 * array.len() as u64,
+            Received::Write(_) => panic!("nothing is lent"),
+        };
+        buffers.map(count).sum()
+    }
+    let sandboxed = Lab::with(2, |builder| builder.sandbox(Sandbox::Strict));
+    let inline = Engine::inline();
+    for engine in [&*Lab::new(2), &*sandboxed, &inline] {
+        let (small, large) = (engine.submit(make, (3,)), engine.submit(make, (70_004,)));
+        let own = engine.from_slice(&[1u8, 2]).unwrap();
+        let buffers = vec![
+            Buffer::value(&small),
+            Buffer::read(own),
+            Buffer::value(&large),
+            Buffer::value(&small),
+        ];
+        let expected = 2 * (6 + 3) + 2 * 70_004 + 6 + 2_000_000;
+        assert_eq!(engine.submit(read, (buffers,)).wait().unwrap(), expected);
+        let bad = engine.submit(make, (0,));
+        let error = engine.submit(read, (vec![Buffer::value(&bad)],)).wait();
+        assert_says(&error.unwrap_err(), "nothing to make");
+    }
+    let job = sandboxed.submit(make, (1,));
+    let error = inline.submit(read, (vec![Buffer::value(&job)],)).wait();
+    assert_says(&error.unwrap_err(), "another engine");
 }
 
 fn jobs_of_another_engine_are_refused() {

@@ -34,7 +34,7 @@ tests![
 ];
 
 /// Lends bytes to a job.
-fn lend(array: Array<u8>) -> Buffer {
+fn lend(array: Array<u8>) -> Buffer<'static> {
     // SAFETY: the tests refer to lent bytes only after the job has been answered, and lend them once at a time.
     unsafe { Buffer::write(array) }
 }
@@ -52,6 +52,7 @@ fn run(buffers: Buffers<'_>, value: u8) -> u64 {
         match buffer {
             Received::Read(array) => sum += array.iter().map(|&x| u64::from(x)).sum::<u64>(),
             Received::Write(mut array) => fill(&mut array, value),
+            Received::Value(_) => unreachable!("no job is passed"),
         }
     }
     sum
@@ -259,6 +260,7 @@ fn returned(buffers: Buffers<'_>, value: u8) -> Vec<Array<u8>> {
             fill(&mut array, value);
             array.seal()
         }
+        Received::Value(_) => panic!("it takes no job"),
     });
     arrays.collect()
 }
@@ -472,7 +474,7 @@ fn memory_may_change_while_handles_exist() {
 fn arrays(buffers: Buffers<'_>) -> impl Iterator<Item = Array<u8>> {
     buffers.map(|buffer| match buffer {
         Received::Read(array) => array,
-        Received::Write(_) => panic!("it is not lent"),
+        other => panic!("{other:?} is not to be read"),
     })
 }
 

@@ -138,7 +138,7 @@ fn assert_taken(lab: &Lab, table: &Table) {
     let count = |buffers: Buffers<'_>| {
         let count = |buffer| match buffer {
             Received::Read(array) => array.iter().filter(|&&byte| byte != 0).count() as u64,
-            Received::Write(_) => 0,
+            _ => 0,
         };
         buffers.map(count).sum::<u64>()
     };

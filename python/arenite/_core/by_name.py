@@ -83,7 +83,7 @@ class Pickler(pickle.Pickler):
         if reduced is NotImplemented:
             reduced = self._reduce_other(kind, obj)
         package = str(kind.__module__).partition(".")[0]
-        if reduced is NotImplemented and package not in _WATCHED and kind.__name__ not in _BY_VALUE:
+        if reduced is NotImplemented and package not in _WATCHED and not _is_future(kind) and kind.__name__ not in _BY_VALUE:
             if len(_simple) >= _MOST_SIMPLE:
                 _simple.clear()
             _simple[kind] = True
@@ -236,6 +236,10 @@ class Pickler(pickle.Pickler):
             return self._reduce_mut(obj)
         elif module == "multiprocessing.managers" and hasattr(obj, "_authkey"):
             return _restore_proxy, (bytes(obj._authkey), *obj.__reduce__()[:2])
+        if self.beside.futures is not None and _is_future(kind):
+            from . import values
+
+            return values.reduce(obj, self.beside)
         if imported("multiprocessing.reduction") is not None:
             return _reduce_inherited(obj)
         return NotImplemented
@@ -274,6 +278,12 @@ class Pickler(pickle.Pickler):
             array.strides,
             start - low,
         )
+
+
+def _is_future(kind: type) -> bool:
+    """Whether objects of a type are futures, of threads, processes or asyncio."""
+    threads = imported("concurrent.futures._base")
+    return threads is not None and issubclass(kind, threads.Future) or hasattr(kind, "_asyncio_future_blocking")
 
 
 _inherit: Any = None

@@ -139,14 +139,22 @@ class Definitions:
         private: bool,
         beside: Callable[..., out_of_band.Beside] = out_of_band.Arguments,
         picklers: list[by_name.Pickler] | None = None,
+        takes_values: bool = False,
     ) -> tuple[bytes, list[Buffer], int, set[Key]]:
         """Pickles a value. Returns the result of `pickling.dump`, and the names in the program's modules that it refers
-        to. `picklers`: gets the pickler, whose memo has the objects pickled."""
+        to. `picklers`: gets the pickler, whose memo has the objects pickled; `takes_values`:
+        with values in place of futures."""
         file, taken = BytesIO(), beside(self.engine, private)
+        if takes_values:
+            taken.futures, taken.unfinished = [], []
         pickler = by_name.Pickler(file, taken)
         pickler.copies_globals = self.copies_globals
         pickler.dump(value)
         self.users = pickler.users
+        if taken.futures:
+            from . import values
+
+            values.check(value, taken)
         if picklers is not None:
             picklers.append(pickler)
         return file.getvalue(), taken.buffers, taken.copied, pickler.names

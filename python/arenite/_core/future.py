@@ -13,6 +13,7 @@ from concurrent.futures._base import (
     PENDING,
     RUNNING,
 )
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -102,7 +103,10 @@ class Future(BaseFuture[T]):
         return f"<{type(self).__name__} at {id(self):#x} state={state}>"
 
     def __reduce__(self) -> Any:
-        raise TypeError("a future cannot be sent to a task: pass its result()")
+        raise TypeError(
+            "a future cannot be sent to a task in a function, a global or an initializer: pass it as an argument of the "
+            "task, or pass its result()"
+        )
 
     def add_done_callback(self, fn: Callable[[BaseFuture[T]], object]) -> None:
         """Lets the dispatcher call `fn(future)` when the future has its outcome. Calls it at once if the program has
@@ -171,6 +175,20 @@ class Future(BaseFuture[T]):
             self._is_notified = True
         self._task = None
         self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def follow(self, other: Future[T]) -> None:
+        """Lets this future, which has a condition and no task, have the outcome of another one, which nothing else
+        knows."""
+        self._task = task = other._task
+        if task is not None:
+            self._arm()
+            if self._state in _ENDED:
+                task.kill()
+        elif other._state == CANCELLED_AND_NOTIFIED:
+            self._settle(_CANCELLED)
+        else:
+            self._result, self._exception = other._result, other._exception
+            self._settle(other._reply)
 
     def _decodes_to_failure(self) -> bool:
         """Whether the outcome is an exception. Unpickles the outcome only if that is needed to know."""
@@ -286,7 +304,10 @@ class Future(BaseFuture[T]):
         task = self._task
         if task is None:
             # Another thread sets the outcome, or the future was not made by an executor.
-            return self._reply is None and super().cancel()
+            is_cancelled = self._reply is None and super().cancel()
+            if is_cancelled and self._task is not None:
+                self._task.kill()  # Submitted meanwhile: see `follow`.
+            return is_cancelled
         task.cancel()
         if task.done():
             # The task had ended already, or never began.
@@ -312,7 +333,11 @@ def error_of(failure: dict[str, Any], load: Callable[..., Any]) -> BaseException
     if failure["kind"] == "raised":
         from .raised import load_error
 
-        return load_error(failure["pickle"], load)
+        error = load_error(failure["pickle"], load)
+        if failure["of_input"]:
+            with suppress(Exception):  # Its class refuses attributes.
+                error.add_note(failure["text"])
+        return error
     return from_failure(failure)
 
 
@@ -330,6 +355,14 @@ def when_ended(future: BaseFuture[T], call: Callable[[BaseFuture[T]], object]) -
 
     future.add_done_callback(ended)
     is_inside = False
+
+
+def pending_task(future: Any, engine: Any) -> Task | None:
+    """Returns the task of a future that has no outcome in this process, if it is a task of this engine."""
+    if type(future) is not Future or future._state in _ENDED:
+        return None
+    task = future._task
+    return task if task is not None and task.is_of(engine) else None
 
 
 def wait_for(future: Future[Any]) -> None:
@@ -364,9 +397,34 @@ def cancelled() -> Future[Any]:
     return future
 
 
-def of_pickling(error: Exception | SystemExit) -> Exception:
+class NoValue(Exception):
+    """A future among the arguments of a call has no value, for this reason."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+class Unfinished(Exception):
+    """Futures among the arguments of a call have not ended, and the engine does not know them: see `values`."""
+
+    def __init__(self, futures: list[Any]) -> None:
+        super().__init__()
+        self.futures = futures
+
+    def wait(self) -> None:
+        """Waits for them in this thread."""
+        from .values import wait_for
+
+        for future in self.futures:
+            wait_for(future)
+
+
+def of_pickling(error: Exception | SystemExit) -> BaseException:
     """Returns the outcome of a call whose arguments cannot be pickled for this reason. The program goes on if a
     `__reduce__` calls `exit()`, but not if a signal handler does so meanwhile: raises the exit of a handler."""
+    if isinstance(error, NoValue):
+        return error.error
     if not isinstance(error, SystemExit):
         return error
     trace = error.__traceback__
@@ -382,8 +440,8 @@ def of_pickling(error: Exception | SystemExit) -> Exception:
 
 
 def failed(error: BaseException) -> Future[Any]:
-    """Returns a future that has failed."""
+    """Returns a future that has failed; that was cancelled, if the error says so."""
     future: Future[Any] = Future(None)
     future._exception = error
-    future._state = FINISHED
+    future._state = CANCELLED_AND_NOTIFIED if type(error) is CancelledError else FINISHED
     return future

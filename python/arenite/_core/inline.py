@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .future import Future, failed, succeeded
+from . import values
+from .future import Future, NoValue, failed, succeeded
 from .raised import stopped
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ T = TypeVar("T")
 def call(jobs: Inline, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[T]:
     """Calls the function now. Returns a future with the outcome."""
     try:
+        args, kwargs = values.replaced((args, kwargs), {})
         value = jobs.call(fn, tuple(map(_unwrap, args)), {name: _unwrap(value) for name, value in kwargs.items()})
+    except NoValue as error:
+        return failed(error.error)
     except KeyboardInterrupt:
         raise
     except StopIteration as error:
@@ -39,7 +43,9 @@ def map_calls(jobs: Inline, fn: Callable[..., T], iterables: tuple[Iterable[Any]
 
     def call(*args: Any) -> T:
         try:
-            return jobs.call(fn, args, None, (series, next(index)))
+            return jobs.call(fn, values.replaced(args, {}), None, (series, next(index)))
+        except NoValue as error:
+            raise error.error from None
         except StopIteration as error:
             # A StopIteration would end the iterator.
             raise stopped(error) from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .._errors import ArenaFull, Cancelled
 from . import native, out_of_band, pickling, room
 from .bars import make_bar
-from .future import of_pickling
+from .future import Unfinished, of_pickling
 from .inputs import (
     Chunks,
     Layouts,
@@ -231,7 +231,11 @@ class Results(Generic[T]):
         if data is not None:
             head, kind, buffers, self._copied = function.head, function.kind | self._kind, function.buffers, 0
         else:
-            head, data, kind, buffers, copied = function.call(item, self._kind, self._private, self._beside)
+            try:
+                head, data, kind, buffers, copied = function.call(item, self._kind, self._private, self._beside)
+            except Unfinished as unfinished:
+                unfinished.wait()
+                return self._send(item)
             self._copied = copied + len(data)
             engine.count_copied(copied)
         head, kind = self._workers.sent.before(head, kind)

@@ -3,7 +3,7 @@ address, whatever object refers to it, and is passed without a copy. Other buffe
 
 from __future__ import annotations
 
-from .._arenite import Buffer, PrivateBuffer
+from .._arenite import Buffer, PrivateBuffer, Task
 
 # A worker imports this before its first task: `typing` and `pickle`, with their imports, take a fifth of its start.
 TYPE_CHECKING = False
@@ -33,8 +33,16 @@ COPIED = 256 << 10
 _NUMERIC, _OWN_TYPES = frozenset("?bBhHiIlLqQefdgFDGSUMm"), 24
 
 
+class Reply(bytearray):
+    """Stands for the value of a task in a pickle."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+
+
 class Beside:
-    """The buffers of a pickle, in the arena. Separate from the pickler: otherwise the pickler would refer to itself,
+    """The buffers of a pickle, in the arena, and the tasks whose values belong to it. Separate from the pickler: otherwise the pickler would refer to itself,
     and keep everything until the next collection of cycles."""
 
     #: The largest number of buffers; None without a limit. Workers set it for results. Further buffers are part of the
@@ -44,10 +52,15 @@ class Beside:
     #: Whether the receiver may write to arrays whose memory was not shared on purpose.
     gives = False
 
+    #: The futures in the pickle, if their values are wanted; and those that have not ended, and are none of this
+    #: engine: see `values`.
+    futures: list[Any] | None = None
+    unfinished: list[Any]
+
     def __init__(self, arena: Arena | None, private: bool) -> None:
         self.arena = arena
         self.private = private
-        self.buffers: list[Buffer] = []
+        self.buffers: list[Buffer | Task] = []
         self.copied = 0
 
     def take(self, view: pickle.PickleBuffer) -> bool:
@@ -56,6 +69,9 @@ class Beside:
             return True
         raw = view.raw()
         owner = raw.obj
+        if type(owner) is Reply:
+            self.buffers.append(owner.task)
+            return False
         if self.most is not None and self._is_full(raw.nbytes):
             return True
         if type(owner) is Buffer and owner.nbytes == raw.nbytes:
@@ -247,7 +263,7 @@ def own(buffers: Sequence[Any], private: bool) -> Sequence[Any]:
     if private and buffers:
         return [
             buffer
-            if type(buffer) is Buffer and buffer.lendable
+            if type(buffer) is tuple or type(buffer) is Buffer and buffer.lendable
             else (type(buffer) is Buffer and _private_view(buffer)) or bytearray(buffer)
             for buffer in buffers
         ]

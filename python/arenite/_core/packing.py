@@ -17,15 +17,15 @@ from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .._arenite import Journal, Stock
+from .._arenite import Journal, Stock, Task
 from .._errors import ArenaFull, Cancelled
 from . import dispatch, native, out_of_band, pickling
-from .future import error_of
+from .future import Unfinished, error_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .._arenite import Options, Packet, Task
+    from .._arenite import Options, Packet
     from .workers import Workers
 
 #: The intended seconds of a packet.
@@ -225,7 +225,11 @@ class Packing:
         """Pickles arguments. Returns None if they must be sent alone; then `alone` has the call."""
         definitions, private = self._workers.definitions, self._workers.private
         kind, picklers = self._kind & ~pickling.PACKED | pickling.POSITIONAL, self._function.picklers()
-        data, buffers, copied, names = definitions.dump(item, private, self._beside, picklers)
+        try:
+            data, buffers, copied, names = definitions.dump(item, private, self._beside, picklers, True)
+        except Unfinished as unfinished:
+            unfinished.wait()
+            return self.dump(item)
         if self._function.shares(picklers):
             self.alone = self._function.call(item, kind, private, self._beside)
             self._engine.count_copied(self.alone[-1])
@@ -233,7 +237,7 @@ class Packing:
         self._engine.count_copied(copied)
         if not names <= self._function.names:
             self._function = self._function.referring_to(names, definitions)
-        if len(data) > _LONGEST or len(buffers) > _MOST_BUFFERS or any(buffer.lent for buffer in buffers):
+        if len(data) > _LONGEST or len(buffers) > _MOST_BUFFERS or any(type(one) is Task or one.lent for one in buffers):
             function = self._function
             self.alone = function.head, data, function.kind | kind, [*function.buffers, *buffers], copied
             return None

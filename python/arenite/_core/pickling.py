@@ -160,7 +160,7 @@ class Function:
         if definitions is None:
             raise RuntimeError("the executor of this function is gone")
         picklers = self.picklers()
-        data, buffers, copied, names = definitions.dump(call, private, beside, picklers)
+        data, buffers, copied, names = definitions.dump(call, private, beside, picklers, True)
         if self.shares(picklers):
             # One pickle keeps them the same.
             assert self._source is not None
@@ -312,5 +312,14 @@ def load(data: Any, buffers: Sequence[Any], private: bool = False) -> Any:
     """Returns the value of a pickle. `private`: with private copies instead of views of the arena. From 256 KiB on,
     each page is copied when it is written."""
     return pickle.loads(data, buffers=out_of_band.own(buffers, private))
+
+
+#: Makes a value from a pickle and its buffers. Workers set it.
+load_value: Callable[[Any, Sequence[Any]], Any] = load
+
+
+def value_of(reply: tuple[Any, Sequence[Any]]) -> Any:
+    """Returns the value of another task, which is an argument of this one."""
+    return load_value(*reply)
 
 

@@ -13,7 +13,7 @@ from weakref import WeakSet, finalize
 from .. import _arenite
 from .._errors import ArenaFull
 from . import context, copies, dispatch, inline, native, pickling, retry, room
-from .future import Future, failed, of_pickling
+from .future import Future, Unfinished, failed, of_pickling
 from .inputs import check_sizes
 from .process import is_internal
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._serving import Serving
-    from . import channel
+    from . import channel, values
     from .definitions import Definitions
     from .map import Results
     from .stats import Stats
@@ -121,6 +121,8 @@ class Workers:
         self.receivers: list[channel.Receiver] = []
         #: What is called at the end of the workers.
         self.closers: list[Callable[[], object]] = []
+        #: Calls that wait for futures that the engine does not know.
+        self.later: set[values.Later] = set()
         #: If the executor was made in a worker: the reason why it refuses tasks.
         self.refusal: str | None = None
 
@@ -180,8 +182,18 @@ class Workers:
         if self.is_inline:
             return inline.call(self.inline, fn, args, kwargs)  # type: ignore[arg-type]
         self._check_workers()
+        return self._send(options, fn, args, kwargs, name, beside, private, tasks)
+
+    def _send(
+        self, options: TaskOptions, fn: Callable[..., T] | pickling.Function, args: tuple[Any, ...],
+        kwargs: dict[str, Any], name: str | None, beside: Callable[..., pickling.Beside] | None, private: bool | None,
+        tasks: list[_arenite.Task] | None,
+    ) -> Future[T] | ArenaFull:  # fmt: skip
         engine = self.engine
         is_pickled = False
+        made: Future[T]
+        load = retry.Load(self.load) if type(fn) is retry.Chosen else self.load
+        is_private = self.private_results if private is None else private
         used: list[int] = []
         try:
             if isinstance(fn, pickling.Function):
@@ -210,14 +222,20 @@ class Workers:
                 # One call, after which the task is recorded: see `Results._send`.
                 tasks.extend(map(engine.submit, (head,), (plain,), (kind,), (buffers or None,), (named,)))
                 task = tasks[-1]
+        except Unfinished as unfinished:
+            from .values import Later
+
+            made = Future(None, is_private, self.cancel_running, load)
+            again = partial(self._send, options, fn, args, kwargs, name, beside, private, tasks)
+            return Later(self, made, again, unfinished.futures).future
         except (Exception, SystemExit) as error:
-            self.check_open()
+            with self.lock:
+                if self._closing:
+                    self.check_open()
             if engine.is_foreign or is_pickled and isinstance(error, ValueError):
                 raise  # Memory that the call lends is lent already, or overlaps.
             return error if isinstance(error, ArenaFull) else failed(of_pickling(error))
-        load = retry.Load(self.load) if type(fn) is retry.Chosen else self.load
-        private = self.private_results if private is None else private
-        made: Future[T] = Future(task, private, self.cancel_running, load)
+        made = Future(task, is_private, self.cancel_running, load)
         if used:
             self._copies.hold(made, used)
         return made
@@ -293,6 +311,11 @@ class Workers:
         if self.has_no_engine() or self.engine.is_foreign:
             return
         try:
+            for later in list(self.later):
+                if cancel:
+                    later.future.cancel()
+                elif wait:
+                    native.wait(later.sent, None)
             maps = list(self.maps)
             for results in maps:
                 if cancel:

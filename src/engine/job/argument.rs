@@ -2,6 +2,7 @@
 
 use super::{Job, State};
 use crate::array::{Array, ArrayMut, Element};
+use crate::kernel::raw::{self, Buffer};
 use crate::kernel::{AnyValue, Arg, Bytes, CallWriter, OwnedParam, RetrySafe, Scalar};
 use crate::supervisor::{Because, JobErrorKind, Rejection};
 
@@ -48,6 +49,28 @@ impl<R: Send + 'static> Job<R> {
 
 fn foreign() -> Because {
     JobErrorKind::Rejected(Rejection::ForeignJob).into()
+}
+
+impl<'a> Buffer<'a> {
+    /// Lets the job take the value of another job of the same engine, once that has ended: see [`Job`] as an argument.
+    ///
+    /// # Panics
+    /// If the value of the job was taken.
+    pub fn value(job: &'a Job<raw::Value>) -> Self {
+        match &job.state {
+            State::Sent { shared, id, .. } => {
+                Self::of_job(id.to_bits(), shared.arena.id(), || Box::new(foreign()))
+            }
+            State::Ended(result) => Self::of_ended(match &**result {
+                Ok(value) => Ok(value.clone()),
+                Err(error) => {
+                    let why = error.of_input();
+                    Err(Box::new(move || Box::new(why.clone())))
+                }
+            }),
+            State::Taken => panic!("{TAKEN}"),
+        }
+    }
 }
 
 const ONCE: &str = "a job with a value that only one job may have is passed by value";

@@ -52,28 +52,45 @@ impl EngineState {
             },
             _ => refuse(JobErrorKind::Rejected(Rejection::ActorEnded)),
         });
-        let takes_jobs = call.inputs.is_some();
-        let refusal = refusal
-            .or_else(|| takes_jobs.then(|| JobErrorKind::Rejected(Rejection::JobForActor).into()));
-        if let Some(why) = refusal.or_else(|| options.and_then(too_late)) {
+        if call.inputs.is_some() {
+            self.enter_with_inputs(job, call, refusal, options);
+        } else if let Some(why) = refusal.or_else(|| options.and_then(too_late)) {
             self.fail(job.index, *why, None, Vec::new());
-            return job;
+        } else {
+            self.enter_call(id.index, job.index);
         }
-        let record = self.records.look(job.index);
+        job
+    }
+
+    /// Posts a call whose record is filled, or queues it with its actor.
+    #[inline]
+    pub(in crate::supervisor) fn enter_call(&mut self, index: u32, job: u32) {
+        let record = self.records.look(job);
         let expected = self.kernels.get(record.kernel).expected_ns;
-        match self.actors.get(id.index).stage {
+        match self.actors.get(index).stage {
             ActorStage::Hosted { lane }
-                if !self.queue.has_waiting(id.index) && self.lanes[lane].fits(expected) =>
+                if !self.queue.has_waiting(index) && self.lanes[lane].fits(expected) =>
             {
-                self.post_call(id.index, job.index, lane);
-                if self.actors.get(id.index).save_is_due() {
-                    self.actors.queue_actor(id.index, &mut self.queue);
+                self.post_call(index, job, lane);
+                if self.actors.get(index).save_is_due() {
+                    self.actors
+                        .queue_actor(index, &mut self.queue, &self.records);
                     self.feed_actor_lane(lane, 1);
                 }
             }
-            _ => self.queue_call(id.index, job.index),
+            _ => self.queue_call(index, job),
         }
-        job
+    }
+
+    /// Called when the first waiting call of an actor may have got its last value, or has ended without one.
+    pub(in crate::supervisor) fn look_at_calls(&mut self, index: u32) {
+        self.actors
+            .queue_actor(index, &mut self.queue, &self.records);
+        if let Some(lane) = self.actors.get(index).lane() {
+            self.lanes.flag(lane, &self.queue, &self.config);
+            fence_after_queueing();
+        }
+        self.monitor.call();
     }
 
     #[inline]
@@ -96,12 +113,13 @@ impl EngineState {
 
     /// Queues a call until the actor's lane has room.
     #[cold]
-    pub(super) fn queue_call(&mut self, index: u32, record: u32) {
+    pub(in crate::supervisor) fn queue_call(&mut self, index: u32, record: u32) {
         self.monitor.watch_memory();
         self.queue.push_back(record, self.records.look(record));
         let lane = self.actors.get(index).lane();
         let calls = self.queue.calls_of(index);
-        self.actors.queue_actor(index, &mut self.queue);
+        self.actors
+            .queue_actor(index, &mut self.queue, &self.records);
         crate::sync::point!("call.retained");
         // The lane's flags are set already: its worker rings the monitor before the lane has no more jobs.
         if calls > 1 && !calls.is_multiple_of(LOOK_EVERY) {
@@ -189,7 +207,9 @@ impl Supervisor {
         match refusal {
             Some(why) => state.lose_actor(id.index, why),
             None => {
-                state.actors.queue_actor(id.index, &mut state.queue);
+                state
+                    .actors
+                    .queue_actor(id.index, &mut state.queue, &state.records);
                 crate::sync::point!("actor.entered");
                 state.refill();
             }
@@ -215,7 +235,9 @@ impl Supervisor {
                 state.remove_actor(id.index);
             }
             _ => {
-                state.actors.queue_actor(id.index, &mut state.queue);
+                state
+                    .actors
+                    .queue_actor(id.index, &mut state.queue, &state.records);
                 state.refill();
             }
         }

@@ -48,7 +48,12 @@ impl EngineState {
             && let Some(index) = self.queue.next_for(Constraint::Lane(lane), &self.records)
         {
             let fits = self.lanes[lane].fits(0);
-            if fits && self.actors.wants(index, &self.queue).is_some() {
+            if fits
+                && self
+                    .actors
+                    .wants(index, &self.queue, &self.records)
+                    .is_some()
+            {
                 let actor = self.actors.get(index);
                 if actor.save_is_due() {
                     self.save_actor(index, lane);
@@ -62,7 +67,8 @@ impl EngineState {
                 }
                 placed += 1;
             }
-            self.actors.queue_actor(index, &mut self.queue);
+            self.actors
+                .queue_actor(index, &mut self.queue, &self.records);
             if !fits {
                 break;
             }

@@ -42,7 +42,8 @@ impl EngineState {
                 if let ActorStage::Starting { lane } = actor.stage {
                     actor.stage = ActorStage::Hosted { lane };
                     crate::sync::point!("actor.ready");
-                    self.actors.queue_actor(index, &mut self.queue);
+                    self.actors
+                        .queue_actor(index, &mut self.queue, &self.records);
                     self.lanes.flag(lane, &self.queue, &self.config);
                 }
             }
@@ -80,7 +81,8 @@ impl EngineState {
                         checkpoints.failed += 1;
                         checkpoints.failed_at = call_count.unwrap_or(posted);
                         if call_count.is_some_and(|call_count| call_count < posted) {
-                            self.actors.queue_actor(index, &mut self.queue);
+                            self.actors
+                                .queue_actor(index, &mut self.queue, &self.records);
                         }
                     }
                 }
@@ -111,7 +113,9 @@ impl EngineState {
         let innocent = matches!(why, JobErrorKind::Lost(WorkerExit::OtherJob { .. }));
         if innocent || dead && actor.dead_starts < most {
             actor.unplace();
-            return self.actors.queue_actor(index, &mut self.queue);
+            return self
+                .actors
+                .queue_actor(index, &mut self.queue, &self.records);
         }
         if self.pause_restart(index, why) {
             self.actors.get(index).stage = ActorStage::Unplaced;
@@ -156,7 +160,9 @@ impl EngineState {
         };
         if matches!(role, Role::Call { .. }) {
             self.queue.push_front(record, self.records.look(record));
-            return self.actors.queue_actor(index, &mut self.queue);
+            return self
+                .actors
+                .queue_actor(index, &mut self.queue, &self.records);
         }
         // The engine posts starts, saves and ends again when they are due.
         self.remove_unrun(record);
@@ -169,7 +175,8 @@ impl EngineState {
             (Role::End, Some(lane)) => actor.stage = ActorStage::Hosted { lane },
             _ => {}
         }
-        self.actors.queue_actor(index, &mut self.queue);
+        self.actors
+            .queue_actor(index, &mut self.queue, &self.records);
     }
 
     /// Marks all actors as lost for this reason.
@@ -281,7 +288,8 @@ impl EngineState {
         if actor.is_ending && self.queue.calls_of(index) == 0 {
             return self.remove_actor(index);
         }
-        self.actors.queue_actor(index, &mut self.queue);
+        self.actors
+            .queue_actor(index, &mut self.queue, &self.records);
     }
 }
 

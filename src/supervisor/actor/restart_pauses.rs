@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::state::Actors;
 use crate::supervisor::error::{JobErrorKind, JobLimit};
+use crate::supervisor::job_table::JobTable;
 use crate::supervisor::queue::Queue;
 use crate::supervisor::recover::START_PAUSES;
 use crate::supervisor::state::EngineState;
@@ -40,11 +41,11 @@ impl Actors {
         &mut self,
         index: u32,
         due: Instant,
-        (timers, queue): (&mut Timers, &mut Queue),
+        (timers, queue, records): (&mut Timers, &mut Queue, &JobTable),
     ) {
         if self.get(index).due == Some(due) {
             self.end_pause(index, timers);
-            self.queue_actor(index, queue);
+            self.queue_actor(index, queue, records);
         }
     }
 }

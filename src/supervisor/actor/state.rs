@@ -11,6 +11,7 @@ use crate::array::SealedFile;
 use crate::kernel::wire::{ArgWriter, ReceivedArray};
 use crate::kernel::{KernelInfo, Receiving, actor};
 use crate::supervisor::error::JobErrorKind;
+use crate::supervisor::job_table::JobTable;
 use crate::supervisor::owner::{Owner, Role};
 use crate::supervisor::queue::{Constraint, Queue};
 use crate::supervisor::timers::{Timer, Timers};
@@ -281,12 +282,19 @@ impl Actors {
     }
 
     /// Returns where a job of the actor may be posted now. `None` if the actor has no job to post.
-    pub(super) fn wants(&self, index: u32, queue: &Queue) -> Option<Constraint> {
+    pub(super) fn wants(
+        &self,
+        index: u32,
+        queue: &Queue,
+        records: &JobTable,
+    ) -> Option<Constraint> {
         let actor = &self.table[index as usize];
         match actor.stage {
             ActorStage::Unplaced if actor.due.is_none() => Some(Constraint::Host),
             ActorStage::Hosted { lane }
-                if queue.calls_of(index) > 0 || actor.save_is_due() || actor.is_ending =>
+                if queue.has_whole_call(index, records)
+                    || actor.save_is_due()
+                    || actor.is_ending && queue.calls_of(index) == 0 =>
             {
                 Some(Constraint::Lane(lane))
             }
@@ -295,8 +303,8 @@ impl Actors {
     }
 
     /// Gives an actor its turn in the queue if it has a job to post.
-    pub(super) fn queue_actor(&self, index: u32, queue: &mut Queue) {
-        if let Some(constraint) = self.wants(index, queue) {
+    pub(super) fn queue_actor(&self, index: u32, queue: &mut Queue, records: &JobTable) {
+        if let Some(constraint) = self.wants(index, queue, records) {
             queue.queue_actor(index, constraint);
         }
     }

@@ -11,6 +11,8 @@ pub(in crate::supervisor) enum EndNotice {
     Input { job: JobId },
     /// The jobs that would have taken the value of this job have ended, and no handle is left.
     Unused { job: JobId },
+    /// A call of this actor will take no value of another job any more.
+    Call { actor: u32 },
     /// A run may send more tasks, or has ended.
     Advance { run: u32 },
     /// The tasks of a run are to be cancelled.

@@ -93,6 +93,7 @@ impl EngineState {
         match notice {
             EndNotice::Input { job } => return self.input_ended(job),
             EndNotice::Unused { job } => self.input_unused(job),
+            EndNotice::Call { actor } => self.look_at_calls(actor),
             EndNotice::Advance { run } => self.advance(run),
             EndNotice::Cancel { run, serial, how } if self.runs.has(run, serial) => {
                 return self.cancel_tasks(run, how);

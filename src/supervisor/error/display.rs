@@ -120,7 +120,7 @@ impl fmt::Display for Rejection {
                 "an argument is a job of another engine; wait for its value, and pass that",
             ),
             Self::JobForActor => f.write_str(
-                "an argument of an actor is a job; wait for its value, and pass that",
+                "an argument of an actor's start is a job; wait for its value, and pass that",
             ),
             Self::ForeignKernel => f.write_str(
                 "the kernel is code of another library; kernels must be in the executable or shared object that \

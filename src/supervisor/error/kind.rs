@@ -158,7 +158,7 @@ pub enum Rejection {
     ForeignArray,
     /// An argument is a job of another engine. Wait for its value, and pass that.
     ForeignJob,
-    /// An argument of an actor's start or call is a job. Wait for its value, and pass that.
+    /// An argument of an actor's start is a job. Wait for its value, and pass that.
     JobForActor,
     /// The kernel is code of another library than the one that contains arenite. In a worker, the code may be at
     /// another address or missing.

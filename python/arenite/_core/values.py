@@ -1,0 +1,201 @@
+"""Futures among the arguments of a task, which takes their values.
+
+The value of another task of the same executor goes from worker to worker: the pickle of the arguments refers to that
+task as it does to the memory of an array (see `out_of_band`), and the engine begins the new task when the other one has
+ended. A call with other futures, of threads and other executors, is submitted when they have ended: `Later`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from _thread import start_new_thread
+from concurrent.futures import CancelledError
+from concurrent.futures import Future as BaseFuture
+from copy import copy
+from dataclasses import fields, is_dataclass
+from threading import Lock
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from .._errors import ArenaFull
+from . import dispatch, native, out_of_band, pickling, room
+from .future import Future, NoValue, Unfinished, failed, pending_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from .workers import Workers
+
+_WHERE = (
+    "a task takes the values of futures that are its arguments or in lists, tuples, dictionaries and data classes: pass "
+    "the future there, or pass its result()"
+)
+
+
+def is_future(value: Any) -> bool:
+    """Whether a value is a future of threads, processes or asyncio."""
+    return isinstance(value, BaseFuture) or hasattr(type(value), "_asyncio_future_blocking")
+
+
+def wait_for(future: Any) -> None:
+    if not isinstance(future, BaseFuture) and not future.done():
+        raise TypeError("this cannot wait for a future of asyncio: await it first")
+    if not future.cancelled():
+        future.exception()
+
+
+def value_of(future: Any) -> Any:
+    """Returns the value of a future that has ended."""
+    if future.cancelled():
+        raise NoValue(CancelledError())
+    if (error := future.exception()) is not None:
+        raise NoValue(error)
+    return future.result()
+
+
+# ---- in pickles
+
+
+def reduce(future: Any, beside: out_of_band.Beside) -> Any:
+    """Reduces a future among the arguments of a call to its value."""
+    if beside.futures is None:
+        return NotImplemented
+    beside.futures.append(future)
+    if (task := pending_task(future, beside.arena)) is not None:
+        return pickling.value_of, (pickle.PickleBuffer(out_of_band.Reply(task)),)
+    if future.done():
+        return _itself, (value_of(future),)
+    beside.unfinished.append(future)
+    return _itself, (None,)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def check(arguments: Any, beside: out_of_band.Beside) -> None:
+    """Called with arguments that were pickled. Raises TypeError if an object has pickled a future as itself, which would
+    be its value in the task; and `Unfinished`."""
+    lost = {id(future) for future in beside.futures or ()}
+    left, seen = [arguments], set[int]()
+    while left:
+        value = left.pop()
+        if id(value) in lost:
+            lost.discard(id(value))
+        elif id(value) not in seen:
+            seen.add(id(value))
+            left.extend(_parts(value))
+    if lost:
+        raise TypeError(f"{_place(arguments, lost)} is a future: {_WHERE}")
+    if beside.unfinished:
+        raise Unfinished(beside.unfinished)
+
+
+def _parts(value: Any) -> Collection[Any]:
+    """Returns the parts of a value whose futures are replaced by their values."""
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, dict):
+        return value.values()
+    return [getattr(value, name, None) for name in _fields(value)]
+
+
+def _fields(value: Any) -> list[str]:
+    is_one = is_dataclass(value) and not isinstance(value, type)
+    return [field.name for field in fields(value)] if is_one else []
+
+
+def _place(arguments: Any, futures: set[int]) -> str:
+    """Names the attribute that is one of these futures."""
+    left, seen = [arguments], set[int]()
+    while left:
+        value = left.pop()
+        if id(value) in seen or isinstance(value, (type, ModuleType)):
+            continue
+        seen.add(id(value))
+        for name, part in getattr(value, "__dict__", {}).items():
+            if id(part) in futures:
+                return f"the attribute {name!r} of a {type(value).__qualname__} among the arguments"
+            left.append(part)
+        left.extend(_parts(value))
+    return "a part of an object among the arguments"
+
+
+# ---- in this process
+
+
+def replaced(value: Any, known: dict[int, Any]) -> Any:
+    """Returns arguments with values in place of futures, for a call in this process. Other parts stay the same
+    objects. `known`: the parts that were replaced, by identity."""
+    if is_future(value):
+        wait_for(value)
+        return value_of(value)
+    if id(value) in known:
+        return known[id(value)]
+    known[id(value)] = value
+    parts = _parts(value)
+    if not parts:
+        return value
+    made = [replaced(part, known) for part in parts]
+    if all(one is part for one, part in zip(made, parts, strict=True)):
+        return value
+    result = copy(value)
+    if isinstance(value, list):
+        result[:] = made
+    elif isinstance(value, tuple):
+        result = type(value)(*made) if hasattr(value, "_fields") else type(value)(made)
+    elif isinstance(value, dict):
+        result.update(zip(value, made, strict=True))
+    else:
+        for name, one in zip(_fields(value), made, strict=True):
+            object.__setattr__(result, name, one)
+    known[id(value)] = result
+    return result
+
+
+class Later:
+    """A call that is submitted when futures that the engine does not know have ended."""
+
+    def __init__(
+        self, workers: Workers, future: Future[Any], submit: Callable[[], Any], unfinished: list[Any]
+    ) -> None:
+        """`future` gets the outcome of what `submit` returns: a future, or `ArenaFull`."""
+        self._workers, self.future, self._submit = workers, future, submit
+        self._left, self._lock = len(unfinished), Lock()
+        # From here on, those who wait for the future use a condition, which `follow` notifies.
+        future._condition  # noqa: B018
+        #: Set when the call was submitted, or is given up.
+        self.sent = native.Mark()
+        workers.later.add(self)
+        for one in unfinished:
+            if isinstance(one, BaseFuture):
+                one.add_done_callback(self._note)
+            else:
+                one.get_loop().call_soon_threadsafe(one.add_done_callback, self._note)
+
+    def _note(self, _: object) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left:
+                return
+        dispatch.soon(self._send)
+
+    def _send(self) -> None:
+        made = None if self.future.done() else self._submit()
+        if isinstance(made, ArenaFull):
+            start_new_thread(self._wait_for_room, (made,))
+        else:
+            self._end(made)
+
+    def _wait_for_room(self, full: ArenaFull) -> None:
+        made: Any = full
+        while isinstance(made, ArenaFull):
+            waited = room.wait(self._workers, made.with_traceback(None))
+            made = self._submit() if waited else failed(room.advise(made))
+        self._end(made)
+
+    def _end(self, made: Future[Any] | None) -> None:
+        if made is not None:
+            self.future.follow(made)
+        self._workers.later.discard(self)
+        self.sent.set()
