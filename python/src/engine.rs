@@ -70,20 +70,12 @@ impl<'py> Sent<'_, 'py> {
 /// A call in the form that a kernel takes.
 pub type Packed<'a> = (Vec<u8>, Vec<raw::Buffer<'a>>);
 
-pyo3::create_exception!(
-    _arenite,
-    ValueTaken,
-    pyo3::exceptions::PyException,
-    "The program has taken the value of a task that another task was to take."
-);
-
 /// Why a call was refused. The conversion to an exception runs Python code, so the caller must release the engine
 /// first.
 pub enum Refusal {
     IsShutDown,
     Full(ArenaFull),
     Overlap(&'static str),
-    ValueTaken,
 }
 
 impl From<Refusal> for PyErr {
@@ -94,7 +86,6 @@ impl From<Refusal> for PyErr {
             }
             Refusal::Full(full) => Python::attach(|py| arena_full(py, &full)),
             Refusal::Overlap(why) => PyValueError::new_err(why),
-            Refusal::ValueTaken => ValueTaken::new_err(()),
         }
     }
 }
@@ -230,8 +221,8 @@ impl Shared {
             let buffer = match part {
                 Part::Memory(buffer) => buffer,
                 Part::Value(task) => {
-                    let slot = &values[&task.key()];
-                    return slot.value().ok_or(Refusal::ValueTaken);
+                    // Only the end of the engine discards a reply.
+                    return values[&task.key()].value().ok_or(Refusal::IsShutDown);
                 }
             };
             Ok(if buffer.is_lent() {

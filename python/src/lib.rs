@@ -68,8 +68,6 @@ mod _arenite {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        let taken = module.py().get_type::<crate::engine::ValueTaken>();
-        module.add("ValueTaken", taken)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 

@@ -37,27 +37,31 @@ pub type Values<'a> = HashMap<usize, RwLockReadGuard<'a, Slot>>;
 pub enum Slot {
     /// The reply is in the engine, or will be there when the job has ended.
     Sent(Job),
-    /// The engine has ended; the reply was moved out of it.
+    /// The reply was moved out of the engine: it was taken, or the engine has ended. Another task may still take it.
     Ended(Box<Result<Reply, JobError>>),
-    /// The reply was taken.
-    Taken,
+    /// The engine has ended, and the reply will not be taken.
+    Discarded,
 }
 
 impl Slot {
-    /// Takes the reply if the job has ended.
+    /// Returns the reply if the job has ended.
     fn take(&mut self) -> Option<Result<Reply, JobError>> {
-        match std::mem::replace(self, Self::Taken) {
-            Self::Sent(mut job) => job.wait_timeout(Duration::ZERO),
-            Self::Ended(result) => Some(*result),
-            Self::Taken => None,
+        if let Self::Sent(job) = self {
+            let result = job.wait_timeout(Duration::ZERO)?;
+            *self = Self::Ended(Box::new(result));
+        }
+        match self {
+            Self::Ended(result) => Some((**result).clone()),
+            _ => None,
         }
     }
 
-    /// Returns the reply as an argument of another task, if it is in the engine.
+    /// Returns the reply as an argument of another task.
     pub fn value(&self) -> Option<raw::Buffer<'_>> {
         match self {
             Self::Sent(job) => Some(raw::Buffer::value(job)),
-            Self::Ended(_) | Self::Taken => None,
+            Self::Ended(result) => Some(raw::Buffer::result(result)),
+            Self::Discarded => None,
         }
     }
 }
@@ -131,8 +135,8 @@ impl Pending {
         let mut slot = self.write();
         // Relaxed: a reply that is stored nevertheless is dropped with the handle.
         let is_forgotten = self.forgotten.load(Ordering::Relaxed);
-        if let Some(result) = slot.take().filter(|_| !is_forgotten) {
-            *slot = Slot::Ended(Box::new(result));
+        if slot.take().is_some() && is_forgotten {
+            *slot = Slot::Discarded;
         }
     }
 
@@ -140,14 +144,14 @@ impl Pending {
     pub fn is_done(&self) -> bool {
         match &*self.read() {
             Slot::Sent(job) => job.is_done(),
-            Slot::Ended(_) | Slot::Taken => true,
+            Slot::Ended(_) | Slot::Discarded => true,
         }
     }
 
     fn wait(&self, limit: Duration) -> bool {
         match &*self.read() {
             Slot::Sent(job) => arenite::wait_all([job], Some(limit)),
-            Slot::Ended(_) | Slot::Taken => true,
+            Slot::Ended(_) | Slot::Discarded => true,
         }
     }
 
@@ -269,7 +273,7 @@ impl Task {
         let waker = Waker::from(Arc::new(TokenWaker(token)));
         Ok(match &*self.pending()?.read() {
             Slot::Sent(job) => job.wake_when_done(&waker),
-            Slot::Ended(_) | Slot::Taken => true,
+            Slot::Ended(_) | Slot::Discarded => true,
         })
     }
 
@@ -334,7 +338,7 @@ impl Drop for Task {
         }));
         let has_ended = match &*self.pending.read() {
             Slot::Sent(job) => job.wake_when_done(&waker),
-            Slot::Ended(_) | Slot::Taken => true,
+            Slot::Ended(_) | Slot::Discarded => true,
         };
         if has_ended {
             self.shared.forget(self.number);

@@ -6,6 +6,7 @@ Submitting a call, in the program
 - `executor`, `settings`: `Executor`, its options and its start; `Configured`.
 - `workers`: `Workers`, the internal side of an executor, and `TaskOptions`.
 - `future`: `Future`, which owns a task of the extension.
+- `values`: futures among the arguments of a call.
 - `dispatch`: the thread that finishes futures and prints output.
 - `map`, `inputs`, `outcomes`: the results of many calls of one function, its arguments, and their outcomes.
 - `by_submit`, `bars`: the same for an overridden `submit`; progress bars.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from . import inline, pickling
-from .future import Future, failed, of_pickling
+from .future import Future, Unfinished, failed, of_pickling
 from .workers import name_of
 
 P = ParamSpec("P")
@@ -126,6 +126,10 @@ class Actor(Calls[Object]):
             head, kind = workers.sent.before(head, kind)
             is_pickled = True
             task = actor.call(head, plain, kind, buffers or None, deadline)
+        except Unfinished as unfinished:
+            # In this thread, so that calls stay in their order.
+            unfinished.wait()
+            return self._call(name, args, kwargs, deadline)
         except (Exception, SystemExit) as error:
             workers.check_open()
             if engine.is_foreign or is_pickled and isinstance(error, ValueError):

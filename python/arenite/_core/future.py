@@ -382,6 +382,13 @@ def end(future: Future[Any]) -> None:
     future.cancel()
 
 
+def unsubmitted(*how: Any) -> Future[Any]:
+    """Returns a future that will `follow` another one. Those who wait for it use a condition from the beginning."""
+    future: Future[Any] = Future(None, *how)
+    future._condition  # noqa: B018
+    return future
+
+
 def succeeded(value: T) -> Future[T]:
     """Returns a future that has this value."""
     future: Future[T] = Future(None)

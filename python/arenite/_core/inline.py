@@ -22,7 +22,7 @@ T = TypeVar("T")
 def call(jobs: Inline, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[T]:
     """Calls the function now. Returns a future with the outcome."""
     try:
-        args, kwargs = values.replaced((args, kwargs), {})
+        args, kwargs = values.replaced((args, kwargs))
         value = jobs.call(fn, tuple(map(_unwrap, args)), {name: _unwrap(value) for name, value in kwargs.items()})
     except NoValue as error:
         return failed(error.error)
@@ -43,7 +43,7 @@ def map_calls(jobs: Inline, fn: Callable[..., T], iterables: tuple[Iterable[Any]
 
     def call(*args: Any) -> T:
         try:
-            return jobs.call(fn, values.replaced(args, {}), None, (series, next(index)))
+            return jobs.call(fn, values.replaced(args), None, (series, next(index)))
         except NoValue as error:
             raise error.error from None
         except StopIteration as error:

@@ -314,6 +314,10 @@ def load(data: Any, buffers: Sequence[Any], private: bool = False) -> Any:
     return pickle.loads(data, buffers=out_of_band.own(buffers, private))
 
 
+def itself(value: Any) -> Any:
+    return value
+
+
 #: Makes a value from a pickle and its buffers. Workers set it.
 load_value: Callable[[Any, Sequence[Any]], Any] = load
 

@@ -64,13 +64,9 @@ def reduce(future: Any, beside: out_of_band.Beside) -> Any:
     if (task := pending_task(future, beside.arena)) is not None:
         return pickling.value_of, (pickle.PickleBuffer(out_of_band.Reply(task)),)
     if future.done():
-        return _itself, (value_of(future),)
+        return pickling.itself, (value_of(future),)
     beside.unfinished.append(future)
-    return _itself, (None,)
-
-
-def _itself(value: Any) -> Any:
-    return value
+    return pickling.itself, (None,)
 
 
 def check(arguments: Any, beside: out_of_band.Beside) -> None:
@@ -124,33 +120,37 @@ def _place(arguments: Any, futures: set[int]) -> str:
 # ---- in this process
 
 
-def replaced(value: Any, known: dict[int, Any]) -> Any:
-    """Returns arguments with values in place of futures, for a call in this process. Other parts stay the same
-    objects. `known`: the parts that were replaced, by identity."""
+def replaced(arguments: Any) -> Any:
+    """Returns arguments with values in place of futures, for a call in this process."""
+    left, seen = [arguments], dict[int, Any]()
+    while left:
+        value = left.pop()
+        if seen.setdefault(id(value), value) is value:
+            left.extend(part for part in _parts(value) if id(part) not in seen)
+    return _replaced(arguments, {}) if any(map(is_future, seen.values())) else arguments
+
+
+def _replaced(value: Any, known: dict[int, Any]) -> Any:
+    """`known`: what replaces the parts so far, by their identity."""
+    if id(value) in known:
+        return known[id(value)]
     if is_future(value):
         wait_for(value)
         return value_of(value)
-    if id(value) in known:
-        return known[id(value)]
-    known[id(value)] = value
-    parts = _parts(value)
-    if not parts:
+    if isinstance(value, tuple):
+        parts = [_replaced(part, known) for part in value]
+        return known.setdefault(id(value), type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts))
+    fields = _fields(value)
+    if not fields and not isinstance(value, (list, dict)):
         return value
-    made = [replaced(part, known) for part in parts]
-    if all(one is part for one, part in zip(made, parts, strict=True)):
-        return value
-    result = copy(value)
+    made = known[id(value)] = copy(value)
     if isinstance(value, list):
-        result[:] = made
-    elif isinstance(value, tuple):
-        result = type(value)(*made) if hasattr(value, "_fields") else type(value)(made)
+        made[:] = [_replaced(part, known) for part in value]
     elif isinstance(value, dict):
-        result.update(zip(value, made, strict=True))
-    else:
-        for name, one in zip(_fields(value), made, strict=True):
-            object.__setattr__(result, name, one)
-    known[id(value)] = result
-    return result
+        made.update((key, _replaced(part, known)) for key, part in value.items())
+    for name in fields:
+        object.__setattr__(made, name, _replaced(getattr(value, name), known))
+    return made
 
 
 class Later:
@@ -162,11 +162,11 @@ class Later:
         """`future` gets the outcome of what `submit` returns: a future, or `ArenaFull`."""
         self._workers, self.future, self._submit = workers, future, submit
         self._left, self._lock = len(unfinished), Lock()
-        # From here on, those who wait for the future use a condition, which `follow` notifies.
-        future._condition  # noqa: B018
         #: Set when the call was submitted, or is given up.
         self.sent = native.Mark()
         workers.later.add(self)
+        # If it is cancelled.
+        future.add_done_callback(self._end)
         for one in unfinished:
             if isinstance(one, BaseFuture):
                 one.add_done_callback(self._note)
@@ -180,22 +180,22 @@ class Later:
                 return
         dispatch.soon(self._send)
 
-    def _send(self) -> None:
-        made = None if self.future.done() else self._submit()
-        if isinstance(made, ArenaFull):
-            start_new_thread(self._wait_for_room, (made,))
-        else:
-            self._end(made)
-
-    def _wait_for_room(self, full: ArenaFull) -> None:
-        made: Any = full
-        while isinstance(made, ArenaFull):
-            waited = room.wait(self._workers, made.with_traceback(None))
-            made = self._submit() if waited else failed(room.advise(made))
-        self._end(made)
-
-    def _end(self, made: Future[Any] | None) -> None:
+    def _send(self, waits: bool = False) -> None:
+        """Submits the call. `waits`: while the arena has no room, which the dispatcher must not."""
+        try:
+            made = None if self.future.done() else self._submit()
+            while isinstance(made, ArenaFull):
+                if not waits:
+                    start_new_thread(self._send, (True,))
+                    return
+                has_room = room.wait(self._workers, made.with_traceback(None))
+                made = self._submit() if has_room else failed(room.advise(made))
+        except Exception as error:
+            made = failed(error)
         if made is not None:
             self.future.follow(made)
+        self._end()
+
+    def _end(self, _: object = None) -> None:
         self._workers.later.discard(self)
         self.sent.set()

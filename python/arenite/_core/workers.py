@@ -13,7 +13,7 @@ from weakref import WeakSet, finalize
 from .. import _arenite
 from .._errors import ArenaFull
 from . import context, copies, dispatch, inline, native, pickling, retry, room
-from .future import Future, Unfinished, failed, of_pickling
+from .future import Future, Unfinished, failed, of_pickling, unsubmitted
 from .inputs import check_sizes
 from .process import is_internal
 
@@ -225,7 +225,7 @@ class Workers:
         except Unfinished as unfinished:
             from .values import Later
 
-            made = Future(None, is_private, self.cancel_running, load)
+            made = unsubmitted(is_private, self.cancel_running, load)
             again = partial(self._send, options, fn, args, kwargs, name, beside, private, tasks)
             return Later(self, made, again, unfinished.futures).future
         except (Exception, SystemExit) as error:
@@ -315,7 +315,8 @@ class Workers:
                 if cancel:
                     later.future.cancel()
                 elif wait:
-                    native.wait(later.sent, None)
+                    while not native.wait(later.sent, 0.1):
+                        pass
             maps = list(self.maps)
             for results in maps:
                 if cancel:

@@ -4,7 +4,7 @@ use super::{Job, State};
 use crate::array::{Array, ArrayMut, Element};
 use crate::kernel::raw::{self, Buffer};
 use crate::kernel::{AnyValue, Arg, Bytes, CallWriter, OwnedParam, RetrySafe, Scalar};
-use crate::supervisor::{Because, JobErrorKind, Rejection};
+use crate::supervisor::{Because, JobError, JobErrorKind, Rejection};
 
 const TAKEN: &str = "the value of this job was taken before";
 
@@ -61,15 +61,21 @@ impl<'a> Buffer<'a> {
             State::Sent { shared, id, .. } => {
                 Self::of_job(id.to_bits(), shared.arena.id(), || Box::new(foreign()))
             }
-            State::Ended(result) => Self::of_ended(match &**result {
-                Ok(value) => Ok(value.clone()),
-                Err(error) => {
-                    let why = error.of_input();
-                    Err(Box::new(move || Box::new(why.clone())))
-                }
-            }),
+            State::Ended(result) => Self::result(result),
             State::Taken => panic!("{TAKEN}"),
         }
+    }
+
+    /// Lets the job take the value of another job that was waited for. An error fails the job, as if it took the job
+    /// itself.
+    pub fn result(result: &Result<raw::Value, JobError>) -> Self {
+        Self::of_ended(match result {
+            Ok(value) => Ok(value.clone()),
+            Err(error) => {
+                let why = error.of_input();
+                Err(Box::new(move || Box::new(why.clone())))
+            }
+        })
     }
 }
 
