@@ -112,14 +112,17 @@ with arenite.Executor(max_workers=2, memory_limit="1GiB", preload=["numpy"]) as 
     assert_type(ex, arenite.Executor)
     assert_type(ex.submit(resize, photo, 2), arenite.Future[NDArray[np.uint8]])
     assert_type(ex.submit(resize, photo, width=2, quality=0.5).result(timeout=1), NDArray[np.uint8])
-    ex.submit(resize, photo)  # error: call-arg
+    ex.submit(resize, photo)  # error: arg-type
+    future = ex.submit(resize, photo, 2)
+    assert_type(ex.submit(resize, future, ex.submit(len, "ab")), arenite.Future[NDArray[np.uint8]])
+    ex.submit(resize, ex.submit(len, "ab"), 2)  # error: arg-type
     ex.submit(resize, photo, "2")  # error: arg-type
     ex.submit(resize, photo, 2, quality="high")  # error: arg-type
     ex.submit(resize, photo, 2, size=3)  # error: call-arg
 
     careful = ex.options(deadline=2, retries=1, backoff=(0.1, 5.0), priority=1, label="thumbnails")
     assert_type(careful.submit(resize, photo, 2), arenite.Future[NDArray[np.uint8]])
-    careful.submit(resize, 2)  # error: call-arg, arg-type
+    careful.submit(resize, 2)  # error: arg-type
     ex.options(timeout=2)  # error: call-arg
 
     assert_type(ex.map(len, ["a", "bc"]), Iterator[int])
@@ -146,7 +149,7 @@ with arenite.Executor(max_workers=2, memory_limit="1GiB", preload=["numpy"]) as 
 
     with ex.scope() as scope:
         assert_type(scope.submit(resize, photo, 2), arenite.Future[NDArray[np.uint8]])
-        scope.submit(resize, photo)  # error: call-arg
+        scope.submit(resize, photo)  # error: arg-type
     counter = ex.actor(dict, a=1)
     assert_type(counter.get("a"), arenite.Future[Any])
     model = ex.actor(Model, "weights", threads=2)

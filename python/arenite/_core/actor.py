@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
-from . import inline, pickling
+from . import inline, pickling, values
 from .future import Future, Unfinished, failed, of_pickling
 from .workers import name_of
 
@@ -128,7 +128,7 @@ class Actor(Calls[Object]):
             task = actor.call(head, plain, kind, buffers or None, deadline)
         except Unfinished as unfinished:
             # In this thread, so that calls stay in their order.
-            unfinished.wait()
+            values.wait(unfinished)
             return self._call(name, args, kwargs, deadline)
         except (Exception, SystemExit) as error:
             workers.check_open()

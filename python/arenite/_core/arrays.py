@@ -158,7 +158,7 @@ def share(arena: _arenite.Engine, value: Any, count: Any) -> Any:
     data, buffers, copied = pickling.dump(value, sealed)
     count(copied)
     # Arrays over the writable buffers could be made writable again.
-    views = [memoryview(arena.read_only(buffer)) for buffer in buffers]
+    views = [memoryview(arena.read_only(buffer)) for buffer in buffers]  # type: ignore[arg-type]
     return pickling.load(data, views)
 
 

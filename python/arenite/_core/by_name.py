@@ -236,10 +236,8 @@ class Pickler(pickle.Pickler):
             return self._reduce_mut(obj)
         elif module == "multiprocessing.managers" and hasattr(obj, "_authkey"):
             return _restore_proxy, (bytes(obj._authkey), *obj.__reduce__()[:2])
-        if self.beside.futures is not None and _is_future(kind):
-            from . import values
-
-            return values.reduce(obj, self.beside)
+        if self.beside.values is not None and _is_future(kind):
+            return self.beside.values.reduce(obj, self.beside.arena)
         if imported("multiprocessing.reduction") is not None:
             return _reduce_inherited(obj)
         return NotImplemented

@@ -20,7 +20,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from .._arenite import Watch
-from . import by_name, grouping, locks, mirror, objects, out_of_band, pickling, reach
+from . import by_name, grouping, locks, mirror, objects, out_of_band, pickling, reach, values
 from .process import imported
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from .._arenite import Buffer, Engine
     from . import inherit
+    from .signatures import Part
     from .sharing import Key
 
 #: A bundle up to this length goes with each task. A longer bundle is in the arena.
@@ -57,7 +58,7 @@ class Bundle:
     __slots__ = ("_prefix", "_buffers", "_owner", "_groups", "_watch")
 
     def __init__(
-        self, prefix: bytes, buffers: list[Buffer], groups: list[grouping.Group], watch: Watch, owner: Definitions
+        self, prefix: bytes, buffers: list[Part], groups: list[grouping.Group], watch: Watch, owner: Definitions
     ) -> None:
         #: Empty if the task needs no definitions.
         self._prefix = prefix
@@ -76,7 +77,7 @@ class Bundle:
         # Another bundle may have sent other objects.
         return all(owner.is_latest(group) and group.is_current(owner) for group in self._groups)
 
-    def before(self, head: bytes, kind: int, buffers: list[Buffer]) -> tuple[bytes, int, list[Buffer]]:
+    def before(self, head: bytes, kind: int, buffers: list[Part]) -> tuple[bytes, int, list[Part]]:
         """Adds the bundle before the head and the buffers of a task."""
         if not self._prefix:
             return head, kind, buffers
@@ -140,21 +141,19 @@ class Definitions:
         beside: Callable[..., out_of_band.Beside] = out_of_band.Arguments,
         picklers: list[by_name.Pickler] | None = None,
         takes_values: bool = False,
-    ) -> tuple[bytes, list[Buffer], int, set[Key]]:
+    ) -> tuple[bytes, list[Part], int, set[Key]]:
         """Pickles a value. Returns the result of `pickling.dump`, and the names in the program's modules that it refers
         to. `picklers`: gets the pickler, whose memo has the objects pickled; `takes_values`:
         with values in place of futures."""
         file, taken = BytesIO(), beside(self.engine, private)
         if takes_values:
-            taken.futures, taken.unfinished = [], []
+            taken.values = values.Values()
         pickler = by_name.Pickler(file, taken)
         pickler.copies_globals = self.copies_globals
         pickler.dump(value)
         self.users = pickler.users
-        if taken.futures:
-            from . import values
-
-            values.check(value, taken)
+        if taken.values is not None and taken.values.futures:
+            taken.values.check(value)
         if picklers is not None:
             picklers.append(pickler)
         return file.getvalue(), taken.buffers, taken.copied, pickler.names

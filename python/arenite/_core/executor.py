@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .future import Future
     from .limiter import Limiter
     from .scope import Scope
-    from .signatures import Kind, Scalar
+    from .signatures import A, B, C, Given, Kind, Scalar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,7 +58,15 @@ class Configured:
         self._executor = executor
         self._options = TaskOptions(options)
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[[A], T], a: Given[A], /) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[[A, B], T], a: Given[A], b: Given[B], /) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[[A, B, C], T], a: Given[A], b: Given[B], c: Given[C], /) -> Future[T]: ...
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Submits a task with these options: see `Executor.submit`."""
         workers, options = self._executor._workers, self._options
         return workers.submit(options, workers.chosen(fn, options), args, kwargs, name_of(fn))
@@ -288,8 +296,26 @@ class Executor(BaseExecutor):
 
     # ---- tasks
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[[A], T], a: Given[A], /) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[[A, B], T], a: Given[A], b: Given[B], /) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[[A, B, C], T], a: Given[A], b: Given[B], c: Given[C], /) -> Future[T]: ...
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Submits a task: the call `fn(*args, **kwargs)` in a worker. Returns its future.
+
+        A future among the arguments, also in lists, tuples, dictionaries and data classes, stands for its value: the
+        task begins when the future has it. The values of tasks of this executor stay in shared memory. If a future
+        fails or is cancelled, so does the task, which never begins.
+
+        >>> import arenite, operator
+        >>> with arenite.Executor(2) as ex:
+        ...     three = ex.submit(operator.add, 1, 2)
+        ...     ex.submit(sum, [three, ex.submit(pow, three, 2)]).result()
+        12
 
         If the arena has no room for the arguments, waits until tasks have ended. On an event loop, and if no task ends
         within a minute, the future fails with `ArenaFull` instead.

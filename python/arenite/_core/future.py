@@ -385,7 +385,7 @@ def end(future: Future[Any]) -> None:
 def unsubmitted(*how: Any) -> Future[Any]:
     """Returns a future that will `follow` another one. Those who wait for it use a condition from the beginning."""
     future: Future[Any] = Future(None, *how)
-    future._condition  # noqa: B018
+    vars(future)["_condition"] = threading.Condition()
     return future
 
 
@@ -418,13 +418,6 @@ class Unfinished(Exception):
     def __init__(self, futures: list[Any]) -> None:
         super().__init__()
         self.futures = futures
-
-    def wait(self) -> None:
-        """Waits for them in this thread."""
-        from .values import wait_for
-
-        for future in self.futures:
-            wait_for(future)
 
 
 def of_pickling(error: Exception | SystemExit) -> BaseException:

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._errors import ArenaFull, Cancelled
-from . import native, out_of_band, pickling, room
+from . import native, out_of_band, pickling, room, values
 from .bars import make_bar
 from .future import Unfinished, of_pickling
 from .inputs import (
@@ -234,7 +234,7 @@ class Results(Generic[T]):
             try:
                 head, data, kind, buffers, copied = function.call(item, self._kind, self._private, self._beside)
             except Unfinished as unfinished:
-                unfinished.wait()
+                values.wait(unfinished)
                 return self._send(item)
             self._copied = copied + len(data)
             engine.count_copied(copied)
@@ -266,7 +266,7 @@ class Results(Generic[T]):
     def _pull_packing(self, packing: Packing, most: int) -> bool:
         """Takes items from the input. Returns false if they must wait for room in the arena."""
         stock = packing.stock
-        error: Exception | None = None
+        error: BaseException | None = None
         packing.is_pulling = True
         if not self._is_sized:
             # Lets the dispatcher send calls if the input waits.
@@ -288,7 +288,7 @@ class Results(Generic[T]):
             return True
         return self._submit_alone(packing, error)
 
-    def _submit_alone(self, packing: Packing, error: Exception | None) -> bool:
+    def _submit_alone(self, packing: Packing, error: BaseException | None) -> bool:
         """Submits the arguments that cannot be part of a packet as a task. `error`: the reason if they cannot be
         pickled. Returns false if they must wait."""
         # Sends the earlier calls.

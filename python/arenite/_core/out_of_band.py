@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Protocol
 
+    from .signatures import Part
+    from .values import Values
+
     class Arena(Protocol):
         """The arena of an engine or of the running task, for large buffers."""
 
@@ -52,15 +55,13 @@ class Beside:
     #: Whether the receiver may write to arrays whose memory was not shared on purpose.
     gives = False
 
-    #: The futures in the pickle, if their values are wanted; and those that have not ended, and are none of this
-    #: engine: see `values`.
-    futures: list[Any] | None = None
-    unfinished: list[Any]
+    #: Replaces futures by their values; None where a future is none: see `values`.
+    values: Values | None = None
 
     def __init__(self, arena: Arena | None, private: bool) -> None:
         self.arena = arena
         self.private = private
-        self.buffers: list[Buffer | Task] = []
+        self.buffers: list[Part] = []
         self.copied = 0
 
     def take(self, view: pickle.PickleBuffer) -> bool:

@@ -17,15 +17,15 @@ from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from .._arenite import Journal, Stock, Task
+from .._arenite import Buffer, Journal, Stock
 from .._errors import ArenaFull, Cancelled
-from . import dispatch, native, out_of_band, pickling
+from . import dispatch, native, out_of_band, pickling, values
 from .future import Unfinished, error_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .._arenite import Options, Packet
+    from .._arenite import Options, Packet, Task
     from .workers import Workers
 
 #: The intended seconds of a packet.
@@ -228,7 +228,7 @@ class Packing:
         try:
             data, buffers, copied, names = definitions.dump(item, private, self._beside, picklers, True)
         except Unfinished as unfinished:
-            unfinished.wait()
+            values.wait(unfinished)
             return self.dump(item)
         if self._function.shares(picklers):
             self.alone = self._function.call(item, kind, private, self._beside)
@@ -237,7 +237,7 @@ class Packing:
         self._engine.count_copied(copied)
         if not names <= self._function.names:
             self._function = self._function.referring_to(names, definitions)
-        if len(data) > _LONGEST or len(buffers) > _MOST_BUFFERS or any(type(one) is Task or one.lent for one in buffers):
+        if len(data) > _LONGEST or len(buffers) > _MOST_BUFFERS or any(type(one) is not Buffer or one.lent for one in buffers):
             function = self._function
             self.alone = function.head, data, function.kind | kind, [*function.buffers, *buffers], copied
             return None

@@ -13,7 +13,6 @@ from io import BytesIO
 from types import BuiltinFunctionType, FunctionType
 from weakref import ref
 
-from .._arenite import Buffer
 from . import mirror, out_of_band, reach
 from .by_name import Pickler
 from .out_of_band import Arguments as Arguments
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from .definitions import Bundle, Definitions
     from .out_of_band import Arena as Arena
+    from .signatures import Part
 else:
     import _pickle as pickle
     from _functools import partial
@@ -62,7 +62,7 @@ _DIGEST = 16
 
 def dump(
     value: Any, arena: Arena | None, private: bool = False, beside: Callable[[Arena | None, bool], Beside] = Beside
-) -> tuple[bytes, list[Buffer], int]:
+) -> tuple[bytes, list[Part], int]:
     """Pickles a value. Returns the pickle, its buffers, and the number of bytes copied into the arena.
 
     Without an arena, all data is part of the pickle. `private`: the receiver may write to its copies. `beside`: makes
@@ -94,7 +94,7 @@ class Function:
         self,
         data: bytes,
         kind: int,
-        buffers: list[Buffer],
+        buffers: list[Part],
         copied: int,
         names: frozenset[tuple[str, str]],
         definitions: Definitions,
@@ -153,7 +153,7 @@ class Function:
 
     def call(
         self, call: Any, kind: int, private: bool, beside: Callable[[Arena | None, bool], Beside] = Arguments
-    ) -> tuple[bytes, bytes, int, list[Buffer], int]:
+    ) -> tuple[bytes, bytes, int, list[Part], int]:
         """Pickles the arguments of a call. Returns head, pickle, kind and buffers of the call, and the number of bytes
         copied."""
         definitions = self._definitions()
@@ -319,10 +319,10 @@ def itself(value: Any) -> Any:
 
 
 #: Makes a value from a pickle and its buffers. Workers set it.
-load_value: Callable[[Any, Sequence[Any]], Any] = load
+load_value: Callable[[Any, Any], Any] = load
 
 
-def value_of(reply: tuple[Any, Sequence[Any]]) -> Any:
+def value_of(reply: tuple[Any, Any]) -> Any:
     """Returns the value of another task, which is an argument of this one."""
     return load_value(*reply)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from .._errors import Cancelled
 from . import locks
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .. import _arenite
+    from .signatures import A, B, C, Given
     from .workers import Workers
 
 P = ParamSpec("P")
@@ -34,7 +35,15 @@ class Scope:
         self._cancelled = 0
         self._is_over = False
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    @overload
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[[A], T], a: Given[A], /) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[[A, B], T], a: Given[A], b: Given[B], /) -> Future[T]: ...
+    @overload
+    def submit(self, fn: Callable[[A, B, C], T], a: Given[A], b: Given[B], c: Given[C], /) -> Future[T]: ...
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Submits a task, as `Executor.submit` does. After a task of the scope has failed, the future is cancelled."""
         if self._is_over:
             raise RuntimeError("cannot schedule new futures after the end of the scope")

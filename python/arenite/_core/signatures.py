@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, TypedDict, TypeVar
+from concurrent.futures import Future
+from typing import Literal, TypedDict, TypeVar, Union
 
 import numpy
 
+from .._arenite import Buffer, Task
 from .settings import Settings
 
+#: What a pickle refers to.
+Part = Buffer | Task
+
 Scalar = TypeVar("Scalar", bound=numpy.generic)
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+
+#: An argument of a task: a value, or a future that stands for it.
+Given = Union[A, Future[A]]
 
 #: The type of an array's elements, as a class of numpy.
 Kind = type[Scalar] | numpy.dtype[Scalar]

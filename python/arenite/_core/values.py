@@ -37,6 +37,12 @@ def is_future(value: Any) -> bool:
     return isinstance(value, BaseFuture) or hasattr(type(value), "_asyncio_future_blocking")
 
 
+def wait(unfinished: Unfinished) -> None:
+    """Waits in this thread."""
+    for future in unfinished.futures:
+        wait_for(future)
+
+
 def wait_for(future: Any) -> None:
     if not isinstance(future, BaseFuture) and not future.done():
         raise TypeError("this cannot wait for a future of asyncio: await it first")
@@ -56,35 +62,40 @@ def value_of(future: Any) -> Any:
 # ---- in pickles
 
 
-def reduce(future: Any, beside: out_of_band.Beside) -> Any:
-    """Reduces a future among the arguments of a call to its value."""
-    if beside.futures is None:
-        return NotImplemented
-    beside.futures.append(future)
-    if (task := pending_task(future, beside.arena)) is not None:
-        return pickling.value_of, (pickle.PickleBuffer(out_of_band.Reply(task)),)
-    if future.done():
-        return pickling.itself, (value_of(future),)
-    beside.unfinished.append(future)
-    return pickling.itself, (None,)
+class Values:
+    """Replaces the futures among the arguments of a call by their values, in a pickle."""
 
+    def __init__(self) -> None:
+        self.futures: list[Any] = []
+        #: Those of them that have not ended and are none of the engine.
+        self.unfinished: list[Any] = []
 
-def check(arguments: Any, beside: out_of_band.Beside) -> None:
-    """Called with arguments that were pickled. Raises TypeError if an object has pickled a future as itself, which would
-    be its value in the task; and `Unfinished`."""
-    lost = {id(future) for future in beside.futures or ()}
-    left, seen = [arguments], set[int]()
-    while left:
-        value = left.pop()
-        if id(value) in lost:
-            lost.discard(id(value))
-        elif id(value) not in seen:
-            seen.add(id(value))
-            left.extend(_parts(value))
-    if lost:
-        raise TypeError(f"{_place(arguments, lost)} is a future: {_WHERE}")
-    if beside.unfinished:
-        raise Unfinished(beside.unfinished)
+    def reduce(self, future: Any, engine: Any) -> Any:
+        """Reduces a future to its value."""
+        self.futures.append(future)
+        if (task := pending_task(future, engine)) is not None:
+            return pickling.value_of, (pickle.PickleBuffer(out_of_band.Reply(task)),)
+        if future.done():
+            return pickling.itself, (value_of(future),)
+        self.unfinished.append(future)
+        return pickling.itself, (None,)
+
+    def check(self, arguments: Any) -> None:
+        """Called with the arguments that were pickled. Raises TypeError if an object has pickled a future as itself,
+        which would be its value in the task; and `Unfinished`."""
+        lost = {id(future) for future in self.futures}
+        left, seen = [arguments], set[int]()
+        while left:
+            value = left.pop()
+            if id(value) in lost:
+                lost.discard(id(value))
+            elif id(value) not in seen:
+                seen.add(id(value))
+                left.extend(_parts(value))
+        if lost:
+            raise TypeError(f"{_place(arguments, lost)} is a future: {_WHERE}")
+        if self.unfinished:
+            raise Unfinished(self.unfinished)
 
 
 def _parts(value: Any) -> Collection[Any]:

@@ -43,6 +43,21 @@ class Submit(Row):
         return count / seconds
 
 
+class Chain(Row):
+    name, title, unit = "chain", "1,000 tasks, each takes the value of the one before", "µs a task"
+    goals = [Goal("<=", 0.5, "dask")]
+    rounds = 5
+    count = 1000
+
+    def sample(self, system):
+        last = system.submit(work.successor, 0)
+        begin = time.perf_counter()
+        for _ in range(self.count):
+            last = system.submit_after(work.successor, last)
+        check(last.result() == self.count + 1, "sums")
+        return (time.perf_counter() - begin) / self.count * 1e6
+
+
 class Map(Row):
     name, title, unit, less_is_better = "map-10k", "10,000 squares by map, chunksize=1", "tasks/s", False
     goals = [Goal(">=", 2, "pool")]
@@ -416,6 +431,7 @@ ALL = {
     for row in (
         RoundTrip,
         Submit,
+        Chain,
         Map,
         MapChunks,
         ResizeResident,

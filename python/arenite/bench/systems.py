@@ -45,6 +45,10 @@ class System:
         """Makes one call, and waits for its result."""
         return self.submit(function, *arguments).result()
 
+    def submit_after(self, function, task):
+        """Starts a call with the value of a task as its argument."""
+        return self.submit(function, task.result())
+
     def submit_all(self, function, items):
         """Submits a call for each item; then waits for all results."""
         return [future.result() for future in [self.submit(function, item) for item in items]]
@@ -82,6 +86,9 @@ class Arenite(System):
 
     def close(self):
         self.executor.shutdown()
+
+    def submit_after(self, function, task):
+        return self.submit(function, task)
 
     def map_singly(self, function, items):
         return list(self.executor.map(function, items, chunksize=1))
@@ -281,6 +288,9 @@ class Ray(System):
             self.remotes[function] = ray.remote(max_retries=0)(function)
         return self.Task(self.remotes[function].remote(*arguments))
 
+    def submit_after(self, function, task):
+        return self.submit(function, task.reference)
+
     def submit_all(self, function, items):
         import ray
 
@@ -326,6 +336,8 @@ class Dask(System):
 
     def submit(self, function, *arguments):
         return self.client.submit(function, *arguments, pure=False, retries=0)
+
+    submit_after = submit
 
     def submit_all(self, function, items):
         return self.client.gather([self.submit(function, item) for item in items])

@@ -12,6 +12,10 @@ def add(one, other):
     return one + other
 
 
+def successor(number):
+    return number + 1
+
+
 def square(number):
     return number * number
 
