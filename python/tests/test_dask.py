@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import faulthandler
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 import arenite
 import harness
 import pytest
+import test_values as values
 
 distributed = pytest.importorskip("distributed")
 np = pytest.importorskip("numpy")
@@ -159,6 +161,26 @@ def test_arrays_stay_on_a_node_and_leave_it_as_values(client):
         with dask.annotate(executor="default"):
             assert results([client.submit(total, array, workers=[here], pure=False)]) == [2.0 * size]
     assert results([client.submit(total, array, workers=[here], pure=False)]) == [2.0 * size]
+
+
+@pytest.mark.parametrize("case", range(3))
+def test_futures_as_arguments_are_those_of_dask(client, case):
+    """The same program of tasks that take each other's values, on Dask and on an executor."""
+    dice = random.Random(values.SEED + case)
+    with arenite.Executor(2) as ex:
+        ours, theirs = [], []
+        for number in range(60):
+            taken = [dice.randrange(number) for _ in range(dice.randrange(4))] if number else []
+            shape, size = dice.randrange(2), dice.choice([1, 10, 3000])
+            wrong = f"{number} is wrong" if dice.random() < 0.05 else None
+            for futures, submit in ((ours, ex.submit), (theirs, client.submit)):
+                inputs = values.packed([futures[at] for at in taken], shape)
+                futures.append(submit(values.combine, inputs, size, wrong))
+        for one, other in zip(ours, theirs, strict=True):
+            if (error := other.exception()) is None:
+                assert np.array_equal(one.result(), other.result())
+            else:
+                assert type(one.exception()) is type(error)
 
 
 def test_as_the_default(client):

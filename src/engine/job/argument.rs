@@ -52,7 +52,30 @@ fn foreign() -> Because {
 }
 
 impl<'a> Buffer<'a> {
-    /// Lets the job take the value of another job of the same engine, once that has ended: see [`Job`] as an argument.
+    /// Lets the job take the value of another job of the same engine, once that has ended.
+    ///
+    /// ```
+    /// use arenite::raw::{Buffer, Buffers, Received, Value};
+    /// use arenite::{Array, Bytes};
+    ///
+    /// fn make(len: u64) -> Value {
+    ///     (len, Bytes::from(b"ones"), vec![Array::from_fn(len as usize, |_| 1)])
+    /// }
+    ///
+    /// fn sum(buffers: Buffers<'_>) -> u64 {
+    ///     let sum = |buffer| match buffer {
+    ///         Received::Value((_, _, arrays)) => arrays[0].iter().map(|&x| u64::from(x)).sum(),
+    ///         _ => 0,
+    ///     };
+    ///     buffers.map(sum).sum()
+    /// }
+    ///
+    /// # let engine = arenite::Engine::inline();
+    /// let ones = engine.submit(make, (1000,));
+    /// let total = engine.submit(sum, (vec![Buffer::value(&ones), Buffer::value(&ones)],));
+    /// assert_eq!(total.wait()?, 2000);
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
     ///
     /// # Panics
     /// If the value of the job was taken.
