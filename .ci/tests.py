@@ -2,9 +2,8 @@
 
     tests.py UNSTABLE COMMAND…
 
-The programs of packages in `ARENITE_LEAVE_OUT`, folders with spaces between them, are compiled and not run.
-
-COMMAND is `cargo test …` or `python -m pytest …`. All tests of the workspace run as two commands beside each other:
+COMMAND is `cargo test …` or `python -m pytest …`. Of all tests of the workspace, only those of the programs in
+`ARENITE_PROGRAMS` run, where it is set: names of .ci/steps with spaces between them. All tests of the workspace run as two commands beside each other:
 the suites of `tests/`, which wait for processes most of their time, and the rest, which computes. A shared machine may
 stall a process for seconds, which no time limit of a test can allow for: a test that fails is run once more on its own.
 If it passes then, its name is appended to the file UNSTABLE; otherwise this program fails. It fails, too, if COMMAND
@@ -20,14 +19,16 @@ import sys
 import threading
 import time
 
-LEFT_OUT = os.environ.get("ARENITE_LEAVE_OUT", "").split()
+PROGRAMS = os.environ.get("ARENITE_PROGRAMS", "").split()
 if sys.argv[1] == "--program":
-    # Cargo starts each program with tests by this file, in the folder of the package.
-    if os.path.relpath(os.getcwd(), os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")) in LEFT_OUT:
-        sys.exit(print("left out"))
+    # Cargo starts each program with tests by this file, in the environment of the package.
+    name = "examples" if "/examples/" in sys.argv[2] else re.sub(r"-[0-9a-f]+$", "", os.path.basename(sys.argv[2]))
+    if f"{os.environ['CARGO_PKG_NAME']}/{name}" not in PROGRAMS:
+        sys.exit(print("not affected by what has changed"))
     os.execv(sys.argv[2], sys.argv[2:])
 unstable, *command = sys.argv[1:]
 is_pytest = "pytest" in command
+is_everything = "--workspace" in command and not {"--lib", "--test", "--bins", "--doc", "-p", "--"} & set(command)
 
 # How long each program of a `cargo test` took, to see where the time goes.
 times = []
@@ -58,25 +59,37 @@ def selection(running):
     return ["--example" if "/examples/" in program else "--test", name]
 
 
+def is_wanted(package, name):
+    return not PROGRAMS or f"{package}/{name}" in PROGRAMS
+
+
 def sides():
     """Returns the commands that run beside each other, each a list of commands one after the other."""
-    workspace, selected = "--workspace" in command, {"--lib", "--test", "--bins", "--doc", "-p", "--"} & set(command)
-    if not workspace or selected:
+    if not is_everything:
         return [[command]]
     words = ["cargo", "metadata", "--no-deps", "--format-version=1"]
     described = subprocess.run(words, capture_output=True, check=True)
-    suites, rest = [], []
+    suites, rest, kinds = [], [], {}
     for package in json.loads(described.stdout)["packages"]:
         of = suites if package["name"] == "arenite-tests" else rest
         for target in package["targets"]:
             is_built = "--all-features" in command or not target.get("required-features")
-            if target["kind"] == ["test"] and target["test"] and is_built:
-                of += ["--test", target["name"]]
+            kind, name = target["kind"][0], "examples" if target["kind"] == ["example"] else target["name"]
+            if target["test"] and is_built and is_wanted(package["name"], name):
+                if kind == "test":
+                    of += ["--test", target["name"]]
+                elif kind in ("lib", "bin", "example"):
+                    kinds["--lib" if kind == "lib" else f"--{kind}s"] = True
+            if target["doctest"] and is_wanted(package["name"], "doc"):
+                kinds["--doc"] = True
     names = [name for name in suites + rest if name != "--test"]
     if len(set(names)) < len(names):
         sys.exit(f"two programs with tests have one name: {sorted(names)}")
-    others = ["--lib", "--bins", "--examples", *rest]
-    return [[arguments(command, *suites)], [arguments(command, *others), arguments(command, "--doc")]]
+    doc = [["--doc"]] if kinds.pop("--doc", False) else []
+    if "--no-run" in command:
+        return [[arguments(command, *kinds, *rest, *suites)]] if names or kinds else []
+    found = [[suites], [[*kinds, *rest], *doc]]
+    return [[arguments(command, *words) for words in side if words] for side in found]
 
 
 def cargo():
@@ -92,7 +105,7 @@ def cargo():
         thread.start()
     for thread in threads:
         thread.join()
-    return max(codes)
+    return max(codes, default=0)
 
 
 printing = threading.Lock()
@@ -113,7 +126,7 @@ def cargo_command(words):
 
     is_listed = False
     words = arguments(words, "--no-fail-fast")
-    if LEFT_OUT and "--doc" not in words:
+    if PROGRAMS and is_everything and "--doc" not in words:
         starter = json.dumps([sys.executable, os.path.abspath(__file__), "--program"])
         words = arguments(words, "--config", f'target."cfg(all())".runner = {starter}')
     output = run(words, lambda line, flush: shown.append(line))
@@ -192,6 +205,8 @@ def again_pytest(name):
     return subprocess.run([*words, name]).returncode == 0
 
 
+if "--no-run" in command:
+    sys.exit(max((subprocess.run(words).returncode for [words] in sides()), default=0))
 code = pytest() if is_pytest else cargo()
 for took, where in sorted(times, reverse=True)[:12]:
     print(f"{took:7.1f} s  {where}")

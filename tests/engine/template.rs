@@ -1,9 +1,10 @@
 //! Workers that are copied from a template.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use arenite::engine::{Builder, LogLine, LogSource, WorkerProgram};
 use arenite::{Engine, JobErrorKind, Sandbox, Template};
 use nix::sys::signal::Signal;
+use nix::time::ClockId;
 
 use crate::harness::{
     ABORTED, Calls, Lab, assert_kind, assert_says, case, children, send_signal, step, tests,
@@ -19,6 +21,7 @@ use crate::harness::{
 
 tests![
     workers_are_copies_of_one_process,
+    a_template_that_is_ready_takes_no_time,
     a_worker_that_dies_is_copied_again,
     limits_and_the_sandbox_are_those_of_the_copy,
     many_workers_with_many_lanes_are_copies,
@@ -143,6 +146,34 @@ fn workers_are_copies_of_one_process() {
     drop(values);
     lab.into_inner().shutdown();
     assert_eq!(children(), [0_i32; 0]);
+}
+
+/// The processor time of the threads that watch templates, in nanoseconds.
+fn watching() -> u64 {
+    let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let read = |folder: PathBuf, name| fs::read_to_string(folder.join(name)).unwrap_or_default();
+    threads
+        .map(|thread| thread.path())
+        .filter(|path| read(path.clone(), "comm").starts_with("arenite-templat"))
+        .filter_map(|path| {
+            read(path, "schedstat")
+                .split(' ')
+                .next()?
+                .parse::<u64>()
+                .ok()
+        })
+        .sum()
+}
+
+/// Each copy is announced twice, and only a next copy reads the second announcement.
+fn a_template_that_is_ready_takes_no_time() {
+    let lab = Lab::of(builder("x").build().unwrap());
+    assert!(template_of(&lab) > 0);
+    let (own, before) = (ClockId::CLOCK_THREAD_CPUTIME_ID, watching());
+    let begin = Duration::from(own.now().unwrap());
+    while Duration::from(own.now().unwrap()) - begin < Duration::from_millis(200) {}
+    let took = Duration::from_nanos(watching() - before);
+    assert!(took < Duration::from_millis(20), "{took:?}");
 }
 
 fn a_worker_that_dies_is_copied_again() {

@@ -340,7 +340,7 @@ impl Shared {
         let mut idle = None;
         while let Some(timeout) = self.next_look(&mut idle) {
             match poller.wait(timeout) {
-                Ok(tokens) => self.look(&tokens),
+                Ok(tokens) => self.look(&tokens, poller),
                 Err(_) => {
                     lock(&self.held).end();
                     std::thread::park();
@@ -386,12 +386,16 @@ impl Shared {
     }
 
     /// Handles what has happened to the template.
-    fn look(&self, tokens: &[u64]) {
+    fn look(&self, tokens: &[u64], poller: &Poller) {
         // Fails if the descriptor is not readable.
         let _ = self.event.clear();
         let mut held = lock(&self.held);
         if held.state.is_loading() && tokens.contains(&SOCKET) {
             held.receive();
+            if let (false, Some(template)) = (held.state.is_loading(), &held.template) {
+                // From now on it answers requests, each twice. Whoever makes the next request reads the second answer.
+                let _ = poller.remove(template.socket.as_fd());
+            }
         }
         if tokens.contains(&PROCESS) {
             // Its last messages say why it has ended.
