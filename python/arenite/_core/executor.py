@@ -255,8 +255,8 @@ class Executor(BaseExecutor):
             workers.end_with(workers.definitions.close)
             setup = _start.setup(
                 workers.definitions, initializer, initargs, preload, mode is not None, threads, env, python,
-                private=workers.private, memory_limit=limit, log=log, output=plain, bars=_bars(output, mode),
-                imports=imports, lookups=lookups, template=loaded, main=program,
+                private=workers.private, private_values=workers.private_results, memory_limit=limit, log=log,
+                output=plain, bars=_bars(output, mode), imports=imports, lookups=lookups, template=loaded, main=program,
             )
             workers.output = dispatch.register(_printer(output, label))
             workers.engine = _arenite.Engine(

@@ -212,7 +212,8 @@ def setup(
 ) -> bytes:
     """Returns the pickled arguments of `worker.start`. `given`: those that are passed as they are.
 
-    - `private`, `memory_limit`: see `Executor`.
+    - `private`: whether tasks get private copies of shared arrays; `private_values`: of arrays in values of other
+      tasks, as the program does; `memory_limit`: see `Executor`.
     - `log`: how records are forwarded; `output`: where output goes, None for the engine; `bars`: see
       `printing.show_bars`.
     - `imports`: the file with the names of modules, and whether workers keep reading it; `lookups`: where workers ask

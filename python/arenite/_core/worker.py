@@ -33,6 +33,8 @@ _MOST_BUFFERS = 4000
 _arena: _arenite.TaskArena | None = None
 #: Whether tasks get private copies of their arguments.
 _private = False
+#: Whether they get private copies of arrays in the values of other tasks.
+_private_values = False
 _is_sandboxed = False
 #: Pickles values for the program. Arguments: a value, the arena for its buffers, and whether the program gets private
 #: copies.
@@ -159,7 +161,7 @@ def renew() -> None:
 
 def start(setup: bytes) -> str | None:
     """Prepares this process. Returns the reason why it cannot be a worker, or None."""
-    global _arena, _private, _is_sandboxed, _dump
+    global _arena, _private, _private_values, _is_sandboxed, _dump
     import faulthandler
 
     if not _is_loaded:
@@ -186,7 +188,7 @@ def start(setup: bytes) -> str | None:
     faulthandler.enable(2)
     _arena = _arenite.TaskArena()
     pickling.Beside.most = _MOST_BUFFERS
-    _private = given["private"]
+    _private, _private_values = given["private"], given["private_values"]
     _is_sandboxed = given["sandboxed"]
     context.begin(given["path"], given["filters"], _is_loaded)
     if given["main"] is not None and not _is_loaded:
@@ -412,7 +414,7 @@ def _load_value(data: Any, buffers: list[Any]) -> Any:
     load = pickling.load
     if _is_sandboxed:
         from .plain import load
-    value = load(data, buffers, _private)
+    value = load(data, buffers, _private_values)
     if type(value) is raised.Raised:
         raise raised.load_error(value.pickle, load)
     return value
