@@ -8,7 +8,7 @@ import operator
 import os
 import random
 import threading
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import arenite
 import harness
@@ -145,6 +145,68 @@ def test_values_do_not_visit_the_program():
             made.result()
 
 
+@dataclasses.dataclass
+class Partial:
+    left: object
+    right: object = dataclasses.field(init=False)
+
+
+class Pair(tuple):
+    def __new__(cls, left, right):
+        return super().__new__(cls, (left, right))
+
+    def __getnewargs__(self):
+        return tuple(self)
+
+
+class Tagged(Named):
+    """Has a constructor of its own, and an attribute."""
+
+    def __new__(cls, left):
+        made = super().__new__(cls, left, None)
+        made.tag = "of a tuple"
+        return made
+
+    def __getnewargs__(self):
+        return self[:1]
+
+
+def parts_of(value):
+    return type(value).__name__, getattr(value, "__dict__", None), list(value) if isinstance(value, tuple) else None
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_derived_classes(workers):
+    with arenite.Executor(workers) as ex:
+        one = ex.submit(number, 1)
+        for make in (lambda value: Pair(value, 2), Tagged, Partial):
+            assert repr(ex.submit(parts_of, make(one)).result()) == repr(parts_of(make(1)))
+        assert ex.submit(collections.Counter, collections.Counter(a=one)).result() == {"a": 1}
+        # What contains no futures is passed as it is.
+        status = os.stat("/")
+        assert ex.submit(operator.itemgetter(0), (status, one)).result().st_mtime_ns == status.st_mtime_ns
+
+
+def changed(array):
+    """The sum before this writes to the array."""
+    total = float(array.sum())
+    array += 1
+    return total
+
+
+@pytest.mark.parametrize("options", [{}, {"writable": "copy"}, {"start": "fork"}, {"lanes": 2}, {"sandbox": True}], ids=str)
+def test_tasks_may_write_to_arrays_of_their_own(options):
+    """As to the arrays that `concurrent.futures` passes: no other task sees it."""
+    if "sandbox" in options:
+        options = options | {"preload": [__name__]}
+    with arenite.Executor(2, **options) as ex, ProcessPoolExecutor(1) as pool:
+        for size in (10, 1000, 100_000):
+            made = ex.submit(np.ones, size)
+            sums = [ex.submit(changed, made) for _ in range(4)]
+            assert [one.result() for one in sums] == [pool.submit(changed, np.ones(size)).result()] * 4
+            assert made.result().sum() == size
+
+
 class Random:
     """A program of tasks that take values of each other, and what plain Python gives for it."""
 
@@ -266,6 +328,30 @@ def test_asyncio():
 
     with harness.waiting("a coroutine"):
         assert asyncio.run(main()) == 6
+
+
+def test_futures_of_asyncio_that_cannot_end():
+    async def main():
+        loop = asyncio.get_running_loop()
+        ex = arenite.Executor(1)
+        left = ex.submit(number, loop.create_future())
+        with ex:
+            waiting = ex.submit(number, asyncio.create_task(asyncio.sleep(60)))
+        # The end of the block keeps the loop from running.
+        for future in (left, waiting):
+            with pytest.raises(RuntimeError, match="Await the future"):
+                future.result()
+
+    asyncio.run(main())
+    loop = asyncio.new_event_loop()
+    future = loop.create_future()
+    with arenite.Executor(1) as ex:
+        left = ex.submit(number, future)
+        loop.close()
+        with pytest.raises(RuntimeError, match="its event loop is closed"):
+            ex.submit(number, future).result()
+    with pytest.raises(RuntimeError, match="its event loop is closed"):
+        left.result()
 
 
 # ---- failures

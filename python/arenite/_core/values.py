@@ -8,9 +8,12 @@ ended. A call with other futures, of threads and other executors, is submitted w
 from __future__ import annotations
 
 import pickle
+import sys
 from _thread import start_new_thread
+from collections import defaultdict
 from concurrent.futures import CancelledError
 from concurrent.futures import Future as BaseFuture
+from contextlib import suppress
 from copy import copy
 from dataclasses import fields, is_dataclass
 from threading import Lock
@@ -22,13 +25,17 @@ from . import dispatch, native, out_of_band, pickling, room
 from .future import Future, NoValue, Unfinished, failed, pending_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from .workers import Workers
 
 _WHERE = (
     "a task takes the values of futures that are its arguments or in lists, tuples, dictionaries and data classes: pass "
     "the future there, or pass its result()"
+)
+_NO_LOOP = (
+    "a future of asyncio among the arguments cannot end: its event loop is closed, or would have to run while the "
+    "executor is shut down in it. Await the future, or the task, before"
 )
 
 
@@ -84,32 +91,45 @@ class Values:
         """Called with the arguments that were pickled. Raises TypeError if an object has pickled a future as itself,
         which would be its value in the task; and `Unfinished`."""
         lost = {id(future) for future in self.futures}
-        left, seen = [arguments], set[int]()
-        while left:
-            value = left.pop()
-            if id(value) in lost:
-                lost.discard(id(value))
-            elif id(value) not in seen:
-                seen.add(id(value))
-                left.extend(_parts(value))
-        if lost:
+        for value in _walk(arguments):
+            lost.discard(id(value))
+            if not lost:
+                break
+        else:
             raise TypeError(f"{_place(arguments, lost)} is a future: {_WHERE}")
         if self.unfinished:
             raise Unfinished(self.unfinished)
 
 
-def _parts(value: Any) -> Collection[Any]:
+#: Types whose values have no parts. Lists may have millions of them.
+_PLAIN = frozenset((int, float, complex, bool, str, bytes, type(None)))
+
+
+def _walk(arguments: Any) -> Iterator[Any]:
+    """Yields arguments and their parts. Those at the top come first: futures often are there."""
+    # The list keeps what properties of data classes return, so that each identity belongs to one object.
+    found, seen = [arguments], set[int]()
+    for value in found:
+        if id(value) not in seen:
+            seen.add(id(value))
+            yield value
+            found.extend(_parts(value))
+
+
+def _parts(value: Any) -> list[Any]:
     """Returns the parts of a value whose futures are replaced by their values."""
     if isinstance(value, (list, tuple)):
-        return value
-    if isinstance(value, dict):
-        return value.values()
-    return [getattr(value, name, None) for name in _fields(value)]
+        parts: Collection[Any] = value
+    else:
+        parts = (value if isinstance(value, dict) else _fields(value)).values()
+    return [part for part in parts if type(part) not in _PLAIN]
 
 
-def _fields(value: Any) -> list[str]:
+def _fields(value: Any) -> dict[str, Any]:
+    """Returns the fields of a data class that are set."""
     is_one = is_dataclass(value) and not isinstance(value, type)
-    return [field.name for field in fields(value)] if is_one else []
+    names = [field.name for field in fields(value)] if is_one else []
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def _place(arguments: Any, futures: set[int]) -> str:
@@ -132,35 +152,48 @@ def _place(arguments: Any, futures: set[int]) -> str:
 
 
 def replaced(arguments: Any) -> Any:
-    """Returns arguments with values in place of futures, for a call in this process."""
-    left, seen = [arguments], dict[int, Any]()
-    while left:
-        value = left.pop()
-        if seen.setdefault(id(value), value) is value:
-            left.extend(part for part in _parts(value) if id(part) not in seen)
-    return _replaced(arguments, {}) if any(map(is_future, seen.values())) else arguments
+    """Returns arguments with values in place of futures, for a call in this process. Only what contains futures is
+    copied."""
+    found = list(_walk(arguments))
+    holders = list(filter(is_future, found))
+    if not holders:
+        return arguments
+    users = defaultdict[int, list[Any]](list)
+    for value in found:
+        for part in _parts(value):
+            users[id(part)].append(value)
+    changed = set(map(id, holders))
+    for value in holders:
+        for user in users[id(value)]:
+            if id(user) not in changed:
+                changed.add(id(user))
+                holders.append(user)
+    return _replaced(arguments, changed, {})
 
 
-def _replaced(value: Any, known: dict[int, Any]) -> Any:
-    """`known`: what replaces the parts so far, by their identity."""
-    if id(value) in known:
-        return known[id(value)]
+def _replaced(value: Any, changed: set[int], known: dict[int, Any]) -> Any:
+    """`changed`: the identities of futures and of what contains them; `known`: what replaces them so far."""
+    key = id(value)
+    if key not in changed:
+        return value
+    if key in known:
+        return known[key]
     if is_future(value):
         wait_for(value)
         return value_of(value)
     if isinstance(value, tuple):
-        parts = [_replaced(part, known) for part in value]
-        return known.setdefault(id(value), type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts))
-    fields = _fields(value)
-    if not fields and not isinstance(value, (list, dict)):
-        return value
-    made = known[id(value)] = copy(value)
+        # As `pickle` does, without the arguments of a derived class.
+        made: Any = tuple.__new__(type(value), [_replaced(part, changed, known) for part in value])
+        getattr(made, "__dict__", {}).update(getattr(value, "__dict__", {}))
+        return known.setdefault(key, made)
+    made = known[key] = copy(value)
     if isinstance(value, list):
-        made[:] = [_replaced(part, known) for part in value]
+        list.__setitem__(made, slice(None), [_replaced(part, changed, known) for part in value])
     elif isinstance(value, dict):
-        made.update((key, _replaced(part, known)) for key, part in value.items())
-    for name in fields:
-        object.__setattr__(made, name, _replaced(getattr(value, name), known))
+        dict.update(made, {name: _replaced(part, changed, known) for name, part in value.items()})
+    for name, part in _fields(value).items():
+        if id(part) in changed:
+            object.__setattr__(made, name, _replaced(part, changed, known))
     return made
 
 
@@ -172,7 +205,9 @@ class Later:
     ) -> None:
         """`future` gets the outcome of what `submit` returns: a future, or `ArenaFull`."""
         self._workers, self.future, self._submit = workers, future, submit
+        #: Those that have not ended; 0 when the call is being submitted, or is given up.
         self._left, self._lock = len(unfinished), Lock()
+        self._loops = [one.get_loop() for one in unfinished if not isinstance(one, BaseFuture)]
         #: Set when the call was submitted, or is given up.
         self.sent = native.Mark()
         workers.later.add(self)
@@ -182,14 +217,34 @@ class Later:
             if isinstance(one, BaseFuture):
                 one.add_done_callback(self._note)
             else:
-                one.get_loop().call_soon_threadsafe(one.add_done_callback, self._note)
+                with suppress(RuntimeError):  # The loop is closed.
+                    one.get_loop().call_soon_threadsafe(one.add_done_callback, self._note)
+        if any(loop.is_closed() for loop in self._loops):
+            self._give_up()
+
+    def _take(self, count: int) -> bool:
+        """Whether the last of the futures that this waits for is among these `count`."""
+        with self._lock:
+            had, self._left = self._left, max(0, self._left - count)
+        return had > 0 and self._left == 0
 
     def _note(self, _: object) -> None:
-        with self._lock:
-            self._left -= 1
-            if self._left:
-                return
-        dispatch.soon(self._send)
+        if self._take(1):
+            dispatch.soon(self._send)
+
+    def wait(self) -> None:
+        """Waits until the call was submitted. Gives it up if that cannot be, because this keeps an event loop from
+        running, or because it has ended."""
+        while not native.wait(self.sent, 0.1):
+            asyncio = sys.modules.get("asyncio")
+            current = None if asyncio is None else asyncio._get_running_loop()
+            if any(loop is current or loop.is_closed() for loop in self._loops):
+                self._give_up()
+
+    def _give_up(self) -> None:
+        if self._take(sys.maxsize):
+            self.future.follow(failed(RuntimeError(_NO_LOOP)))
+            self._end()
 
     def _send(self, waits: bool = False) -> None:
         """Submits the call. `waits`: while the arena has no room, which the dispatcher must not."""

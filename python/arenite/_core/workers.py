@@ -315,8 +315,7 @@ class Workers:
                 if cancel:
                     later.future.cancel()
                 elif wait:
-                    while not native.wait(later.sent, 0.1):
-                        pass
+                    later.wait()
             maps = list(self.maps)
             for results in maps:
                 if cancel:
