@@ -330,6 +330,28 @@ def test_asyncio():
         assert asyncio.run(main()) == 6
 
 
+def test_calls_that_wait_have_the_futures_of_the_call():
+    """A list that grows while calls with it wait."""
+    with arenite.Executor(2) as ex:
+        futures, sums = [], []
+        for _ in range(5):
+            futures.append(Future())
+            sums.append(ex.submit(sum, futures))
+        for one in futures:
+            one.set_result(1)
+        assert [one.result() for one in sums] == [1, 2, 3, 4, 5]
+
+
+def test_the_first_failure_ends_calls_that_wait():
+    with arenite.Executor(1) as ex:
+        never, failing = Future(), Future()
+        future = ex.submit(sum, [never, failing])
+        failing.set_exception(ValueError("failed first"))
+        with pytest.raises(ValueError, match="failed first"):
+            future.result()
+        ex.shutdown()
+
+
 def test_futures_of_asyncio_that_cannot_end():
     async def main():
         loop = asyncio.get_running_loop()
@@ -462,6 +484,17 @@ def test_calls_of_actors_keep_their_order(gate):
         assert length.result() == 0
         assert letters.copy().result() == ["first", "of the file", "THREAD", "last"]
         assert isinstance(wrong.exception(), ValueError)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_futures_for_the_object_of_an_actor(workers):
+    with arenite.Executor(workers) as ex, ThreadPoolExecutor(1) as threads:
+        one = ex.submit(number, 1)
+        assert ex.actor(list, [one, threads.submit(number, 2)]).copy().result() == [1, 2]
+        assert isinstance(ex.actor(list, ex.submit(raising, "no object")).copy().exception(), ValueError)
+        ended = Future()
+        ended.cancel()
+        assert ex.actor(list, ended).copy().cancelled()
 
 
 # ---- memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from . import inline, pickling, values
-from .future import Future, Unfinished, failed, of_pickling
+from .future import Future, NoValue, Unfinished, failed, of_pickling
 from .workers import name_of
 
 P = ParamSpec("P")
@@ -62,10 +62,16 @@ class Actor(Calls[Object]):
         self._workers = workers
         self._name = name_of(cls)
         self._class = cls if isinstance(cls, type) else None
-        #: The handle of the actor; with `max_workers=0`, a future of the object.
+        #: The handle of the actor; with `max_workers=0`, or if a future among the arguments has failed, a future of
+        #: the object.
         self._actor: _arenite.Actor | Future[Any] | None
         if workers.is_inline:
             self._actor = inline.call(workers.inline, cls, args, kwargs)
+            return
+        try:
+            args, kwargs = values.replaced((args, kwargs))
+        except NoValue as error:
+            self._actor = failed(error.error)
             return
         engine, private = workers.engine, workers.private
         made = pickling.pickle_function(cls, workers.definitions, private)
@@ -109,10 +115,11 @@ class Actor(Calls[Object]):
         if actor is None:
             raise RuntimeError(f"cannot call {self._name}.{name}: the actor has ended")
         if isinstance(actor, Future):
-            error = actor.exception()
-            if error is not None:
-                return failed(error)
-            return inline.call(workers.inline, getattr(actor.result(), name), args, kwargs)
+            try:
+                made = values.value_of(actor)
+            except NoValue as error:
+                return failed(error.error)
+            return inline.call(workers.inline, getattr(made, name), args, kwargs)
         engine, private = workers.engine, workers.private
         is_pickled = False
         try:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._errors import ArenaFull
 from . import dispatch, native, out_of_band, pickling, room
-from .future import Future, NoValue, Unfinished, failed, pending_task
+from .future import Future, NoValue, Unfinished, decodes_to_failure, failed, pending_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -41,7 +41,8 @@ _NO_LOOP = (
 
 def is_future(value: Any) -> bool:
     """Whether a value is a future of threads, processes or asyncio."""
-    return isinstance(value, BaseFuture) or hasattr(type(value), "_asyncio_future_blocking")
+    # Not `isinstance(value, …)`, for which a lazy object makes its value.
+    return issubclass(type(value), BaseFuture) or hasattr(type(value), "_asyncio_future_blocking")
 
 
 def wait(unfinished: Unfinished) -> None:
@@ -118,17 +119,18 @@ def _walk(arguments: Any) -> Iterator[Any]:
 
 def _parts(value: Any) -> list[Any]:
     """Returns the parts of a value whose futures are replaced by their values."""
-    if isinstance(value, (list, tuple)):
+    kind = type(value)
+    if issubclass(kind, (list, tuple)):
         parts: Collection[Any] = value
     else:
-        parts = (value if isinstance(value, dict) else _fields(value)).values()
+        parts = (value if issubclass(kind, dict) else _fields(value)).values()
     return [part for part in parts if type(part) not in _PLAIN]
 
 
 def _fields(value: Any) -> dict[str, Any]:
     """Returns the fields of a data class that are set."""
-    is_one = is_dataclass(value) and not isinstance(value, type)
-    names = [field.name for field in fields(value)] if is_one else []
+    kind = type(value)
+    names = [field.name for field in fields(kind)] if is_dataclass(kind) else []
     return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
@@ -148,12 +150,26 @@ def _place(arguments: Any, futures: set[int]) -> str:
     return "a part of an object among the arguments"
 
 
-# ---- in this process
+# ---- copies
 
 
 def replaced(arguments: Any) -> Any:
-    """Returns arguments with values in place of futures, for a call in this process. Only what contains futures is
-    copied."""
+    """Returns arguments with values in place of futures, for a call in this process. Waits for them."""
+
+    def value(future: Any) -> Any:
+        wait_for(future)
+        return value_of(future)
+
+    return _copied(arguments, value)
+
+
+def held(arguments: Any) -> Any:
+    """Returns arguments with the futures that they have now: the program may change its lists meanwhile."""
+    return _copied(arguments, pickling.itself)
+
+
+def _copied(arguments: Any, value_for: Callable[[Any], Any]) -> Any:
+    """Copies what contains futures, and nothing else. `value_for`: returns what takes the place of a future."""
     found = list(_walk(arguments))
     holders = list(filter(is_future, found))
     if not holders:
@@ -168,33 +184,43 @@ def replaced(arguments: Any) -> Any:
             if id(user) not in changed:
                 changed.add(id(user))
                 holders.append(user)
-    return _replaced(arguments, changed, {})
+    #: What takes the place of the parts so far.
+    known = dict[int, Any]()
+
+    def copied(value: Any) -> Any:
+        key, kind = id(value), type(value)
+        if key not in changed:
+            return value
+        if key in known:
+            return known[key]
+        if is_future(value):
+            return known.setdefault(key, value_for(value))
+        if issubclass(kind, tuple):
+            # As `pickle` does, without the arguments of a derived class.
+            made: Any = tuple.__new__(kind, map(copied, value))
+            getattr(made, "__dict__", {}).update(getattr(value, "__dict__", {}))
+            return known.setdefault(key, made)
+        made = known[key] = copy(value)
+        if issubclass(kind, list):
+            list.__setitem__(made, slice(None), map(copied, value))
+        elif issubclass(kind, dict):
+            dict.update(made, zip(value, map(copied, value.values()), strict=True))
+        for name, part in _fields(value).items():
+            if id(part) in changed:
+                object.__setattr__(made, name, copied(part))
+        return made
+
+    return copied(arguments)
 
 
-def _replaced(value: Any, changed: set[int], known: dict[int, Any]) -> Any:
-    """`changed`: the identities of futures and of what contains them; `known`: what replaces them so far."""
-    key = id(value)
-    if key not in changed:
-        return value
-    if key in known:
-        return known[key]
-    if is_future(value):
-        wait_for(value)
-        return value_of(value)
-    if isinstance(value, tuple):
-        # As `pickle` does, without the arguments of a derived class.
-        made: Any = tuple.__new__(type(value), [_replaced(part, changed, known) for part in value])
-        getattr(made, "__dict__", {}).update(getattr(value, "__dict__", {}))
-        return known.setdefault(key, made)
-    made = known[key] = copy(value)
-    if isinstance(value, list):
-        list.__setitem__(made, slice(None), [_replaced(part, changed, known) for part in value])
-    elif isinstance(value, dict):
-        dict.update(made, {name: _replaced(part, changed, known) for name, part in value.items()})
-    for name, part in _fields(value).items():
-        if id(part) in changed:
-            object.__setattr__(made, name, _replaced(part, changed, known))
-    return made
+# ---- futures that the engine does not know
+
+
+def _has_failed(future: Any) -> bool:
+    """Whether a future that has ended has no value."""
+    if type(future) is Future:
+        return future.cancelled() or decodes_to_failure(future)
+    return future.cancelled() or future.exception() is not None
 
 
 class Later:
@@ -228,8 +254,9 @@ class Later:
             had, self._left = self._left, max(0, self._left - count)
         return had > 0 and self._left == 0
 
-    def _note(self, _: object) -> None:
-        if self._take(1):
+    def _note(self, future: Any) -> None:
+        # The first failure ends the call.
+        if self._take(sys.maxsize if _has_failed(future) else 1):
             dispatch.soon(self._send)
 
     def wait(self) -> None:

@@ -223,8 +223,9 @@ class Workers:
                 tasks.extend(map(engine.submit, (head,), (plain,), (kind,), (buffers or None,), (named,)))
                 task = tasks[-1]
         except Unfinished as unfinished:
-            from .values import Later
+            from .values import Later, held
 
+            args, kwargs = held((args, kwargs))
             made = unsubmitted(is_private, self.cancel_running, load)
             again = partial(self._send, options, fn, args, kwargs, name, beside, private, tasks)
             return Later(self, made, again, unfinished.futures).future
