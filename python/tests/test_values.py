@@ -511,6 +511,18 @@ def test_values_are_freed_when_nothing_takes_them_any_more():
         harness.until(lambda: ex.stats().used_bytes < 1_000_000, "the arrays to be freed")
 
 
+def test_calls_that_wait_for_futures_wait_for_room():
+    """Twenty arrays of 8 MB, of which the arena has room for one or two."""
+    arrays = [np.full(1_000_000, n, float) for n in range(20)]
+    with arenite.Executor(2, capacity="64MiB") as ex:
+        held = [ex.empty(1_000_000) for _ in range(6)]
+        ready = Future()
+        sums = [ex.submit(lambda array, n: array.sum() + n, array, ready) for array in arrays]
+        ready.set_result(1)
+        assert [one.result() for one in sums] == [1e6 * n + 1 for n in range(20)]
+        del held
+
+
 def test_tasks_without_a_future_are_freed():
     with arenite.Executor(2, capacity="32MiB") as ex:
         for _ in range(100):

@@ -19,13 +19,14 @@ _LONGEST = 60.0
 _PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
 
 
-def wait(workers: Workers, full: ArenaFull) -> bool:
-    """Waits until a task has ended. Returns false if no task ends, or this thread must not wait."""
+def wait(workers: Workers, full: ArenaFull, last: int | None = None) -> int | None:
+    """Waits until a task has ended. Returns the number of ended tasks, which the next call gets as `last`; None if no
+    task ends, or this thread must not wait."""
     asyncio = imported("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is not None:
-        return False
+        return None
     if full.worker_share is not None or full.requested > full.capacity or dispatch.is_current():
-        return False
+        return None
     before, until, pause = None, time.monotonic() + _LONGEST, _PAUSE
     while time.monotonic() < until and not workers.is_closed:
         stats = workers.engine.stats()
@@ -33,13 +34,13 @@ def wait(workers: Workers, full: ArenaFull) -> bool:
         if before is None:
             before = ended
         if ended != before:
-            return True
+            return ended
         if not stats["running"] and not stats["queued"]:
             # The last task may have ended between the failure and the first poll.
-            return False
+            return None if ended == last else ended
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
-    return False
+    return None
 
 
 def advise(full: ArenaFull) -> ArenaFull:

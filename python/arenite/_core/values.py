@@ -273,18 +273,35 @@ class Later:
             self.future.follow(failed(RuntimeError(_NO_LOOP)))
             self._end()
 
-    def _send(self, waits: bool = False) -> None:
-        """Submits the call. `waits`: while the arena has no room, which the dispatcher must not."""
+    def _send(self) -> None:
+        """Submits the call. In the dispatcher, which must not wait until the arena has room."""
+        made = self._try()
+        if isinstance(made, ArenaFull):
+            workers = self._workers
+            with workers.lock:
+                workers.late.append(self)
+                is_first = len(workers.late) == 1
+            if is_first:
+                start_new_thread(_send_late, (workers,))
+        else:
+            self._sent(made)
+
+    def send_late(self) -> None:
+        """Submits the call when the arena has room."""
+        ended: int | None = None
+        while isinstance(made := self._try(), ArenaFull):
+            if (ended := room.wait(self._workers, made.with_traceback(None), ended)) is None:
+                made = failed(room.advise(made))
+                break
+        self._sent(made)
+
+    def _try(self) -> Any:
         try:
-            made = None if self.future.done() else self._submit()
-            while isinstance(made, ArenaFull):
-                if not waits:
-                    start_new_thread(self._send, (True,))
-                    return
-                has_room = room.wait(self._workers, made.with_traceback(None))
-                made = self._submit() if has_room else failed(room.advise(made))
+            return None if self.future.done() else self._submit()
         except Exception as error:
-            made = failed(error)
+            return failed(error)
+
+    def _sent(self, made: Any) -> None:
         if made is not None:
             self.future.follow(made)
         self._end()
@@ -292,3 +309,12 @@ class Later:
     def _end(self, _: object = None) -> None:
         self._workers.later.discard(self)
         self.sent.set()
+
+
+def _send_late(workers: Workers) -> None:
+    is_left = True
+    while is_left:
+        workers.late[0].send_late()
+        with workers.lock:
+            del workers.late[0]
+            is_left = bool(workers.late)

@@ -123,6 +123,8 @@ class Workers:
         self.closers: list[Callable[[], object]] = []
         #: Calls that wait for futures that the engine does not know.
         self.later: set[values.Later] = set()
+        #: Those of them whose arguments the arena had no room for. A thread submits one after the other.
+        self.late: list[values.Later] = []
         #: If the executor was made in a worker: the reason why it refuses tasks.
         self.refusal: str | None = None
 
@@ -166,9 +168,10 @@ class Workers:
         """Submits a call, and waits until the arena has room for its arguments. `name`: the name in statistics, for a
         function that is pickled already. `beside`: replaces the arrays of the arguments. `private`: whether the program
         may write to arrays in the result. `tasks`: gets the task, also if Ctrl-C comes before this returns."""
+        ended: int | None = None
         while isinstance(made := self.try_submit(options, fn, args, kwargs, name, beside, private, tasks), ArenaFull):
             # The frames of the traceback refer to data that was copied before the arena was full.
-            if not room.wait(self, made.with_traceback(None)):
+            if (ended := room.wait(self, made.with_traceback(None), ended)) is None:
                 return failed(room.advise(made))
         return made
 
