@@ -519,8 +519,9 @@ def test_calls_that_wait_for_futures_wait_for_room():
         ready = Future()
         sums = [ex.submit(lambda array, n: array.sum() + n, array, ready) for array in arrays]
         ready.set_result(1)
-        assert [one.result() for one in sums] == [1e6 * n + 1 for n in range(20)]
-        del held
+    # The end of the block has waited for all of them.
+    assert [one.result() for one in sums] == [1e6 * n + 1 for n in range(20)]
+    del held
 
 
 def test_tasks_without_a_future_are_freed():

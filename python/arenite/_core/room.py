@@ -28,7 +28,7 @@ def wait(workers: Workers, full: ArenaFull, last: int | None = None) -> int | No
     if full.worker_share is not None or full.requested > full.capacity or dispatch.is_current():
         return None
     before, until, pause = None, time.monotonic() + _LONGEST, _PAUSE
-    while time.monotonic() < until and not workers.is_closed:
+    while time.monotonic() < until and not workers.is_ending():
         stats = workers.engine.stats()
         ended = stats["done"] + stats["failed"] + stats["cancelled"]
         if before is None:

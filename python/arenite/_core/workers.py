@@ -368,6 +368,10 @@ class Workers:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         raise RuntimeError("cannot schedule new futures after shutdown")
 
+    def is_ending(self) -> bool:
+        """Whether no call is sent any more, also none that waits."""
+        return bool(self._closing)
+
     def _check_workers(self) -> None:
         if (why := self.engine.broken) is not None:
             from .._broken import start_failed
