@@ -183,7 +183,7 @@ class Pickler(pickle.Pickler):
                 return load_by_value().reduce_builtin(cls)
             return NotImplemented
         if type(cls).__name__ == "JitClassType" and not reach.is_importable(module):
-            return load_by_value().reduce_jitclass(cls)
+            raise TypeError(f"cannot pickle {name!r}, a class that numba has compiled")
         if reach.is_reachable(cls, module, name):
             return self.by_name(cls, module, name)
         if "__ctype_be__" in vars(cls) and (swapped := load_by_value().reduce_swapped(cls)):
@@ -234,8 +234,6 @@ class Pickler(pickle.Pickler):
                 return self._reduce_tensor(obj)
         elif module == "arenite._core.arrays" and kind.__name__ == "Mut":
             return self._reduce_mut(obj)
-        elif module == "multiprocessing.managers" and hasattr(obj, "_authkey"):
-            return _restore_proxy, (bytes(obj._authkey), *obj.__reduce__()[:2])
         if imported("multiprocessing.reduction") is not None:
             return _reduce_inherited(obj)
         return NotImplemented
@@ -289,14 +287,6 @@ def _reduce_inherited(obj: Any) -> Any:
     return _inherit.reduce(obj)
 
 
-def _restore_proxy(key: bytes, function: Any, arguments: Any) -> Any:
-    """Restores a proxy of a `multiprocessing.Manager`, whose server accepts processes that know its key."""
-    from multiprocessing import current_process
-
-    current_process().authkey = key
-    return function(*arguments)
-
-
 def _restore_tensor(array: Any) -> Any:
     import warnings
 
@@ -334,9 +324,9 @@ def load_by_value() -> Any:
 _IMMUTABLE_TYPE, _HEAP_TYPE = 1 << 8, 1 << 9
 #: The names of the types that `by_value` reduces.
 _BY_VALUE = frozenset(
-    "CDLL ClassInstanceType PyDLL Scanner SystemRandom WeakKeyDictionary WeakSet WeakValueDictionary "
-    "_AsyncGeneratorContextManager _CustomPickled _FuncPtr _GeneratorContextManager cached_property cell classmethod "
-    "code mappingproxy method module property staticmethod".split()
+    "CDLL PyDLL Scanner SystemRandom WeakKeyDictionary WeakSet WeakValueDictionary _AsyncGeneratorContextManager "
+    "_GeneratorContextManager cached_property cell classmethod code mappingproxy method module property "
+    "staticmethod".split()
 )
 
 

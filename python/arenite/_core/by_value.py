@@ -5,11 +5,9 @@ This is used for functions and classes that no module has by name, and for defin
 
 from __future__ import annotations
 
-import copyreg
 import functools
 import gc
 import marshal
-import operator
 import sys
 import types
 import weakref
@@ -132,29 +130,6 @@ def reduce_swapped(cls: Any) -> Any:
 def _own_of_ctypes(cls: type) -> tuple[str, ...]:
     metaclass: Any = type(cls)
     return _OF_CTYPES if any(one.__module__ == "_ctypes" for one in metaclass.__mro__) else ()
-
-
-def reduce_jitclass(cls: Any) -> Any:
-    """Reduces a class of numba to the plain class that was compiled, and the types of its fields."""
-    return making.make_jitclass, (making.track(cls), cls.__bases__[0], dict(cls.class_type.struct))
-
-
-def _reduce_compiled(_: by_name.Pickler, made: Any) -> Any:
-    """Reduces a function of numba, which numba pickles with copies of its globals: not if its classes are among
-    them."""
-    try:
-        return copyreg.dispatch_table[type(made)](made)
-    except Exception:
-        return made._reduce()
-
-
-def _reduce_instance_type(_: by_name.Pickler, made: Any) -> Any:
-    """Reduces the type that numba has for objects of one of its classes, which has no attribute for the class."""
-    for known in list(sys.modules["numba.core.registry"].cpu_target.typing_context._globals):
-        cls: Any = known() if isinstance(known, weakref.ref) else known
-        if getattr(cls, "class_type", None) is made.class_type:
-            return operator.attrgetter("class_type.instance_type"), (cls,)
-    return NotImplemented
 
 
 def reduce_class(pickler: by_name.Pickler, cls: type) -> Any:
@@ -357,13 +332,6 @@ def _reduce_library(_: by_name.Pickler, library: Any) -> Any:
     return make, (), found, None, None, making.fill_library
 
 
-def _reduce_library_function(_: by_name.Pickler, function: Any) -> Any:
-    library = (function._objects or {}).get("0")
-    if library is None or not hasattr(library, "_FuncPtr"):
-        return NotImplemented  # A pointer, which means nothing in another process.
-    return getattr, (library, function.__name__), _types_of(function), None, None, making.fill_slots
-
-
 def _types_of(function: Any) -> dict[str, Any]:
     found = {name: getattr(function, name) for name in ("argtypes", "restype", "errcheck") if hasattr(function, name)}
     return {name: value for name, value in found.items() if name != "errcheck" or value is not None}
@@ -391,15 +359,11 @@ REDUCERS: dict[type, Callable[[by_name.Pickler, Any], Any]] = {
 }
 #: Reducers, likewise, for types of modules that few programs import.
 RARE: dict[str, Callable[[by_name.Pickler, Any], Any]] = {
-    **dict.fromkeys(
-        ("contextlib._GeneratorContextManager", "contextlib._AsyncGeneratorContextManager"), _reduce_context_manager
-    ),
+    "contextlib._GeneratorContextManager": _reduce_context_manager,
+    "contextlib._AsyncGeneratorContextManager": _reduce_context_manager,
     "_json.Scanner": _reduce_json_scanner,
     "ctypes.CDLL": _reduce_library,
     "ctypes.PyDLL": _reduce_library,
-    "ctypes._FuncPtr": _reduce_library_function,
-    "numba.core.serialize._CustomPickled": _reduce_compiled,
-    "numba.core.types.misc.ClassInstanceType": _reduce_instance_type,
     "random.SystemRandom": lambda _, made: (type(made), ()),
 }
 #: Reducers of definitions, by type, for objects that pickle by name.

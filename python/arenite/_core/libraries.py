@@ -6,10 +6,10 @@ changed before it makes the executor. A worker applies the settings of a library
 
 from __future__ import annotations
 
-import _thread
 import os
 import sys
 from functools import partial
+from threading import local
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from . import context, process, reach
@@ -103,75 +103,27 @@ def _set_levels(module: Any, value: Any) -> None:
         module.getLogger(name or None).setLevel(level)
 
 
-def _get_names(module: Any) -> Any:
-    """Returns the names of levels that the program has added or changed."""
-    known = {getattr(module, name): name for name in ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "NOTSET")}
-    names = [(level, module.getLevelName(level)) for level in sorted({*module.getLevelNamesMapping().values()})]
-    return [(level, name) for level, name in names if known.get(level) != name]
-
-
-def _set_names(module: Any, value: Any) -> None:
-    for level, name in value:
-        module.addLevelName(level, name)
-
-
-_OF_DIALECT = (
-    *("delimiter", "doublequote", "escapechar", "lineterminator", "quotechar", "quoting", "skipinitialspace"),
-    "strict",
-)
-
-
-def _get_dialects(module: Any) -> Any:
-    names = [name for name in module.list_dialects() if name not in ("excel", "excel-tab", "unix")]
-    return {name: {part: getattr(module.get_dialect(name), part) for part in _OF_DIALECT} for name in names}
-
-
-def _set_dialects(module: Any, value: Any) -> None:
-    for name, parts in value.items():
-        module.register_dialect(name, **parts)
-
-
-_NAMESPACES = {
-    "http://www.w3.org/XML/1998/namespace": "xml",
-    "http://www.w3.org/1999/xhtml": "html",
-    "http://www.w3.org/1999/02/22-rdf-syntax-ns#": "rdf",
-    "http://schemas.xmlsoap.org/wsdl/": "wsdl",
-    "http://www.w3.org/2001/XMLSchema": "xs",
-    "http://www.w3.org/2001/XMLSchema-instance": "xsi",
-    "http://purl.org/dc/elements/1.1/": "dc",
-}
-
-
-def _get_namespaces(module: Any) -> Any:
-    return {uri: prefix for uri, prefix in module._namespace_map.items() if _NAMESPACES.get(uri) != prefix}
-
-
-def _set_namespaces(module: Any, value: Any) -> None:
-    for uri, prefix in value.items():
-        module.register_namespace(prefix, uri)
-
-
 def _get_options(module: Any) -> Any:
-    """Returns the options of pandas that the program has changed, if they are plain values."""
-    config = module._config.config
-    registered = config._registered_options
-    options = ((name, module.get_option(name)) for name in registered.keys() - config._deprecated_options)
-    default = {name: option.defval for name, option in registered.items()}
-    return {name: value for name, value in options if type(value) in _PLAIN and value != default[name]}
+    """Returns the options of pandas that are plain values."""
+    found, left = {}, [("", module.options.d)]
+    for prefix, options in left:
+        for name, value in options.items():
+            if type(value) is dict:
+                left.append((f"{prefix}{name}.", value))
+            elif type(value) in _PLAIN:
+                found[prefix + name] = value
+    return found
 
 
 def _set_options(module: Any, value: Any) -> None:
+    own = _get_options(module)
     for name, one in value.items():
-        module.set_option(name, one)
+        # Setting some gives a warning.
+        if one != own.get(name, one):
+            module.set_option(name, one)
 
 
 _PLAIN = (int, float, bool, str, type(None))
-
-
-def _get_config(module: Any) -> Any:
-    """Returns the configuration of scikit-learn that the program has changed."""
-    default = module._config._global_config
-    return {name: value for name, value in module.get_config().items() if value != default[name]}
 
 
 def _get_threads(module: Any) -> int | None:
@@ -191,12 +143,15 @@ _ALL = [
     _function("calendar", "firstweekday", "setfirstweekday", 0),
     _attribute("PIL.Image", "MAX_IMAGE_PIXELS", 89478485),
     _attribute("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", False),
-    Setting("logging", [], _get_names, _set_names),
     Setting("logging", (0, {}), _get_levels, _set_levels),
-    Setting("csv", {}, _get_dialects, _set_dialects),
-    Setting("xml.etree.ElementTree", {}, _get_namespaces, _set_namespaces),
     Setting("pandas", {}, _get_options, _set_options),
-    Setting("sklearn", {}, _get_config, lambda module, value: module.set_config(**value), of_thread=True),
+    Setting(
+        "sklearn",
+        None,
+        lambda module: module.get_config(),
+        lambda module, value: module.set_config(**value),
+        of_thread=True,
+    ),
     Setting("locale", None, _get_locale, lambda module, value: module.setlocale(module.LC_ALL, value)),
     Setting(
         "decimal",
@@ -287,7 +242,8 @@ def _add_setting(home: str, name: str, value: Any, found: list[tuple[str, Any]])
         owner: Any = value
     else:
         owner = kind
-        if not hasattr(value, "__dict__"):
+        # An object may answer any name.
+        if type(getattr(value, "__dict__", None)) is not dict:
             return False
     if owner.__module__ == home:
         attributes = [
@@ -313,7 +269,7 @@ _given: list[tuple[int, Any]] = []
 #: The levels of loggers whose package is not imported yet: it may set its own.
 _levels: dict[str, int] = {}
 #: What each thread has applied: the settings by their index, and the number of loaded modules at that time.
-_local = _thread._local()
+_local = local()
 
 
 def begin(given: list[tuple[int, Any]], modules: dict[str, Any]) -> None:

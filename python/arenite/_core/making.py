@@ -92,17 +92,6 @@ def make_tracked(name: str, *how: Any) -> type:
     return found
 
 
-def make_jitclass(name: str, plain: type, fields: dict[str, Any]) -> Any:
-    """Returns the class of numba with this name. Compiles a plain class if it does not exist here."""
-    found = _classes.get(name)
-    if found is None:
-        from numba.experimental import jitclass
-
-        found = jitclass(fields)(plain)
-        _record(name, found)
-    return found
-
-
 def fill_tracked(cls: type, attributes: dict[str, Any]) -> None:
     """Sets the attributes of a class. Does not change a class that was defined in this process."""
     is_unfilled = _unfilled.pop(cls, False)

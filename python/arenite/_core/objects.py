@@ -117,7 +117,7 @@ def is_dict(value: Any) -> bool:
     if not kind.__dictoffset__ or kind.__getattribute__ is not object.__getattribute__ or not _is_restored(kind):
         return False
     own = any("__class__" in vars(base) for base in kind.__mro__[:-1])
-    return not own and not copyreg._slotnames(kind)  # type: ignore[attr-defined]
+    return not own and not any("__slots__" in vars(base) for base in kind.__mro__)
 
 
 def _state_of(obj: Any) -> tuple[dict[str, Any], dict[str, Any]]:
