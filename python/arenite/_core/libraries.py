@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import namedtuple
 from functools import partial
+from operator import attrgetter, methodcaller
 from threading import local
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
@@ -17,55 +19,34 @@ from . import context, process, reach
 # A worker imports this before its first task: see `pickling`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 
-class Setting:
-    """A setting of a module, or several that are read and set together."""
-
-    def __init__(
-        self,
-        home: str,
-        default: Any,
-        get: Callable[[Any], Any],
-        put: Callable[[Any, Any], object],
-        of_thread: bool = False,
-    ) -> None:
-        self.home, self.default, self.get, self.put = home, default, get, put
-        #: Whether each thread has its own.
-        self.of_thread = of_thread
+#: A setting of a module, or several that are read and set together. `of_thread`: whether each thread has its own.
+Setting = namedtuple("Setting", "home default get put of_thread", defaults=[False])
 
 
 def _attribute(home: str, name: str, default: Any) -> Setting:
-    def put(module: Any, value: Any) -> None:
-        setattr(module, name, value)
-
-    return Setting(home, default, lambda module: getattr(module, name), put)
+    return Setting(home, default, attrgetter(name), lambda module, value: setattr(module, name, value))
 
 
 def _function(home: str, get: str, put: str, default: Any) -> Setting:
-    def call(module: Any, value: Any) -> None:
-        getattr(module, put)(value)
-
-    return Setting(home, default, lambda module: getattr(module, get)(), call)
+    return Setting(home, default, methodcaller(get), lambda module, value: getattr(module, put)(value))
 
 
-_OF_DECIMAL = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+def _options(home: str, get: str, put: str) -> Setting:
+    """Options of which each thread has its own, in a dictionary."""
+
+    def read(module: Any) -> Any:
+        return {name: value for name, value in getattr(module, get)().items() if type(value) in _PLAIN}
+
+    return Setting(home, None, read, lambda module, value: getattr(module, put)(**value), True)
 
 
-def _get_decimal(module: Any) -> Any:
-    context = module.getcontext()
-    traps = sorted(signal.__name__ for signal, is_set in context.traps.items() if is_set)
-    return [*(getattr(context, name) for name in _OF_DECIMAL), traps]
-
-
-def _set_decimal(module: Any, value: Any) -> None:
-    context = module.getcontext()
-    for name, one in zip(_OF_DECIMAL, value, strict=False):
-        setattr(context, name, one)
-    for signal in context.traps:
-        context.traps[signal] = signal.__name__ in value[-1]
+def _get_decimal(module: Any) -> str:
+    context = module.getcontext().copy()
+    context.clear_flags()
+    return repr(context)
 
 
 def _get_locale(module: Any) -> str | None:
@@ -74,17 +55,6 @@ def _get_locale(module: Any) -> str | None:
     parts = [part.partition("=") for part in value.split(";")]
     is_changed = any((one or name) != "C" for name, _, one in parts if name != "LC_CTYPE")
     return value if is_changed else None
-
-
-_OF_PRINTS = {
-    **{"edgeitems": 3, "threshold": 1000, "floatmode": "maxprec", "precision": 8, "suppress": False, "linewidth": 75},
-    **{"nanstr": "nan", "infstr": "inf", "sign": "-", "legacy": False},
-}
-
-
-def _get_prints(module: Any) -> Any:
-    options = module.get_printoptions()
-    return {name: options[name] for name, default in _OF_PRINTS.items() if options.get(name, default) != default}
 
 
 def _get_levels(module: Any) -> Any:
@@ -105,7 +75,8 @@ def _set_levels(module: Any, value: Any) -> None:
 
 def _get_options(module: Any) -> Any:
     """Returns the options of pandas that are plain values."""
-    found, left = {}, [("", module.options.d)]
+    found: dict[str, Any] = {}
+    left = [("", module.options.d)]
     for prefix, options in left:
         for name, value in options.items():
             if type(value) is dict:
@@ -145,29 +116,18 @@ _ALL = [
     _attribute("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", False),
     Setting("logging", (0, {}), _get_levels, _set_levels),
     Setting("pandas", {}, _get_options, _set_options),
-    Setting(
-        "sklearn",
-        None,
-        lambda module: module.get_config(),
-        lambda module, value: module.set_config(**value),
-        of_thread=True,
-    ),
+    _options("sklearn", "get_config", "set_config"),
+    _options("numpy", "geterr", "seterr"),
+    _options("numpy", "get_printoptions", "set_printoptions"),
     Setting("locale", None, _get_locale, lambda module, value: module.setlocale(module.LC_ALL, value)),
     Setting(
         "decimal",
-        [28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0, ["DivisionByZero", "InvalidOperation", "Overflow"]],
+        "Context(prec=28, rounding=ROUND_HALF_EVEN, Emin=-999999, Emax=999999, capitals=1, clamp=0, flags=[], "
+        "traps=[InvalidOperation, DivisionByZero, Overflow])",
         _get_decimal,
-        _set_decimal,
+        lambda module, value: module.setcontext(eval(value, module.__dict__)),
         of_thread=True,
     ),
-    Setting(
-        "numpy",
-        {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"},
-        lambda module: module.geterr(),
-        lambda module, value: module.seterr(**value),
-        of_thread=True,
-    ),
-    Setting("numpy", {}, _get_prints, lambda module, value: module.set_printoptions(**value), of_thread=True),
 ]
 
 
@@ -224,41 +184,28 @@ def _version(module: Any) -> Any:
 def _add_setting(home: str, name: str, value: Any, found: list[tuple[str, Any]]) -> bool:
     """Adds what is plain in a global. Returns whether it is of a kind that a module of settings has."""
     kind = type(value)
-    if (
-        kind in _PLAIN
-        or kind in _CONTAINERS
-        and len(value) <= _LONGEST
-        and all(type(one) in _PLAIN for one in _items(value))
-    ):
+    is_short = kind in _CONTAINERS and len(value) <= _LONGEST and all(type(one) in _PLAIN for one in _items(value))
+    if kind in _PLAIN or is_short:
         found.append((name, value))
         return True
-    if kind in (ModuleType, FunctionType, BuiltinFunctionType) or kind.__module__ in (
-        "typing",
-        "__future__",
-        "logging",
-    ):
+    if kind in _OTHERS or kind.__module__ in ("typing", "__future__", "logging"):
         return True
-    if isinstance(value, type):
-        owner: Any = value
-    else:
-        owner = kind
-        # An object may answer any name.
-        if type(getattr(value, "__dict__", None)) is not dict:
-            return False
-    if owner.__module__ == home:
-        attributes = [
-            (f"{name}.{one}", held) for one, held in vars(value).items() if one[:2] != "__" and type(held) in _PLAIN
-        ]
-        found += attributes
-        return owner is value or len(attributes) == len(vars(value))
-    return owner is value
+    is_class = isinstance(value, type)
+    # An object may answer any name.
+    if not is_class and type(getattr(value, "__dict__", None)) is not dict:
+        return False
+    if (value if is_class else kind).__module__ != home:
+        return is_class
+    attributes = [item for item in vars(value).items() if item[0][:2] != "__" and type(item[1]) in _PLAIN]
+    found += ((f"{name}.{one}", held) for one, held in attributes)
+    return is_class or len(attributes) == len(vars(value))
 
 
 def _items(container: Any) -> Any:
     return (*container, *container.values()) if type(container) is dict else container
 
 
-_CONTAINERS = (dict, list, set, tuple)
+_CONTAINERS, _OTHERS = (dict, list, set, tuple), (ModuleType, FunctionType, BuiltinFunctionType)
 #: The number of items of a container from which on it is data.
 _LONGEST = 100
 
