@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import copyreg
 import sys
+from functools import cache
 from io import BytesIO
 from types import FunctionType, ModuleType
 
@@ -114,7 +115,9 @@ class Pickler(pickle.Pickler):
             if isinstance(value, ModuleType):
                 self.refer_module(value, names)
             elif type(value) is str:
-                self.may_refer(home, frozenset(_words(value)))
+                from .codes import words  # Not in each worker.
+
+                self.may_refer(home, frozenset(words(value)))
             elif name not in space and _is_added(name):
                 self.names.add(("builtins", f"{OPTIONAL}{name}"))
         if space.get("__package__"):
@@ -235,7 +238,7 @@ class Pickler(pickle.Pickler):
         elif module == "arenite._core.arrays" and kind.__name__ == "Mut":
             return self._reduce_mut(obj)
         if imported("multiprocessing.reduction") is not None:
-            return _reduce_inherited(obj)
+            return _load_inherit().reduce(obj)
         return NotImplemented
 
     def _reduce_tensor(self, tensor: Any) -> Any:
@@ -274,19 +277,6 @@ class Pickler(pickle.Pickler):
         )
 
 
-_inherit: Any = None
-
-
-def _reduce_inherited(obj: Any) -> Any:
-    """Reduces objects of `multiprocessing`, and types for which it has reducers."""
-    global _inherit
-    if _inherit is None:
-        from . import inherit as module
-
-        _inherit = module
-    return _inherit.reduce(obj)
-
-
 def _restore_tensor(array: Any) -> Any:
     import warnings
 
@@ -300,24 +290,22 @@ def _restore_tensor(array: Any) -> Any:
 
 #: Reducers that pickle by value, by type; empty until `by_value` is loaded.
 reducers: dict[type, Callable[[Pickler, Any], Any]] = {}
-_by_value_module: Any = None
 
 
-def _words(text: str) -> list[str]:
-    from .codes import words
-
-    return words(text)
-
-
+@cache
 def load_by_value() -> Any:
     """Returns the module `by_value`. Few workers need it."""
-    global _by_value_module
-    if _by_value_module is None:
-        from . import by_value
+    from . import by_value
 
-        reducers.update(by_value.REDUCERS)
-        _by_value_module = by_value
-    return _by_value_module
+    reducers.update(by_value.REDUCERS)
+    return by_value
+
+
+@cache
+def _load_inherit() -> Any:
+    from . import inherit
+
+    return inherit
 
 
 #: Flags of types.

@@ -82,15 +82,12 @@ def _needs_module(home: str, values: list[Any]) -> bool:
 
 def _submodules(names: codes.Names, values: list[Any]) -> list[str]:
     """Returns the modules that the code reads as attributes of packages, as in `xml.dom.minidom`."""
-    packages = [value for value in values if type(value) is ModuleType and hasattr(value, "__path__")]
-    found = []
-    for package in packages:
-        prefix = f"{package.__name__}."
-        for name in list(sys.modules):
-            if name.startswith(prefix) and names.others.issuperset(name[len(prefix) :].split(".")):
-                if reach.is_importable(name):
-                    found.append(name)
-    return found
+    packages = [f"{value.__name__}." for value in values if type(value) is ModuleType and hasattr(value, "__path__")]
+    return [
+        name for prefix in packages for name in list(sys.modules)
+        if name.startswith(prefix) and names.others.issuperset(name[len(prefix) :].split("."))
+        and reach.is_importable(name)
+    ]  # fmt: skip
 
 
 def _annotations(pickler: by_name.Pickler, owner: FunctionType | type) -> dict[str, Any]:
@@ -133,8 +130,8 @@ def _own_of_ctypes(cls: type) -> tuple[str, ...]:
 
 
 def reduce_class(pickler: by_name.Pickler, cls: type) -> Any:
-    name, made = making.track(cls), how_of_class(cls)
-    return making.make_tracked, (name, *made), attributes_of_class(pickler, cls), None, None, making.fill_tracked
+    how = making.track(cls), making.make_unfilled, how_of_class(cls)
+    return making.only_one, how, attributes_of_class(pickler, cls), None, None, making.fill_tracked
 
 
 def how_of_class(cls: type) -> tuple[Any, ...]:
@@ -265,8 +262,8 @@ def _reduce_type_variable(_: by_name.Pickler, made: Any) -> Any:
     if getattr(made, "has_default", bool)():
         options["default"] = made.__default__
     constraints = getattr(made, "__constraints__", ())
-    how = making.track(made), type(made), made.__name__, constraints, options, made.__module__
-    return making.make_type_variable, how
+    how = type(made), made.__name__, constraints, options, made.__module__
+    return making.only_one, (making.track(made), making.make_type_variable, how)
 
 
 def _reduce_alias(_: by_name.Pickler, alias: Any) -> Any:

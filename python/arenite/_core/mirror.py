@@ -205,8 +205,6 @@ _changes = 0
 _MOST_BUNDLES = 512
 #: The number of entries of `_state` from which on it is looked at whether they are needed.
 _MOST_STATE = _most = 1000
-#: Heads of tasks that were parsed: the bundle's number, the number of its buffers, the definitions and the rest.
-_heads: dict[bytes, tuple[int, int, bytes, bytes]] = {}
 #: The name of the variable with everything of a definition that has no name of its own, and how it is set.
 WHOLE = "<whole>"
 
@@ -216,25 +214,18 @@ HEADER = Struct("<QII")
 
 def define(head: bytes, buffers: list[Any], private: bool) -> bytes:
     """Applies the definitions in the head of a task, and removes them from head and buffers. Returns the rest."""
-    parsed = _heads.get(head)
-    if parsed is None:
-        number, count, length = HEADER.unpack_from(head)
-        end = HEADER.size + length
-        parsed = number, count, head[HEADER.size : end], head[end:]
-        if len(_heads) >= _MOST_BUNDLES:
-            _heads.clear()
-        _heads[head] = parsed
-    number, count, data, rest = parsed
+    number, count, length = HEADER.unpack_from(head)
+    end = HEADER.size + length
     own = buffers[:count]
     if count:
         del buffers[:count]
     if _bundles.get(number) != _changes:
         with making.lock:
-            apply(data or own[0], own if data else own[1:], private)
+            apply(head[HEADER.size : end] or own[0], own if length else own[1:], private)
             if len(_bundles) >= _MOST_BUNDLES:
                 _bundles.clear()
             _bundles[number] = _changes
-    return rest
+    return head[end:]
 
 
 def apply(data: Any, buffers: list[Any], private: bool) -> None:
