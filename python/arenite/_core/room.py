@@ -4,6 +4,7 @@ have ended."""
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from . import dispatch
@@ -22,8 +23,10 @@ _PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
 def wait(workers: Workers, full: ArenaFull) -> bool:
     """Waits until a task has ended. Returns false if no task ends, or this thread must not wait."""
     asyncio = imported("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:
-        return False
+    if asyncio is not None:
+        with suppress(RuntimeError):  # No loop runs in this thread.
+            asyncio.get_running_loop()
+            return False
     if full.worker_share is not None or full.requested > full.capacity or dispatch.is_current():
         return False
     before, until, pause = None, time.monotonic() + _LONGEST, _PAUSE
