@@ -240,7 +240,9 @@ class Pickler(pickle.Pickler):
         if self.beside.values is not None and _is_future(kind):
             return self.beside.values.reduce(obj, self.beside.arena)
         if imported("multiprocessing.reduction") is not None:
-            return _load_inherit().reduce(obj)
+            from . import inherit
+
+            return inherit.reduce(obj)
         return NotImplemented
 
     def _reduce_tensor(self, tensor: Any) -> Any:
@@ -307,13 +309,6 @@ def load_by_value() -> Any:
 
     reducers.update(by_value.REDUCERS)
     return by_value
-
-
-@cache
-def _load_inherit() -> Any:
-    from . import inherit
-
-    return inherit
 
 
 #: Flags of types.
