@@ -8,7 +8,6 @@ from __future__ import annotations
 import builtins
 import copyreg
 import sys
-from functools import cache
 from io import BytesIO
 from types import FunctionType, ModuleType
 
@@ -302,12 +301,12 @@ def _restore_tensor(array: Any) -> Any:
 reducers: dict[type, Callable[[Pickler, Any], Any]] = {}
 
 
-@cache
 def load_by_value() -> Any:
     """Returns the module `by_value`. Few workers need it."""
     from . import by_value
 
-    reducers.update(by_value.REDUCERS)
+    if not reducers:
+        reducers.update(by_value.REDUCERS)
     return by_value
 
 

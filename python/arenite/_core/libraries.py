@@ -205,7 +205,8 @@ def _items(container: Any) -> Any:
     return (*container, *container.values()) if type(container) is dict else container
 
 
-_CONTAINERS, _OTHERS = (dict, list, set, tuple), (ModuleType, FunctionType, BuiltinFunctionType)
+_CONTAINERS = dict, list, set, tuple
+_OTHERS: tuple[type, ...] = ModuleType, FunctionType, BuiltinFunctionType
 #: The number of items of a container from which on it is data.
 _LONGEST = 100
 
