@@ -28,6 +28,11 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "leaves(what): this test may leave processes and descriptors of another library")
 
 
+def pytest_collection_finish():
+    if arenite := sys.modules.get("arenite"):
+        arenite.before_fork(harness.ready)
+
+
 def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(f"ARENITE_SEED={os.environ['ARENITE_SEED']}")
 

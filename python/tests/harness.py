@@ -8,6 +8,7 @@ import contextlib
 import faulthandler
 import itertools
 import os
+import random
 import re
 import shutil
 import signal
@@ -29,9 +30,22 @@ COMMAND = os.environ.get("ARENITE_COMMAND") or next(iter(_BUILT), shutil.which("
 #: Seconds at one wait until the watchdog fails the test.
 PATIENCE = int(os.environ.get("ARENITE_TEST_PATIENCE", "60"))
 
+#: Whether every variant of a test runs, as at night, or one that the seed of the run draws.
+ALL_VARIANTS = os.environ.get("ARENITE_VARIANTS") == "all"
+
 _waits = []  # what is waited for, outermost first
 _moves = 0  # how often a wait began or ended
 _report = 2  # the error output that pytest does not capture
+
+
+def drawn(variants, what):
+    """One of these variants, the same in all processes of a run; all of them at night."""
+    variants = list(variants)
+    return variants if ALL_VARIANTS else [random.Random(f"{os.environ['ARENITE_SEED']} {what}").choice(variants)]
+
+
+def ready():
+    """Called in templates, so that not each worker imports pytest with the file of its tests."""
 
 
 def keep_stderr():

@@ -1,4 +1,6 @@
-"""Each option, in every kind of worker. The names come from the signatures, so a new option needs a sample here."""
+"""Each option, in a drawn kind of worker, at night in every one. The names come from the signatures, so a new option needs
+a sample here.
+"""
 
 import dataclasses
 import inspect
@@ -91,10 +93,15 @@ for text in {options}:
 """
 
 
+def kinds_of(name, value):
+    """The kinds of worker with which a value of an option is tried."""
+    return harness.drawn((kind for kind in KINDS if name not in KINDS[kind]) or [None], f"{name} {value}")
+
+
 def _check(kind, options):
     """Runs the program with each value of each option that does not contradict the kind of worker."""
     own = {"max_workers": 1, **KINDS[kind]}
-    texts = [f"dict({name}={value})" for name in options if name not in KINDS[kind] for value in options[name]]
+    texts = [f"dict({name}={value})" for name in options for value in options[name] if kind in kinds_of(name, value)]
     code = PROGRAM.replace("{kind}", repr(own)).replace("{options}", repr(texts))
     lines = harness.script(code.replace("{of_executors}", repr(options is OF_EXECUTORS))).ok().out.splitlines()
     assert lines[0].startswith("[[3, ('ValueError', '7'), [0, -1, -2], 2], [[1, 2], ["), lines[0]

@@ -153,7 +153,7 @@ def facts(_=None):
         "path": sys.path,
         "main": sorted(name for name in vars(sys.modules["__main__"]) if not name.startswith("__")),
         "name": multiprocessing.current_process().name.rstrip("0123456789"),
-        "thread": threading.main_thread().native_id == os.getpid() == threading.get_native_id(),
+        "thread": os.getpid() == threading.get_native_id(),
         "parent": os.getppid(),
         "group": os.getpgid(0) == os.getpid(),
         "files": sorted(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")).rstrip("0123456789[]:")

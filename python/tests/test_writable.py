@@ -57,7 +57,7 @@ def made(draw):
 def test_programs_equal_pickling(way):
     draw = random.Random(f"{os.environ['ARENITE_SEED']} {way}")
     with arenite.Executor(2) as ex:
-        for _ in range(15):
+        for _ in range(15 if harness.ALL_VARIANTS else 5):
             calls = [(draw.random(), [made(draw) for _ in range(draw.randrange(1, 4))]) for _ in range(8)]
             for _, arrays in calls:
                 if draw.random() < 0.3:

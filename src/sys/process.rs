@@ -593,7 +593,7 @@ pub fn ignore_group_signals() -> Result<()> {
     IGNORES_GROUP_SIGNALS.store(true, Ordering::Relaxed);
     allowed()
         .and_then(|()| SigSet::empty().thread_set_mask())
-        .map_err(|errno| Error::new("pthread_sigmask", errno, "no signal blocked"))
+        .map_err(|errno| Error::new("pthread_sigmask", errno, "a mask without signals"))
 }
 
 /// The signals that are sent to end a process. A forked copy does not ignore them.

@@ -18,7 +18,7 @@ pub fn unconnected() -> Result<OwnedFd> {
     let kind = SockType::SeqPacket;
     allowed()
         .and_then(|()| socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None))
-        .map_err(|errno| Error::new("socket", errno, "for the end of a handshake"))
+        .map_err(|errno| Error::new("socket", errno, "a socket that ends a handshake"))
 }
 
 /// Connects `own` to the packet socket `path` and ends the connection at once, which ends an `accept` in which a thread

@@ -166,6 +166,18 @@ impl Place {
                 Some(0) => (false, false),
                 Some(1) => (true, false),
                 Some(2) => (true, true),
+                // The value of a job: a number, bytes, and arrays.
+                Some(3) => {
+                    let mut word = || words.split_off_first().copied().ok_or(MALFORMED);
+                    let (_, len) = (word()?, word()?);
+                    let len = usize::try_from(len).map_err(|_| MALFORMED)?;
+                    words.split_off(..len.div_ceil(8)).ok_or(MALFORMED)?;
+                    let arrays = words.split_off_first().copied().ok_or(MALFORMED)?;
+                    for _ in 0..arrays {
+                        all.push(self.judge_array(kind, (false, false), words, &all)?);
+                    }
+                    continue;
+                }
                 _ => return Err(MALFORMED),
             };
             all.push(self.judge_array(kind, how, words, &all)?);
@@ -293,17 +305,19 @@ enum Kind {
     Slice,
     /// A list of one buffer, unless its words lie.
     ReadBuffer,
+    ReadValue,
     Loan,
     LoanOfParts,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::ReadBytes,
     Kind::ReadLong,
     Kind::Move,
     Kind::Tile,
     Kind::Slice,
     Kind::ReadBuffer,
+    Kind::ReadValue,
     Kind::Loan,
     Kind::LoanOfParts,
 ];
@@ -348,7 +362,12 @@ impl Part {
 impl Kind {
     fn size(self) -> u64 {
         match self {
-            Self::ReadBytes | Self::Slice | Self::ReadBuffer | Self::Loan | Self::LoanOfParts => 1,
+            Self::ReadBytes
+            | Self::Slice
+            | Self::ReadBuffer
+            | Self::ReadValue
+            | Self::Loan
+            | Self::LoanOfParts => 1,
             Self::ReadLong => 8,
             Self::Move => 4,
             Self::Tile => 2,
@@ -356,17 +375,24 @@ impl Kind {
     }
 
     fn changes(self) -> bool {
-        !matches!(self, Self::ReadBytes | Self::ReadLong | Self::ReadBuffer)
+        !matches!(
+            self,
+            Self::ReadBytes | Self::ReadLong | Self::ReadBuffer | Self::ReadValue
+        )
     }
 
     fn is_list(self) -> bool {
-        matches!(self, Self::ReadBuffer | Self::Loan | Self::LoanOfParts)
+        matches!(
+            self,
+            Self::ReadBuffer | Self::ReadValue | Self::Loan | Self::LoanOfParts
+        )
     }
 
     /// The words before those of its array.
     fn head(self) -> &'static [u64] {
         match self {
             Self::ReadBuffer => &[1, 0],
+            Self::ReadValue => &[1, 3, 9, 4, 0x0403_0201, 1],
             Self::Loan => &[1, 1],
             Self::LoanOfParts => &[1, 2],
             _ => &[],
@@ -398,9 +424,12 @@ impl Kind {
         if self.is_list() {
             let held = Buffers::receive(words, &HostRef(lane));
             let mut held = held.map_err(|why| format!("{why:?}"))?;
-            let buffers = held.iter_mut().map(|buffer| match buffer {
-                Received::Read(array) => (array.to_vec(), None),
-                Received::Write(array) => open(array),
+            let buffers = held.iter_mut().flat_map(|buffer| match buffer {
+                Received::Read(array) => vec![(array.to_vec(), None)],
+                Received::Write(array) => vec![open(array)],
+                Received::Value((_, _, arrays)) => {
+                    arrays.iter().map(|array| (array.to_vec(), None)).collect()
+                }
             });
             return Ok(Held {
                 parts: buffers.map(|(seen, first)| Part { seen, first }).collect(),
@@ -423,7 +452,9 @@ impl Kind {
             Self::Slice => take::<&mut [u8]>(words, lane, |range| {
                 open(<&mut [u8] as Param>::at(range, Key::new()))
             }),
-            Self::ReadBuffer | Self::Loan | Self::LoanOfParts => unreachable!("a list"),
+            Self::ReadBuffer | Self::ReadValue | Self::Loan | Self::LoanOfParts => {
+                unreachable!("a list")
+            }
         }
     }
 }

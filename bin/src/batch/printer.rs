@@ -84,7 +84,7 @@ pub(crate) struct Count {
     pub failed: u64,
     /// The number of pictures in unsupported formats in `failed`, by format.
     pub unsupported: BTreeMap<&'static str, u64>,
-    /// Pictures whose damage does not count as an error.
+    /// Pictures with a warning: damage that does not count as an error, or a preview that is enlarged.
     pub warnings: u64,
     pub pending: u64,
     /// Files that are not pictures.
@@ -622,13 +622,9 @@ impl Count {
             }
             (Purpose::Resize, _) => format!("{done} written"),
         }];
-        let warned = match purpose {
-            Purpose::Resize => "of them damaged",
-            Purpose::Check => "of them with damage that does not count",
-        };
         for (count, what) in [
             (self.fresh, "up to date"),
-            (self.warnings, warned),
+            (self.warnings, "of them with a warning"),
             (self.damaged, "damaged"),
             (self.failed, "failed"),
             (self.pending, "not begun"),

@@ -407,6 +407,12 @@ fn of_raw_files_of_cameras_the_preview_is_taken_unless_refused() {
     let note = "1 raw file of a camera: its largest preview is taken";
     assert_eq!(run.stderr.matches(note).count(), 1, "{}", run.stderr);
     run.says(&["p/b.PEF", "unsupported format: other camera raw"]);
+    // The picture is whole: nothing may call it damaged.
+    let run = world.run("p/a.RAF -s 80 -o large").exits(0);
+    for words in ["is enlarged", "1 written, 1 of them with a warning"] {
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+    }
+    assert!(!run.stderr.contains("damage"), "{}", run.stderr);
     let run = world.run("p -s 8 -o none --raw refuse").exits(1);
     run.says(&["p/a.RAF", "unsupported format: camera raw"]);
 }

@@ -114,7 +114,9 @@ class Pickler(pickle.Pickler):
             if isinstance(value, ModuleType):
                 self.refer_module(value, names)
             elif type(value) is str:
-                self.may_refer(home, frozenset(_words(value)))
+                from .codes import words  # Not in each worker.
+
+                self.may_refer(home, frozenset(words(value)))
             elif name not in space and _is_added(name):
                 self.names.add(("builtins", f"{OPTIONAL}{name}"))
         if space.get("__package__"):
@@ -183,7 +185,7 @@ class Pickler(pickle.Pickler):
                 return load_by_value().reduce_builtin(cls)
             return NotImplemented
         if type(cls).__name__ == "JitClassType" and not reach.is_importable(module):
-            return load_by_value().reduce_jitclass(cls)
+            raise TypeError(f"cannot pickle {name!r}, a class that numba has compiled")
         if reach.is_reachable(cls, module, name):
             return self.by_name(cls, module, name)
         if "__ctype_be__" in vars(cls) and (swapped := load_by_value().reduce_swapped(cls)):
@@ -234,12 +236,12 @@ class Pickler(pickle.Pickler):
                 return self._reduce_tensor(obj)
         elif module == "arenite._core.arrays" and kind.__name__ == "Mut":
             return self._reduce_mut(obj)
-        elif module == "multiprocessing.managers" and hasattr(obj, "_authkey"):
-            return _restore_proxy, (bytes(obj._authkey), *obj.__reduce__()[:2])
         if self.beside.values is not None and _is_future(kind):
             return self.beside.values.reduce(obj, self.beside.arena)
         if imported("multiprocessing.reduction") is not None:
-            return _reduce_inherited(obj)
+            from . import inherit
+
+            return inherit.reduce(obj)
         return NotImplemented
 
     def _reduce_tensor(self, tensor: Any) -> Any:
@@ -284,27 +286,6 @@ def _is_future(kind: type) -> bool:
     return threads is not None and issubclass(kind, threads.Future) or hasattr(kind, "_asyncio_future_blocking")
 
 
-_inherit: Any = None
-
-
-def _reduce_inherited(obj: Any) -> Any:
-    """Reduces objects of `multiprocessing`, and types for which it has reducers."""
-    global _inherit
-    if _inherit is None:
-        from . import inherit as module
-
-        _inherit = module
-    return _inherit.reduce(obj)
-
-
-def _restore_proxy(key: bytes, function: Any, arguments: Any) -> Any:
-    """Restores a proxy of a `multiprocessing.Manager`, whose server accepts processes that know its key."""
-    from multiprocessing import current_process
-
-    current_process().authkey = key
-    return function(*arguments)
-
-
 def _restore_tensor(array: Any) -> Any:
     import warnings
 
@@ -318,33 +299,24 @@ def _restore_tensor(array: Any) -> Any:
 
 #: Reducers that pickle by value, by type; empty until `by_value` is loaded.
 reducers: dict[type, Callable[[Pickler, Any], Any]] = {}
-_by_value_module: Any = None
-
-
-def _words(text: str) -> list[str]:
-    from .codes import words
-
-    return words(text)
 
 
 def load_by_value() -> Any:
     """Returns the module `by_value`. Few workers need it."""
-    global _by_value_module
-    if _by_value_module is None:
-        from . import by_value
+    from . import by_value
 
+    if not reducers:
         reducers.update(by_value.REDUCERS)
-        _by_value_module = by_value
-    return _by_value_module
+    return by_value
 
 
 #: Flags of types.
 _IMMUTABLE_TYPE, _HEAP_TYPE = 1 << 8, 1 << 9
 #: The names of the types that `by_value` reduces.
 _BY_VALUE = frozenset(
-    "CDLL ClassInstanceType PyDLL Scanner SystemRandom WeakKeyDictionary WeakSet WeakValueDictionary "
-    "_AsyncGeneratorContextManager _CustomPickled _FuncPtr _GeneratorContextManager cached_property cell classmethod "
-    "code mappingproxy method module property staticmethod".split()
+    "CDLL PyDLL Scanner SystemRandom WeakKeyDictionary WeakSet WeakValueDictionary _AsyncGeneratorContextManager "
+    "_GeneratorContextManager cached_property cell classmethod code mappingproxy method module property "
+    "staticmethod".split()
 )
 
 

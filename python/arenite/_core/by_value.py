@@ -5,11 +5,9 @@ This is used for functions and classes that no module has by name, and for defin
 
 from __future__ import annotations
 
-import copyreg
 import functools
 import gc
 import marshal
-import operator
 import sys
 import types
 import weakref
@@ -84,15 +82,12 @@ def _needs_module(home: str, values: list[Any]) -> bool:
 
 def _submodules(names: codes.Names, values: list[Any]) -> list[str]:
     """Returns the modules that the code reads as attributes of packages, as in `xml.dom.minidom`."""
-    packages = [value for value in values if type(value) is ModuleType and hasattr(value, "__path__")]
-    found = []
-    for package in packages:
-        prefix = f"{package.__name__}."
-        for name in list(sys.modules):
-            if name.startswith(prefix) and names.others.issuperset(name[len(prefix) :].split(".")):
-                if reach.is_importable(name):
-                    found.append(name)
-    return found
+    packages = [f"{value.__name__}." for value in values if type(value) is ModuleType and hasattr(value, "__path__")]
+    return [
+        name for prefix in packages for name in list(sys.modules)
+        if name.startswith(prefix) and names.others.issuperset(name[len(prefix) :].split("."))
+        and reach.is_importable(name)
+    ]  # fmt: skip
 
 
 def _annotations(pickler: by_name.Pickler, owner: FunctionType | type) -> dict[str, Any]:
@@ -134,32 +129,9 @@ def _own_of_ctypes(cls: type) -> tuple[str, ...]:
     return _OF_CTYPES if any(one.__module__ == "_ctypes" for one in metaclass.__mro__) else ()
 
 
-def reduce_jitclass(cls: Any) -> Any:
-    """Reduces a class of numba to the plain class that was compiled, and the types of its fields."""
-    return making.make_jitclass, (making.track(cls), cls.__bases__[0], dict(cls.class_type.struct))
-
-
-def _reduce_compiled(_: by_name.Pickler, made: Any) -> Any:
-    """Reduces a function of numba, which numba pickles with copies of its globals: not if its classes are among
-    them."""
-    try:
-        return copyreg.dispatch_table[type(made)](made)
-    except Exception:
-        return made._reduce()
-
-
-def _reduce_instance_type(_: by_name.Pickler, made: Any) -> Any:
-    """Reduces the type that numba has for objects of one of its classes, which has no attribute for the class."""
-    for known in list(sys.modules["numba.core.registry"].cpu_target.typing_context._globals):
-        cls: Any = known() if isinstance(known, weakref.ref) else known
-        if getattr(cls, "class_type", None) is made.class_type:
-            return operator.attrgetter("class_type.instance_type"), (cls,)
-    return NotImplemented
-
-
 def reduce_class(pickler: by_name.Pickler, cls: type) -> Any:
-    name, made = making.track(cls), how_of_class(cls)
-    return making.make_tracked, (name, *made), attributes_of_class(pickler, cls), None, None, making.fill_tracked
+    how = making.track(cls), making.make_unfilled, how_of_class(cls)
+    return making.only_one, how, attributes_of_class(pickler, cls), None, None, making.fill_tracked
 
 
 def how_of_class(cls: type) -> tuple[Any, ...]:
@@ -290,8 +262,8 @@ def _reduce_type_variable(_: by_name.Pickler, made: Any) -> Any:
     if getattr(made, "has_default", bool)():
         options["default"] = made.__default__
     constraints = getattr(made, "__constraints__", ())
-    how = making.track(made), type(made), made.__name__, constraints, options, made.__module__
-    return making.make_type_variable, how
+    how = type(made), made.__name__, constraints, options, made.__module__
+    return making.only_one, (making.track(made), making.make_type_variable, how)
 
 
 def _reduce_alias(_: by_name.Pickler, alias: Any) -> Any:
@@ -357,13 +329,6 @@ def _reduce_library(_: by_name.Pickler, library: Any) -> Any:
     return make, (), found, None, None, making.fill_library
 
 
-def _reduce_library_function(_: by_name.Pickler, function: Any) -> Any:
-    library = (function._objects or {}).get("0")
-    if library is None or not hasattr(library, "_FuncPtr"):
-        return NotImplemented  # A pointer, which means nothing in another process.
-    return getattr, (library, function.__name__), _types_of(function), None, None, making.fill_slots
-
-
 def _types_of(function: Any) -> dict[str, Any]:
     found = {name: getattr(function, name) for name in ("argtypes", "restype", "errcheck") if hasattr(function, name)}
     return {name: value for name, value in found.items() if name != "errcheck" or value is not None}
@@ -391,15 +356,11 @@ REDUCERS: dict[type, Callable[[by_name.Pickler, Any], Any]] = {
 }
 #: Reducers, likewise, for types of modules that few programs import.
 RARE: dict[str, Callable[[by_name.Pickler, Any], Any]] = {
-    **dict.fromkeys(
-        ("contextlib._GeneratorContextManager", "contextlib._AsyncGeneratorContextManager"), _reduce_context_manager
-    ),
+    "contextlib._GeneratorContextManager": _reduce_context_manager,
+    "contextlib._AsyncGeneratorContextManager": _reduce_context_manager,
     "_json.Scanner": _reduce_json_scanner,
     "ctypes.CDLL": _reduce_library,
     "ctypes.PyDLL": _reduce_library,
-    "ctypes._FuncPtr": _reduce_library_function,
-    "numba.core.serialize._CustomPickled": _reduce_compiled,
-    "numba.core.types.misc.ClassInstanceType": _reduce_instance_type,
     "random.SystemRandom": lambda _, made: (type(made), ()),
 }
 #: Reducers of definitions, by type, for objects that pickle by name.

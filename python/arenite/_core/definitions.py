@@ -202,7 +202,7 @@ class Definitions:
                 if buffers or len(data) > _SHORT:
                     assert self.engine is not None
                     buffers, data = [self.engine.copy(data), *buffers], b""
-                prefix = mirror.header(next(self.numbers), len(buffers), len(data)) + data
+                prefix = mirror.HEADER.pack(next(self.numbers), len(buffers), len(data)) + data
             if len(self._bundles) >= _MOST_BUNDLES:
                 self._bundles.pop(next(iter(self._bundles)), None)
             made = self._bundles[key] = Bundle(prefix, buffers, groups, watch, self)

@@ -215,7 +215,9 @@ def reduce(obj: Any) -> Any:
     reduction = imported("multiprocessing.reduction")
     if reduction is None:
         return NotImplemented
-    reducer = reduction.ForkingPickler._extra_reducers.get(kind)
+    managers = imported("multiprocessing.managers")
+    is_proxy = managers is not None and isinstance(obj, managers.BaseProxy)
+    reducer: Any = kind.__reduce__ if is_proxy else reduction.ForkingPickler._extra_reducers.get(kind)
     if reducer is None or kind.__module__ in _LEFT or kind.__module__.partition(".")[0] == "torch":
         return NotImplemented
     if reducer.__module__ == "multiprocessing.sharedctypes" and not hasattr(obj, "_wrapper"):
@@ -292,20 +294,15 @@ def _connection(address: Address) -> socket.socket:
 
 
 def _open_semaphore(kind: Any, of: int, maxvalue: int, name: str) -> Any:
-    from _multiprocessing import SemLock  # type: ignore[import-not-found]
-
-    return _lock(kind, SemLock._rebuild(0, of, maxvalue, name))
+    lock = kind.__new__(kind)
+    lock.__setstate__((0, of, maxvalue, name))
+    return lock
 
 
 def _reach_semaphore(kind: Any, of: int, maxvalue: int, address: Address, number: int) -> Any:
-    return _lock(kind, Semaphore(of, maxvalue, address, number))
-
-
-def _lock(kind: Any, semaphore: Any) -> Any:
     lock = kind.__new__(kind)
-    lock._semlock = semaphore
-    lock._make_methods()
-    lock._is_fork_ctx = False
+    made = lock._semlock = Semaphore(of, maxvalue, address, number)
+    lock.acquire, lock.release = made.acquire, made.release
     return lock
 
 

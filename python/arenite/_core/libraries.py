@@ -6,10 +6,12 @@ changed before it makes the executor. A worker applies the settings of a library
 
 from __future__ import annotations
 
-import _thread
 import os
 import sys
+from collections import namedtuple
 from functools import partial
+from operator import attrgetter, methodcaller
+from threading import local
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from . import context, process, reach
@@ -17,55 +19,34 @@ from . import context, process, reach
 # A worker imports this before its first task: see `pickling`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 
-class Setting:
-    """A setting of a module, or several that are read and set together."""
-
-    def __init__(
-        self,
-        home: str,
-        default: Any,
-        get: Callable[[Any], Any],
-        put: Callable[[Any, Any], object],
-        of_thread: bool = False,
-    ) -> None:
-        self.home, self.default, self.get, self.put = home, default, get, put
-        #: Whether each thread has its own.
-        self.of_thread = of_thread
+#: A setting of a module, or several that are read and set together. `of_thread`: whether each thread has its own.
+Setting = namedtuple("Setting", "home default get put of_thread", defaults=[False])
 
 
 def _attribute(home: str, name: str, default: Any) -> Setting:
-    def put(module: Any, value: Any) -> None:
-        setattr(module, name, value)
-
-    return Setting(home, default, lambda module: getattr(module, name), put)
+    return Setting(home, default, attrgetter(name), lambda module, value: setattr(module, name, value))
 
 
 def _function(home: str, get: str, put: str, default: Any) -> Setting:
-    def call(module: Any, value: Any) -> None:
-        getattr(module, put)(value)
-
-    return Setting(home, default, lambda module: getattr(module, get)(), call)
+    return Setting(home, default, methodcaller(get), lambda module, value: getattr(module, put)(value))
 
 
-_OF_DECIMAL = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+def _options(home: str, get: str, put: str) -> Setting:
+    """Options of which each thread has its own, in a dictionary."""
+
+    def read(module: Any) -> Any:
+        return {name: value for name, value in getattr(module, get)().items() if type(value) in _PLAIN}
+
+    return Setting(home, None, read, lambda module, value: getattr(module, put)(**value), True)
 
 
-def _get_decimal(module: Any) -> Any:
-    context = module.getcontext()
-    traps = sorted(signal.__name__ for signal, is_set in context.traps.items() if is_set)
-    return [*(getattr(context, name) for name in _OF_DECIMAL), traps]
-
-
-def _set_decimal(module: Any, value: Any) -> None:
-    context = module.getcontext()
-    for name, one in zip(_OF_DECIMAL, value, strict=False):
-        setattr(context, name, one)
-    for signal in context.traps:
-        context.traps[signal] = signal.__name__ in value[-1]
+def _get_decimal(module: Any) -> str:
+    context = module.getcontext().copy()
+    context.clear_flags()
+    return repr(context)
 
 
 def _get_locale(module: Any) -> str | None:
@@ -74,17 +55,6 @@ def _get_locale(module: Any) -> str | None:
     parts = [part.partition("=") for part in value.split(";")]
     is_changed = any((one or name) != "C" for name, _, one in parts if name != "LC_CTYPE")
     return value if is_changed else None
-
-
-_OF_PRINTS = {
-    **{"edgeitems": 3, "threshold": 1000, "floatmode": "maxprec", "precision": 8, "suppress": False, "linewidth": 75},
-    **{"nanstr": "nan", "infstr": "inf", "sign": "-", "legacy": False},
-}
-
-
-def _get_prints(module: Any) -> Any:
-    options = module.get_printoptions()
-    return {name: options[name] for name, default in _OF_PRINTS.items() if options.get(name, default) != default}
 
 
 def _get_levels(module: Any) -> Any:
@@ -103,75 +73,28 @@ def _set_levels(module: Any, value: Any) -> None:
         module.getLogger(name or None).setLevel(level)
 
 
-def _get_names(module: Any) -> Any:
-    """Returns the names of levels that the program has added or changed."""
-    known = {getattr(module, name): name for name in ("CRITICAL", "ERROR", "WARNING", "INFO", "DEBUG", "NOTSET")}
-    names = [(level, module.getLevelName(level)) for level in sorted({*module.getLevelNamesMapping().values()})]
-    return [(level, name) for level, name in names if known.get(level) != name]
-
-
-def _set_names(module: Any, value: Any) -> None:
-    for level, name in value:
-        module.addLevelName(level, name)
-
-
-_OF_DIALECT = (
-    *("delimiter", "doublequote", "escapechar", "lineterminator", "quotechar", "quoting", "skipinitialspace"),
-    "strict",
-)
-
-
-def _get_dialects(module: Any) -> Any:
-    names = [name for name in module.list_dialects() if name not in ("excel", "excel-tab", "unix")]
-    return {name: {part: getattr(module.get_dialect(name), part) for part in _OF_DIALECT} for name in names}
-
-
-def _set_dialects(module: Any, value: Any) -> None:
-    for name, parts in value.items():
-        module.register_dialect(name, **parts)
-
-
-_NAMESPACES = {
-    "http://www.w3.org/XML/1998/namespace": "xml",
-    "http://www.w3.org/1999/xhtml": "html",
-    "http://www.w3.org/1999/02/22-rdf-syntax-ns#": "rdf",
-    "http://schemas.xmlsoap.org/wsdl/": "wsdl",
-    "http://www.w3.org/2001/XMLSchema": "xs",
-    "http://www.w3.org/2001/XMLSchema-instance": "xsi",
-    "http://purl.org/dc/elements/1.1/": "dc",
-}
-
-
-def _get_namespaces(module: Any) -> Any:
-    return {uri: prefix for uri, prefix in module._namespace_map.items() if _NAMESPACES.get(uri) != prefix}
-
-
-def _set_namespaces(module: Any, value: Any) -> None:
-    for uri, prefix in value.items():
-        module.register_namespace(prefix, uri)
-
-
 def _get_options(module: Any) -> Any:
-    """Returns the options of pandas that the program has changed, if they are plain values."""
-    config = module._config.config
-    registered = config._registered_options
-    options = ((name, module.get_option(name)) for name in registered.keys() - config._deprecated_options)
-    default = {name: option.defval for name, option in registered.items()}
-    return {name: value for name, value in options if type(value) in _PLAIN and value != default[name]}
+    """Returns the options of pandas that are plain values."""
+    found: dict[str, Any] = {}
+    left = [("", module.options.d)]
+    for prefix, options in left:
+        for name, value in options.items():
+            if type(value) is dict:
+                left.append((f"{prefix}{name}.", value))
+            elif type(value) in _PLAIN:
+                found[prefix + name] = value
+    return found
 
 
 def _set_options(module: Any, value: Any) -> None:
+    own = _get_options(module)
     for name, one in value.items():
-        module.set_option(name, one)
+        # Setting some gives a warning.
+        if one != own.get(name, one):
+            module.set_option(name, one)
 
 
 _PLAIN = (int, float, bool, str, type(None))
-
-
-def _get_config(module: Any) -> Any:
-    """Returns the configuration of scikit-learn that the program has changed."""
-    default = module._config._global_config
-    return {name: value for name, value in module.get_config().items() if value != default[name]}
 
 
 def _get_threads(module: Any) -> int | None:
@@ -191,28 +114,20 @@ _ALL = [
     _function("calendar", "firstweekday", "setfirstweekday", 0),
     _attribute("PIL.Image", "MAX_IMAGE_PIXELS", 89478485),
     _attribute("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", False),
-    Setting("logging", [], _get_names, _set_names),
     Setting("logging", (0, {}), _get_levels, _set_levels),
-    Setting("csv", {}, _get_dialects, _set_dialects),
-    Setting("xml.etree.ElementTree", {}, _get_namespaces, _set_namespaces),
     Setting("pandas", {}, _get_options, _set_options),
-    Setting("sklearn", {}, _get_config, lambda module, value: module.set_config(**value), of_thread=True),
+    _options("sklearn", "get_config", "set_config"),
+    _options("numpy", "geterr", "seterr"),
+    _options("numpy", "get_printoptions", "set_printoptions"),
     Setting("locale", None, _get_locale, lambda module, value: module.setlocale(module.LC_ALL, value)),
     Setting(
         "decimal",
-        [28, "ROUND_HALF_EVEN", -999999, 999999, 1, 0, ["DivisionByZero", "InvalidOperation", "Overflow"]],
+        "Context(prec=28, rounding=ROUND_HALF_EVEN, Emin=-999999, Emax=999999, capitals=1, clamp=0, flags=[], "
+        "traps=[InvalidOperation, DivisionByZero, Overflow])",
         _get_decimal,
-        _set_decimal,
+        lambda module, value: module.setcontext(eval(value, module.__dict__)),
         of_thread=True,
     ),
-    Setting(
-        "numpy",
-        {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"},
-        lambda module: module.geterr(),
-        lambda module, value: module.seterr(**value),
-        of_thread=True,
-    ),
-    Setting("numpy", {}, _get_prints, lambda module, value: module.set_printoptions(**value), of_thread=True),
 ]
 
 
@@ -269,40 +184,29 @@ def _version(module: Any) -> Any:
 def _add_setting(home: str, name: str, value: Any, found: list[tuple[str, Any]]) -> bool:
     """Adds what is plain in a global. Returns whether it is of a kind that a module of settings has."""
     kind = type(value)
-    if (
-        kind in _PLAIN
-        or kind in _CONTAINERS
-        and len(value) <= _LONGEST
-        and all(type(one) in _PLAIN for one in _items(value))
-    ):
+    is_short = kind in _CONTAINERS and len(value) <= _LONGEST and all(type(one) in _PLAIN for one in _items(value))
+    if kind in _PLAIN or is_short:
         found.append((name, value))
         return True
-    if kind in (ModuleType, FunctionType, BuiltinFunctionType) or kind.__module__ in (
-        "typing",
-        "__future__",
-        "logging",
-    ):
+    if kind in _OTHERS or kind.__module__ in ("typing", "__future__", "logging"):
         return True
-    if isinstance(value, type):
-        owner: Any = value
-    else:
-        owner = kind
-        if not hasattr(value, "__dict__"):
-            return False
-    if owner.__module__ == home:
-        attributes = [
-            (f"{name}.{one}", held) for one, held in vars(value).items() if one[:2] != "__" and type(held) in _PLAIN
-        ]
-        found += attributes
-        return owner is value or len(attributes) == len(vars(value))
-    return owner is value
+    is_class = isinstance(value, type)
+    # An object may answer any name.
+    if not is_class and type(getattr(value, "__dict__", None)) is not dict:
+        return False
+    if (value if is_class else kind).__module__ != home:
+        return is_class
+    attributes = [item for item in vars(value).items() if item[0][:2] != "__" and type(item[1]) in _PLAIN]
+    found += ((f"{name}.{one}", held) for one, held in attributes)
+    return is_class or len(attributes) == len(vars(value))
 
 
 def _items(container: Any) -> Any:
     return (*container, *container.values()) if type(container) is dict else container
 
 
-_CONTAINERS = (dict, list, set, tuple)
+_CONTAINERS = dict, list, set, tuple
+_OTHERS: tuple[type, ...] = ModuleType, FunctionType, BuiltinFunctionType
 #: The number of items of a container from which on it is data.
 _LONGEST = 100
 
@@ -313,7 +217,7 @@ _given: list[tuple[int, Any]] = []
 #: The levels of loggers whose package is not imported yet: it may set its own.
 _levels: dict[str, int] = {}
 #: What each thread has applied: the settings by their index, and the number of loaded modules at that time.
-_local = _thread._local()
+_local = local()
 
 
 def begin(given: list[tuple[int, Any]], modules: dict[str, Any]) -> None:

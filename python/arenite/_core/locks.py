@@ -20,7 +20,9 @@ def lock() -> _thread.RLock:
 
 def _after_fork() -> None:
     for one in _locks:
-        if not one._is_owned():  # type: ignore[attr-defined]
+        if one.acquire(False):
+            one.release()
+        else:
             one._at_fork_reinit()  # type: ignore[attr-defined]
 
 

@@ -12,6 +12,7 @@ from . import locks, reach
 # A worker imports this before its first task: `typing` and `pickle`, with their imports, take a fifth of its start.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -35,14 +36,6 @@ def import_module(name: str) -> ModuleType:
 
 #: Sentinels: objects of the program that have nothing but an identity, by number.
 _sentinels: dict[int, object] = {}
-#: Objects of which this worker has one, by their numbers in the program.
-_only: WeakValueDictionary[int, Any] = WeakValueDictionary()
-
-
-def only_one(number: int, make: Any, arguments: tuple[Any, ...]) -> Any:
-    return _only.setdefault(number, make(*arguments))
-
-
 def sentinel(number: int, make: Any = object, arguments: tuple[Any, ...] = ()) -> Any:
     """Returns this worker's object for a sentinel, or another object without weak references."""
     return _sentinels.setdefault(number, make(*arguments))
@@ -59,7 +52,8 @@ def make_json_scanner(options: dict[str, Any]) -> Any:
     return c_make_scanner(SimpleNamespace(**options))
 
 
-#: Classes and type variables that are pickled by value, by their common name in all processes.
+#: Objects that are pickled by value and of which a process has one, by their common name in all processes: classes, type
+#: variables, locks.
 _classes: WeakValueDictionary[str, Any] = WeakValueDictionary()
 _tracked: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 #: Classes that were made here from a pickle and are not filled yet.
@@ -67,7 +61,7 @@ _unfilled: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
 def track(made: Any) -> str:
-    """Returns the name of a class or a type variable that is pickled by value."""
+    """Returns the name of an object of which a process has one."""
     name = _tracked.get(made)
     if name is None:
         import uuid
@@ -82,25 +76,19 @@ def _record(name: str, made: Any) -> None:
     _classes[name] = made
 
 
-def make_tracked(name: str, *how: Any) -> type:
-    """Returns the class with this name. Makes the class if it does not exist here."""
+def only_one(name: str, make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """Returns the object with this name. Makes it if it does not exist here."""
     found = _classes.get(name)
     if found is None:
-        found = make_class(*how)
-        _unfilled[found] = True
+        found = make(*arguments)
         _record(name, found)
     return found
 
 
-def make_jitclass(name: str, plain: type, fields: dict[str, Any]) -> Any:
-    """Returns the class of numba with this name. Compiles a plain class if it does not exist here."""
-    found = _classes.get(name)
-    if found is None:
-        from numba.experimental import jitclass
-
-        found = jitclass(fields)(plain)
-        _record(name, found)
-    return found
+def make_unfilled(*how: Any) -> type:
+    made = make_class(*how)
+    _unfilled[made] = True
+    return made
 
 
 def fill_tracked(cls: type, attributes: dict[str, Any]) -> None:
@@ -227,16 +215,10 @@ def make_lru_cache(function: Any, parameters: dict[str, Any]) -> Any:
     return lru_cache(**parameters)(function)
 
 
-def make_type_variable(
-    key: str, kind: Any, name: str, constraints: tuple[Any, ...], options: dict[str, Any], home: str
-) -> Any:
-    """Returns the type variable that `track` names `key`. Makes it if it does not exist here."""
-    found = _classes.get(key)
-    if found is None:
-        found = kind(name, *constraints, **options)
-        found.__module__ = home
-        _record(key, found)
-    return found
+def make_type_variable(kind: Any, name: str, constraints: tuple[Any, ...], options: dict[str, Any], home: str) -> Any:
+    made = kind(name, *constraints, **options)
+    made.__module__ = home
+    return made
 
 
 def make_cached_property(function: Any, name: str | None) -> Any:

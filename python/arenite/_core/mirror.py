@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import sys
 from io import BytesIO
+from struct import Struct
 from types import CellType, CodeType, FunctionType, ModuleType
 from weakref import WeakValueDictionary
 
@@ -199,48 +200,32 @@ _arrays: dict[int, Any] = {}
 #: The objects that were made while a bundle is applied: its groups refer to them.
 _new: list[Any] = []
 #: Bundles that this worker has loaded, by number: the value of `_changes` at which the worker had their groups.
-_bundles: dict[bytes, int] = {}
+_bundles: dict[int, int] = {}
 _changes = 0
 _MOST_BUNDLES = 512
 #: The number of entries of `_state` from which on it is looked at whether they are needed.
 _MOST_STATE = _most = 1000
-#: Heads of tasks that were parsed: the bundle's number, the number of its buffers, the definitions and the rest.
-_heads: dict[bytes, tuple[bytes, int, bytes, bytes]] = {}
 #: The name of the variable with everything of a definition that has no name of its own, and how it is set.
 WHOLE = "<whole>"
 
-#: The bytes of a bundle's number, of the number of its buffers, and of its length if it is not in a buffer.
-_NUMBER, _COUNT, _LENGTH = 8, 4, 4
-HEADER = _NUMBER + _COUNT + _LENGTH
-
-
-def header(number: int, buffers: int, length: int) -> bytes:
-    """Returns the header of a bundle in the head of a task."""
-    parts = (number, _NUMBER), (buffers, _COUNT), (length, _LENGTH)
-    return b"".join(value.to_bytes(size, "little") for value, size in parts)
+#: A bundle's number, the number of its buffers, and its length if it is not in a buffer.
+HEADER = Struct("<QII")
 
 
 def define(head: bytes, buffers: list[Any], private: bool) -> bytes:
     """Applies the definitions in the head of a task, and removes them from head and buffers. Returns the rest."""
-    parsed = _heads.get(head)
-    if parsed is None:
-        end = HEADER + int.from_bytes(head[_NUMBER + _COUNT : HEADER], "little")
-        count = int.from_bytes(head[_NUMBER : _NUMBER + _COUNT], "little")
-        parsed = head[:_NUMBER], count, head[HEADER:end], head[end:]
-        if len(_heads) >= _MOST_BUNDLES:
-            _heads.clear()
-        _heads[head] = parsed
-    number, count, data, rest = parsed
+    number, count, length = HEADER.unpack_from(head)
+    end = HEADER.size + length
     own = buffers[:count]
     if count:
         del buffers[:count]
     if _bundles.get(number) != _changes:
         with making.lock:
-            apply(data or own[0], own if data else own[1:], private)
+            apply(head[HEADER.size : end] or own[0], own if length else own[1:], private)
             if len(_bundles) >= _MOST_BUNDLES:
                 _bundles.clear()
             _bundles[number] = _changes
-    return rest
+    return head[end:]
 
 
 def apply(data: Any, buffers: list[Any], private: bool) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextvars
 import copyreg
-import itertools
 import operator
 import pickle
 import struct
@@ -38,17 +37,6 @@ class Raced(BaseException):
 
 
 # ---- objects that each worker makes for itself
-
-_serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
-_next_serial = itertools.count(1)
-
-
-def serial(obj: Any) -> int:
-    number = _serials.get(obj)
-    if number is None:
-        number = _serials[obj] = next(_next_serial)
-    return number
-
 
 def _reduce_context_variable(_: Any, variable: contextvars.ContextVar[Any]) -> Any:
     try:
@@ -117,7 +105,7 @@ def is_dict(value: Any) -> bool:
     if not kind.__dictoffset__ or kind.__getattribute__ is not object.__getattribute__ or not _is_restored(kind):
         return False
     own = any("__class__" in vars(base) for base in kind.__mro__[:-1])
-    return not own and not copyreg._slotnames(kind)  # type: ignore[attr-defined]
+    return not own and not any("__slots__" in vars(base) for base in kind.__mro__)
 
 
 def _state_of(obj: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -273,7 +261,7 @@ class Pickler(ByName):
                 return making.find_or_make, (*place, kind.__name__, *reduced)
             if kind is contextvars.ContextVar:
                 return making.sentinel, (self.owner.sentinel(obj), *reduced)
-            return (making.only_one, (serial(obj), *reduced)) if kind in _LOCKS else reduced
+            return (making.only_one, (making.track(obj), *reduced)) if kind in _LOCKS else reduced
         if issubclass(kind, threading.local):
             # The worker's thread begins with what the thread that submits the task has.
             state = {name: value for name, value in vars(obj).items() if ByName.can_pickle(value)}
@@ -369,7 +357,7 @@ class Pickler(ByName):
             made = by_value.how_of_class(obj)
             make: Any = making.make_class
             if not reach.is_reachable(obj, obj.__module__, obj.__qualname__):
-                make, made = making.make_tracked, (making.track(obj), *made)
+                make, made = making.only_one, (making.track(obj), making.make_unfilled, made)
             return make, made, by_value.attributes_of_class(self, obj)
         make, made, state, _, _, fill = (*by_value.reduce_named(self, obj), None, None, None, None)[:6]
         return make, made, {} if state is None else {mirror.WHOLE: (fill or making.fill_new, state)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from _thread import _local
+from threading import local
 
 from .. import _arenite
 
@@ -55,7 +55,7 @@ def _send(address: tuple[str, bytes], number: int, ends: tuple[int, int]) -> boo
         connection.close()
 
 
-class _Bar(_local):
+class _Bar(local):
     """The bar that a thread is writing."""
 
     #: Its text, and the number of lines below the cursor where it is.

@@ -26,9 +26,9 @@ def name_process(key: bytes | None) -> None:
             return
         number, _, label = own
         # The number has the form of a pool's processes, for programs that read it from the identity.
-        current: Any = module._current_process  # type: ignore[attr-defined]
+        current = module.current_process()
         current._identity = (number + 1,)
-        current._name = f"{label}-{number + 1}"
+        current.name = f"{label}-{number + 1}"
         if key is not None:
             current.authkey = key
         try:

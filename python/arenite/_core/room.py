@@ -4,6 +4,7 @@ have ended."""
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from . import dispatch
@@ -23,8 +24,15 @@ def wait(workers: Workers, full: ArenaFull, last: int | None = None) -> int | No
     """Waits until a task has ended. Returns the number of ended tasks, which the next call gets as `last`; None if no
     task ends, or this thread must not wait."""
     asyncio = imported("asyncio")
+<<<<<<< HEAD
     if asyncio is not None and asyncio._get_running_loop() is not None:
         return None
+=======
+    if asyncio is not None:
+        with suppress(RuntimeError):  # No loop runs in this thread.
+            asyncio.get_running_loop()
+            return False
+>>>>>>> main
     if full.worker_share is not None or full.requested > full.capacity or dispatch.is_current():
         return None
     before, until, pause = None, time.monotonic() + _LONGEST, _PAUSE

@@ -149,10 +149,6 @@ def renew() -> None:
     if weakref is not None:
         for info in weakref.finalize._registry.values():
             info.atexit = False
-    threading: Any = sys.modules.get("threading")
-    if threading is not None:
-        # Before Python 3.13, the id remains that of the copied process.
-        threading.main_thread()._set_native_id()
     for name, seed in (("numpy.random", "seed"), ("torch", "seed")):
         module = sys.modules.get(name)
         if module is not None:

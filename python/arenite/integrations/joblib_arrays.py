@@ -143,7 +143,7 @@ def _restore_map(
     import numpy
 
     mapped: Any = numpy.memmap(path, numpy.uint8, mode, first, (size,))
-    view: Any = numpy.ndarray.__new__(numpy.memmap, shape, dtype, mapped, start, strides)
-    # `numpy.memmap.__array_finalize__` copies these attributes for other views.
-    view._mmap, view.filename, view.offset, view.mode = mapped._mmap, mapped.filename, first + start, mapped.mode
+    begin = mapped[start : start + numpy.dtype(dtype).itemsize].view(dtype)
+    view: Any = numpy.lib.stride_tricks.as_strided(begin, shape, strides, True, mode != "r")
+    view.offset = first + start
     return view

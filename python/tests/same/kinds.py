@@ -601,7 +601,6 @@ backends.table(globals(), {
     ),
     "a handler that writes to the error output": (logging.StreamHandler(), "own.level, own.stream is sys.stderr"),
     "a library of C": (MATH, "own.cos(0.0), own.cos.restype"),
-    "a function of a library of C": (MATH.cos, "own(0.0), own.argtypes"),
     "the library of the program, with errno": (C, "own.getppid() > 0, own.close(-1), ctypes.get_errno()"),
     "numbers, structures and unions of C": (
         [(ctypes.c_int * 3)(1, 2, 3), Structure(1, 2.5), Either(258)],

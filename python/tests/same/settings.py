@@ -4,12 +4,10 @@ import calendar
 import csv
 import decimal
 import importlib
-import io
 import locale
 import logging
 import socket
 import sys
-import xml.etree.ElementTree
 
 import backends
 
@@ -37,11 +35,6 @@ def change():
     logging.getLogger("quiet.one").setLevel(logging.ERROR)
     logging.getLogger().setLevel(logging.INFO)
     logging.disable(logging.DEBUG)
-    logging.addLevelName(5, "TRACE")
-    logging.addLevelName(logging.WARNING, "careful")
-    csv.register_dialect("bars", delimiter="|", quoting=csv.QUOTE_ALL, lineterminator="\n")
-    xml.etree.ElementTree.register_namespace("", "http://www.w3.org/2000/svg")
-    xml.etree.ElementTree.register_namespace("mine", "http://example.org/mine")
     if numpy:
         numpy.seterr(divide="raise", under="warn")
         numpy.set_printoptions(precision=2, suppress=True, threshold=5)
@@ -100,24 +93,6 @@ def levels():
     found = [logging.getLogger(name) for name in ("quiet.one", "quiet", "quiet.one.inner", "other")]
     enabled = [[one.isEnabledFor(level) for level in (logging.WARNING, logging.DEBUG)] for one in found]
     return [one.getEffectiveLevel() for one in found], enabled
-
-
-def level_names():
-    "names of levels"
-    return [logging.getLevelName(level) for level in (5, 10, 25, 30, 40, "TRACE", "WARNING", "careful")]
-
-
-def dialects():
-    "dialects of csv"
-    file = io.StringIO()
-    csv.writer(file, "bars").writerow([1, "a"])
-    return file.getvalue(), list(csv.reader(["a|b"], "bars")), csv.list_dialects()
-
-
-def namespaces():
-    "namespaces of ElementTree"
-    tree = xml.etree.ElementTree.Element("{http://www.w3.org/2000/svg}svg", {"{http://example.org/mine}a": "1"})
-    return xml.etree.ElementTree.tostring(tree)
 
 
 def frames():

@@ -1,7 +1,8 @@
 """Programs give on arenite what they give on the pools of the standard library, and on loky.
 
 Each script of this folder has programs with titles, which one process runs on one of these. Arenite runs them twice:
-with the main file run in workers, and with what tasks name sent to them.
+with the main file run in workers, and with what tasks name sent to them. Where two pools of the standard library give the
+same, a run draws one of them; at night there are both.
 """
 
 import functools
@@ -33,7 +34,11 @@ SCRIPTS = {
 }
 if sys.version_info >= (3, 12):
     SCRIPTS["generics"] = BOTH, ()
-SCRIPTS = {name: others for name, (others, needs) in SCRIPTS.items() if all(map(importlib.util.find_spec, needs))}
+SCRIPTS = {
+    name: harness.drawn(others, name)
+    for name, (others, needs) in SCRIPTS.items()
+    if all(map(importlib.util.find_spec, needs))
+}
 PAIRS = [(script, other) for script, others in SCRIPTS.items() for other in others if script != "differences"]
 #: Seconds for all programs of a script.
 PATIENCE = 300

@@ -61,6 +61,14 @@ fn is_list(words: &[u64], after: impl Fn(&[u64]) -> Option<&[u64]>) -> bool {
     list.is_some_and(|(&count, rest)| (0..count).try_fold(rest, |rest, _| after(rest)).is_some())
 }
 
+/// Skips a number, bytes and arrays.
+fn after_value(words: &[u64]) -> Option<&[u64]> {
+    let (&[_, len], rest) = words.split_first_chunk()?;
+    let rest = rest.get(usize::try_from(len).ok()?.div_ceil(8)..)?;
+    let (&count, rest) = rest.split_first()?;
+    (0..count).try_fold(rest, |rest, _| after_inline_array(rest, 1))
+}
+
 /// Words of a broken or hostile writer: mostly small, sometimes huge, sometimes the first word of an array in the call.
 fn words() -> impl Strategy<Value = Vec<u64>> {
     let inline = u64::from(INLINE_REGION) << 48;
@@ -116,8 +124,12 @@ proptest! {
         prop_assert_eq!(accepts::<&Array<u64>>(&words), after_inline_array(&words, 8).is_some());
         prop_assert_eq!(accepts::<&[u8]>(&words), after_inline_array(&words, 1).is_some());
         prop_assert_eq!(accepts::<&[Array<u8>]>(&words), is_list(&words, |words| after_inline_array(words, 1)));
-        // Before each buffer that is only read there is a word.
-        let are_buffers = is_list(&words, |words| after_inline_array(words.strip_prefix(&[0])?, 1));
+        // Before each buffer there is a word: for one that is only read, or for the value of a job.
+        let are_buffers = is_list(&words, |words| match words.split_first()? {
+            (0, rest) => after_inline_array(rest, 1),
+            (3, rest) => after_value(rest),
+            _ => None,
+        });
         prop_assert_eq!(accepts::<Buffers<'_>>(&words), are_buffers);
         prop_assert!(!accepts::<ArrayMut<f32>>(&words));
         prop_assert!(!accepts::<TileMut<'_, u16>>(&words));

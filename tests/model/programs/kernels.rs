@@ -148,6 +148,10 @@ impl List {
         self.save()
     }
 
+    pub fn push_after(&mut self, log: &str, call: Call, _: &Array<u64>) -> Array<u64> {
+        self.push(log, call)
+    }
+
     pub fn save(&self) -> Array<u64> {
         Array::from_slice(&self.0)
     }

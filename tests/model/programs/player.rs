@@ -496,15 +496,30 @@ impl<'e> Player<'e> {
             self.actors.push((self.last as usize, every, actor));
         }
         for _ in 0..1 + self.dice.below(6) {
+            let taken = self.one_in(3).then(|| self.retried_job());
             let (at, call) = (self.dice.below(self.actors.len() as u64), self.call());
             let (number, every, actor) = &self.actors[at as usize];
             let kind = Kind {
                 actor: Some((*number, *every)),
                 ..Kind::default()
             };
-            let job = Handle::Array(actor.call(List::push, (&*self.log, call)));
-            self.push(call, kind, job);
+            let job = match &taken {
+                None => actor.call(List::push, (&*self.log, call)),
+                Some((before, taken)) => {
+                    self.story.orders.push((*before, call[0]));
+                    actor.call(List::push_after, (&*self.log, call, taken))
+                }
+            };
+            self.push(call, kind, Handle::Array(job));
         }
+    }
+
+    /// Returns a job for another one to take, with its number.
+    fn retried_job(&mut self) -> (u64, Job<Array<u64>>) {
+        let (value, call) = (self.value(), self.call());
+        let value = value.rows(..value.len().min(3_000));
+        let job = self.engine.job(kernels::mix, (value, &*self.log, call));
+        (call[0], job.retries(50).backoff(Backoff::NONE).submit())
     }
 
     /// Ends an actor, or drops its handle: its calls are answered first.
