@@ -51,6 +51,15 @@ def wait(what: Waitable, timeout: float | None) -> bool:
     return True
 
 
+def running_loop() -> Any:
+    """Returns the event loop of asyncio that runs in this thread, or None."""
+    asyncio = imported("asyncio")
+    try:
+        return None if asyncio is None else asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 #: Whether a library has replaced threads. Set when the dispatcher starts.
 is_replaced = False
 

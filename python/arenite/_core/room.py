@@ -4,11 +4,9 @@ have ended."""
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from . import dispatch
-from .process import imported
+from . import dispatch, native
 
 if TYPE_CHECKING:
     from .._errors import ArenaFull
@@ -23,16 +21,8 @@ _PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
 def wait(workers: Workers, full: ArenaFull, last: int | None = None) -> int | None:
     """Waits until a task has ended. Returns the number of ended tasks, which the next call gets as `last`; None if no
     task ends, or this thread must not wait."""
-    asyncio = imported("asyncio")
-<<<<<<< HEAD
-    if asyncio is not None and asyncio._get_running_loop() is not None:
+    if native.running_loop() is not None:
         return None
-=======
-    if asyncio is not None:
-        with suppress(RuntimeError):  # No loop runs in this thread.
-            asyncio.get_running_loop()
-            return False
->>>>>>> main
     if full.worker_share is not None or full.requested > full.capacity or dispatch.is_current():
         return None
     before, until, pause = None, time.monotonic() + _LONGEST, _PAUSE

@@ -263,8 +263,7 @@ class Later:
         """Waits until the call was submitted. Gives it up if that cannot be, because this keeps an event loop from
         running, or because it has ended."""
         while not native.wait(self.sent, 0.1):
-            asyncio = sys.modules.get("asyncio")
-            current = None if asyncio is None else asyncio._get_running_loop()
+            current = native.running_loop()
             if any(loop is current or loop.is_closed() for loop in self._loops):
                 self._give_up()
 
