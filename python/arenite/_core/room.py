@@ -25,10 +25,11 @@ def wait(workers: Workers, full: ArenaFull, last: int | None = None) -> int | No
         return None
     if full.worker_share is not None or full.requested > full.capacity or dispatch.is_current():
         return None
-    before, until, pause = None, time.monotonic() + _LONGEST, _PAUSE
+    before: int | None = None
+    until, pause = time.monotonic() + _LONGEST, _PAUSE
     while time.monotonic() < until and not workers.is_ending():
         stats = workers.engine.stats()
-        ended = stats["done"] + stats["failed"] + stats["cancelled"]
+        ended: int = stats["done"] + stats["failed"] + stats["cancelled"]
         if before is None:
             before = ended
         if ended != before:
