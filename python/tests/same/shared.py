@@ -54,9 +54,10 @@ def add(x):
 def change_all(x):
     with STATE["lock"]:
         STATE["numbers"][0].value += x
+        is_same = NUMBER.value == STATE["numbers"][0].value
     for point in POINTS:
         point.x += x
-    return NUMBER.value == STATE["numbers"][0].value, PLAIN.value, ctypes.c_int(x).value
+    return is_same, PLAIN.value, ctypes.c_int(x).value
 
 
 def use_locks(x):
