@@ -37,7 +37,7 @@ def add_to_all(n):
     with thing:
         for at in range(len(thing)):
             thing[at] += n
-    return list(thing.get_obj())
+        return list(thing.get_obj())
 
 
 def add_inside(path):
