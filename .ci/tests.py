@@ -3,8 +3,9 @@
     tests.py UNSTABLE COMMAND…
 
 COMMAND is `cargo test …` or `python -m pytest …`. Of all tests of the workspace, only those of the programs in
-`ARENITE_PROGRAMS` run, where it is set: names of .ci/steps with spaces between them. All tests of the workspace run as two commands beside each other:
-the suites of `tests/`, which wait for processes most of their time, and the rest, which computes. A shared machine may
+`ARENITE_PROGRAMS` run, where it is set: names of .ci/steps with spaces between them. All tests of the workspace run as
+two commands beside each other: the suites of `tests/`, which wait for processes most of their time, and the rest, which
+computes. A shared machine may
 stall a process for seconds, which no time limit of a test can allow for: a test that fails is run once more on its own.
 If it passes then, its name is appended to the file UNSTABLE; otherwise this program fails. It fails, too, if COMMAND
 ran no test.

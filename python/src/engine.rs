@@ -463,9 +463,10 @@ impl Engine {
         })
     }
 
-    /// Submits a task: `function` and `arguments` are pickles; `parts` is the memory that `arguments` refers to, and the
-    /// tasks whose values it contains, in the order of the references. `kind`: see `arenite._core.pickling`. `element`: the series to which the calls of
-    /// the task belong, and the index of the first call; without it, a task draws random numbers by its own number.
+    /// Submits a task: `function` and `arguments` are pickles; `parts` is the memory that `arguments` refers to, and
+    /// the tasks whose values it contains, in the order of the references. `kind`: see `arenite._core.pickling`.
+    /// `element`: the series to which the calls of the task belong, and the index of the first call; without it, a task
+    /// draws random numbers by its own number.
     #[pyo3(signature = (function, arguments, kind, parts=None, options=None, element=None))]
     #[allow(clippy::too_many_arguments, reason = "arguments of Python")]
     fn submit(

@@ -1,5 +1,5 @@
-"""Each option, in a drawn kind of worker, at night in every one. The names come from the signatures, so a new option needs
-a sample here.
+"""Each option, in a drawn kind of worker, at night in every one. The names come from the signatures, so a new option
+needs a sample here.
 """
 
 import dataclasses

@@ -110,11 +110,16 @@ def places(one, other, large):
     inner = [one, other]
     return (
         (one, [one, (other, {"key": large})], Named(large, one), inner, inner),
-        {"plain": Plain(one, [large]), "frozen": Frozen(Plain(other), {1: one}), "map": collections.OrderedDict(a=other)},
+        {
+            "plain": Plain(one, [large]),
+            "frozen": Frozen(Plain(other), {1: one}),
+            "map": collections.OrderedDict(a=other),
+        },
     )
 
 
-EXECUTORS = [{}, {"sandbox": True, "preload": [__name__]}, {"writable": "copy"}, {"start": "spawn"}, {"start": "fork"}, {"lanes": 3}]
+EXECUTORS = [{}, {"sandbox": True, "preload": [__name__]}, {"writable": "copy"}]
+EXECUTORS += [{"start": "spawn"}, {"start": "fork"}, {"lanes": 3}]
 EXECUTORS += [{"max_workers": 0}]
 
 
@@ -194,7 +199,9 @@ def changed(array):
     return total
 
 
-@pytest.mark.parametrize("options", [{}, {"writable": "copy"}, {"start": "fork"}, {"lanes": 2}, {"sandbox": True}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"writable": "copy"}, {"start": "fork"}, {"lanes": 2}, {"sandbox": True}], ids=str
+)
 def test_tasks_may_write_to_arrays_of_their_own(options):
     """As to the arrays that `concurrent.futures` passes: no other task sees it."""
     if "sandbox" in options:

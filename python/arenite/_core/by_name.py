@@ -83,7 +83,8 @@ class Pickler(pickle.Pickler):
         if reduced is NotImplemented:
             reduced = self._reduce_other(kind, obj)
         package = str(kind.__module__).partition(".")[0]
-        if reduced is NotImplemented and package not in _WATCHED and not _is_future(kind) and kind.__name__ not in _BY_VALUE:
+        is_watched = package in _WATCHED or kind.__name__ in _BY_VALUE or _is_future(kind)
+        if reduced is NotImplemented and not is_watched:
             if len(_simple) >= _MOST_SIMPLE:
                 _simple.clear()
             _simple[kind] = True

@@ -104,8 +104,8 @@ class Future(BaseFuture[T]):
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            "a future cannot be sent to a task in a function, a global or an initializer: pass it as an argument of the "
-            "task, or pass its result()"
+            "a future cannot be sent to a task in a function, a global or an initializer: pass it as an argument of "
+            "the task, or pass its result()"
         )
 
     def add_done_callback(self, fn: Callable[[BaseFuture[T]], object]) -> None:

@@ -52,8 +52,8 @@ def make_json_scanner(options: dict[str, Any]) -> Any:
     return c_make_scanner(SimpleNamespace(**options))
 
 
-#: Objects that are pickled by value and of which a process has one, by their common name in all processes: classes, type
-#: variables, locks.
+#: Objects that are pickled by value and of which a process has one, by their common name in all processes: classes,
+#: type variables, locks.
 _classes: WeakValueDictionary[str, Any] = WeakValueDictionary()
 _tracked: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 #: Classes that were made here from a pickle and are not filled yet.

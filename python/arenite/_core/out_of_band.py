@@ -45,8 +45,8 @@ class Reply(bytearray):
 
 
 class Beside:
-    """The buffers of a pickle, in the arena, and the tasks whose values belong to it. Separate from the pickler: otherwise the pickler would refer to itself,
-    and keep everything until the next collection of cycles."""
+    """The buffers of a pickle, in the arena, and the tasks whose values belong to it. Separate from the pickler:
+    otherwise the pickler would refer to itself, and keep everything until the next collection of cycles."""
 
     #: The largest number of buffers; None without a limit. Workers set it for results. Further buffers are part of the
     #: pickle; small ones before the limit.

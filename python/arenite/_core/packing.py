@@ -237,7 +237,8 @@ class Packing:
         self._engine.count_copied(copied)
         if not names <= self._function.names:
             self._function = self._function.referring_to(names, definitions)
-        if len(data) > _LONGEST or len(buffers) > _MOST_BUFFERS or any(type(one) is not Buffer or one.lent for one in buffers):
+        is_long = len(data) > _LONGEST or len(buffers) > _MOST_BUFFERS
+        if is_long or any(type(one) is not Buffer or one.lent for one in buffers):
             function = self._function
             self.alone = function.head, data, function.kind | kind, [*function.buffers, *buffers], copied
             return None

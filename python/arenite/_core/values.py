@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from .workers import Workers
 
 _WHERE = (
-    "a task takes the values of futures that are its arguments or in lists, tuples, dictionaries and data classes: pass "
-    "the future there, or pass its result()"
+    "a task takes the values of futures that are its arguments or in lists, tuples, dictionaries and data classes: "
+    "pass the future there, or pass its result()"
 )
 _NO_LOOP = (
     "a future of asyncio among the arguments cannot end: its event loop is closed, or would have to run while the "

@@ -1,8 +1,8 @@
 """Programs give on arenite what they give on the pools of the standard library, and on loky.
 
 Each script of this folder has programs with titles, which one process runs on one of these. Arenite runs them twice:
-with the main file run in workers, and with what tasks name sent to them. Where two pools of the standard library give the
-same, a run draws one of them; at night there are both.
+with the main file run in workers, and with what tasks name sent to them. Where two pools of the standard library
+give the same, a run draws one of them; at night there are both.
 """
 
 import functools

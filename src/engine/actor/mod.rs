@@ -135,8 +135,8 @@ impl<S: Send + 'static> Actor<S> {
     /// Calls run one after the other, in the order in which they were submitted, and each runs at most once. After an
     /// `Err` or a panic of the method the actor continues, with the state as the method left it. If the worker dies,
     /// the running call fails with [`FailedDependency::Actor`](crate::FailedDependency::Actor) and the cause, as do all
-    /// later calls, unless the actor continues from a [checkpoint](ActorBuilder::checkpoint). A call that takes the value
-    /// of a [job](Job) keeps its place: later calls wait until that job has ended.
+    /// later calls, unless the actor continues from a [checkpoint](ActorBuilder::checkpoint). A call that takes the
+    /// value of a [job](Job) keeps its place: later calls wait until that job has ended.
     ///
     /// With [`Engine::inline`] the method runs on this thread, before this function returns. If it calls its own actor,
     /// for example by a handle in a `static`, then that call fails with
