@@ -330,6 +330,9 @@ impl Drop for Task {
             std::mem::forget((Arc::clone(&self.pending), Arc::clone(&self.shared)));
             return;
         }
+        if self.pending.is_done() {
+            return self.shared.forget(self.number);
+        }
         self.pending.forgotten.store(true, Ordering::Relaxed);
         // Until its end, the job stays in the engine's table, so that it can still be cancelled.
         let waker = Waker::from(Arc::new(Forget {

@@ -73,8 +73,7 @@ impl EngineState {
             {
                 self.post_call(index, job, lane);
                 if self.actors.get(index).save_is_due() {
-                    self.actors
-                        .queue_actor(index, &mut self.queue, &self.records);
+                    self.queue_actor(index);
                     self.feed_actor_lane(lane, 1);
                 }
             }
@@ -82,10 +81,15 @@ impl EngineState {
         }
     }
 
-    /// Called when the first waiting call of an actor may have got its last value, or has ended without one.
-    pub(in crate::supervisor) fn look_at_calls(&mut self, index: u32) {
+    /// Gives an actor its turn if it has a job to post.
+    pub(super) fn queue_actor(&mut self, index: u32) {
         self.actors
             .queue_actor(index, &mut self.queue, &self.records);
+    }
+
+    /// Called when the first waiting call of an actor may have got its last value, or has ended without one.
+    pub(in crate::supervisor) fn look_at_calls(&mut self, index: u32) {
+        self.queue_actor(index);
         if let Some(lane) = self.actors.get(index).lane() {
             self.lanes.flag(lane, &self.queue, &self.config);
             fence_after_queueing();
@@ -118,8 +122,7 @@ impl EngineState {
         self.queue.push_back(record, self.records.look(record));
         let lane = self.actors.get(index).lane();
         let calls = self.queue.calls_of(index);
-        self.actors
-            .queue_actor(index, &mut self.queue, &self.records);
+        self.queue_actor(index);
         crate::sync::point!("call.retained");
         // The lane's flags are set already: its worker rings the monitor before the lane has no more jobs.
         if calls > 1 && !calls.is_multiple_of(LOOK_EVERY) {
@@ -207,9 +210,7 @@ impl Supervisor {
         match refusal {
             Some(why) => state.lose_actor(id.index, why),
             None => {
-                state
-                    .actors
-                    .queue_actor(id.index, &mut state.queue, &state.records);
+                state.queue_actor(id.index);
                 crate::sync::point!("actor.entered");
                 state.refill();
             }
@@ -235,9 +236,7 @@ impl Supervisor {
                 state.remove_actor(id.index);
             }
             _ => {
-                state
-                    .actors
-                    .queue_actor(id.index, &mut state.queue, &state.records);
+                state.queue_actor(id.index);
                 state.refill();
             }
         }

@@ -67,8 +67,7 @@ impl EngineState {
                 }
                 placed += 1;
             }
-            self.actors
-                .queue_actor(index, &mut self.queue, &self.records);
+            self.queue_actor(index);
             if !fits {
                 break;
             }

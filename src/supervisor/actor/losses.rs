@@ -42,8 +42,7 @@ impl EngineState {
                 if let ActorStage::Starting { lane } = actor.stage {
                     actor.stage = ActorStage::Hosted { lane };
                     crate::sync::point!("actor.ready");
-                    self.actors
-                        .queue_actor(index, &mut self.queue, &self.records);
+                    self.queue_actor(index);
                     self.lanes.flag(lane, &self.queue, &self.config);
                 }
             }
@@ -81,8 +80,7 @@ impl EngineState {
                         checkpoints.failed += 1;
                         checkpoints.failed_at = call_count.unwrap_or(posted);
                         if call_count.is_some_and(|call_count| call_count < posted) {
-                            self.actors
-                                .queue_actor(index, &mut self.queue, &self.records);
+                            self.queue_actor(index);
                         }
                     }
                 }
@@ -113,9 +111,7 @@ impl EngineState {
         let innocent = matches!(why, JobErrorKind::Lost(WorkerExit::OtherJob { .. }));
         if innocent || dead && actor.dead_starts < most {
             actor.unplace();
-            return self
-                .actors
-                .queue_actor(index, &mut self.queue, &self.records);
+            return self.queue_actor(index);
         }
         if self.pause_restart(index, why) {
             self.actors.get(index).stage = ActorStage::Unplaced;
@@ -160,9 +156,7 @@ impl EngineState {
         };
         if matches!(role, Role::Call { .. }) {
             self.queue.push_front(record, self.records.look(record));
-            return self
-                .actors
-                .queue_actor(index, &mut self.queue, &self.records);
+            return self.queue_actor(index);
         }
         // The engine posts starts, saves and ends again when they are due.
         self.remove_unrun(record);
@@ -175,8 +169,7 @@ impl EngineState {
             (Role::End, Some(lane)) => actor.stage = ActorStage::Hosted { lane },
             _ => {}
         }
-        self.actors
-            .queue_actor(index, &mut self.queue, &self.records);
+        self.queue_actor(index);
     }
 
     /// Marks all actors as lost for this reason.
@@ -288,8 +281,7 @@ impl EngineState {
         if actor.is_ending && self.queue.calls_of(index) == 0 {
             return self.remove_actor(index);
         }
-        self.actors
-            .queue_actor(index, &mut self.queue, &self.records);
+        self.queue_actor(index);
     }
 }
 

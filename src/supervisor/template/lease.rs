@@ -393,7 +393,7 @@ impl Shared {
         if held.state.is_loading() && tokens.contains(&SOCKET) {
             held.receive();
             if let (false, Some(template)) = (held.state.is_loading(), &held.template) {
-                // From now on it answers requests, each twice. Whoever makes the next request reads the second answer.
+                // From now on it answers requests, each twice. The next request reads the second answer.
                 let _ = poller.remove(template.socket.as_fd());
             }
         }
