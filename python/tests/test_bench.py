@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 import xml.etree.ElementTree
 from pathlib import Path
@@ -202,9 +203,44 @@ def test_a_wrong_result_is_no_figure():
             pass
 
     row, figures = rows.MapChunks(), measure.Figures(rows.MapChunks())
-    measure.take_turns(row, {"wrong": Wrong()}, 1, figures, lambda words: None)
+    measure.take_turns(row, {"wrong": Wrong()}, 1, figures, lambda words: None, 30)
     assert figures.samples == {}
     assert "wrong result" in figures.notes["wrong"]
+
+
+def test_a_system_takes_no_more_time_than_it_has(tmp_path):
+    """One turn of the row never ends; the figures of the other system are there, and the program ends."""
+    held = tmp_path / "held.py"
+    held.write_text(
+        "import threading\n"
+        "from arenite.bench import __main__, rows, systems\n"
+        "def hold(self, function, items):\n"
+        "    self.submit(threading.Event().wait)\n"
+        "    threading.Event().wait()\n"
+        "systems.Pool.map_singly = hold\n"
+        "__main__.main()\n"
+    )
+    arguments = ["--rows", "map-10k", "--systems", "pool,threads", "--limit", "1", "--json", "-"]
+    with harness.waiting("a row with a system that never ends"):
+        run = subprocess.run([sys.executable, str(held), *arguments], capture_output=True, text=True, check=True)
+    [row] = json.loads(run.stdout)["rows"]
+    assert row["notes"] == {"pool": "not done within 1 s (--limit)"}
+    assert list(row["systems"]) == ["threads"]
+
+
+def test_a_slow_system_takes_part_in_fewer_turns():
+    class Slow(rows.Row):
+        name, rounds = "slow", 5
+
+        def sample(self, system):
+            return system(0.3)
+
+    figures = measure.Figures(Slow())
+    running = {"slow": time.sleep, "fast": lambda seconds: seconds}
+    measured = {key: (lambda seconds, wait=wait: wait(seconds) or 1) for key, wait in running.items()}
+    measure.take_turns(Slow(), measured, 5, figures, lambda words: None, 1)
+    # It is warmed up for 0.3 s, and after three more turns it has used up its second.
+    assert 1 <= len(figures.samples["slow"]) <= 3 and len(figures.samples["fast"]) == 5
 
 
 def test_each_row_has_a_name_and_runs_somewhere():

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 
 from . import measure, report, rows, svg, systems
 
@@ -27,6 +28,9 @@ def parse(arguments):
     parser.add_argument("--rows", type=names(rows.ALL), metavar="ROW,…", help="only these rows")
     parser.add_argument("--systems", type=names(systems.ALL), metavar="SYSTEM,…", help="only these systems")
     parser.add_argument("--workers", type=int, default=2, help="workers of each system (2)")
+    parser.add_argument(
+        "--limit", type=float, default=30, metavar="SECONDS", help="for each system in a row; longer turns are stopped (30)"
+    )
     parser.add_argument("--quick", action="store_true", help="three turns each, and without the rows on 1 GiB")
     parser.add_argument("--json", metavar="FILE", help="write all samples; - is the output, in the place of the table")
     parser.add_argument("--svg", metavar="FILE.svg", help="draw a chart, and FILE-dark.svg for dark pages")
@@ -61,14 +65,18 @@ def main(arguments=None):
     medians = {figures.row.name: figures.medians() for figures in all_figures}
     for figures in all_figures:
         print("\n" + report.table(figures, medians), file=to_table)
-    on_terminal = sys.stderr.isatty()
+    on_terminal, said = sys.stderr.isatty(), time.monotonic()
 
     def say(words):
+        nonlocal said
         if on_terminal:
             print(f"\r\x1b[K{name}: {words}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - said > 10:
+            print(f"{name}: {words}", file=sys.stderr, flush=True)
+            said = time.monotonic()
 
     for name in chosen:
-        figures = measure.measure(rows.ALL[name](), keys, options.workers, options.quick, say)
+        figures = measure.measure(rows.ALL[name](), keys, options.workers, options.quick, say, options.limit)
         all_figures.append(figures)
         medians[name] = figures.medians()
         if on_terminal:

@@ -1,6 +1,9 @@
 """Takes the samples of a row, from the systems in turns, so that noise hits all of them."""
 
+import contextlib
+import functools
 import gc
+import signal
 import statistics
 import time
 import warnings
@@ -24,8 +27,35 @@ class Figures:
         return {key: self.median(key) for key in self.samples if self.samples[key]}
 
 
-def measure(row, keys, workers, quick, say):
-    """Measures a row in the systems of `keys`. `say(text)` reports progress."""
+class TooSlow(BaseException):
+    """A system has used up its time. No exception that a library would take for an error of a task."""
+
+
+@contextlib.contextmanager
+def limited(seconds):
+    """Raises `TooSlow` in the block if that lasts longer. The main thread alone gets signals; others have no limit."""
+
+    def stop(_signal, _frame):
+        raise TooSlow(f"not done within {seconds:g} s (--limit)")
+
+    try:
+        before = signal.signal(signal.SIGALRM, stop)
+    except ValueError:
+        yield
+        return
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def measure(row, keys, workers, quick, say, limit=30):
+    """Measures a row in the systems of `keys`. `say(text)` reports progress.
+
+    A system takes part in turns until these have lasted `limit` seconds. A turn that lasts longer is stopped.
+    """
     figures = Figures(row)
     row.is_quick = quick
     if missing := row.missing():
@@ -59,61 +89,56 @@ def measure(row, keys, workers, quick, say):
             ):
                 with systems.started(group, workers) as (running, failed):
                     figures.notes.update(failed)
-                    take_turns(row, running, rounds, figures, say)
+                    take_turns(row, running, rounds, figures, say, limit)
         finally:
             row.finish()
     return figures
 
 
-def take_turns(row, running, rounds, figures, say):
+def take_turns(row, running, rounds, figures, say, limit):
     spent = {}
 
     def attempt(key, function, *arguments):
+        """Calls a function of a system, or of a baseline. None if that fails: then it takes no further part."""
+        begin = time.perf_counter()
         try:
-            return function(*arguments)
+            with limited(limit):
+                return function(*arguments)
+        except ImportError as error:
+            figures.notes[key] = f"not installed: {error.name}"
+        except NotInstalled as error:
+            figures.notes[key] = f"not installed: {error}"
+        except TooSlow as error:
+            figures.notes[key] = str(error)
         except Exception as error:
             figures.notes[key] = f"{type(error).__name__}: {error}".splitlines()[0][:100]
-            running.pop(key, None)
-            return None
-
-    def measured(name, baseline):
-        try:
-            return baseline()
-        except ImportError as error:
-            figures.notes[name] = f"not installed: {error.name}"
-        except NotInstalled as error:
-            figures.notes[name] = f"not installed: {error}"
-        except Exception as error:
-            figures.notes[name] = f"{type(error).__name__}: {error}".splitlines()[0][:100]
+        finally:
+            spent[key] = spent.get(key, 0) + time.perf_counter() - begin
+        running.pop(key, None)
+        samplers.pop(key, None)
         return None
 
+    samplers = {}
     for key, system in list(running.items()):
         say(f"warming up {key}")
+        samplers[key] = functools.partial(row.sample, system)
         attempt(key, row.begin, system)
-        begin = time.perf_counter()
         if key in running:
-            attempt(key, row.sample, system)
-        spent[key] = time.perf_counter() - begin
-    baselines = dict(attempt(None, row.baselines) or {}) if running else {}
-    for name, baseline in list(baselines.items()):
-        say(f"warming up {name}")
-        if measured(name, baseline) is None:
-            del baselines[name]
+            attempt(key, samplers[key])
+    if running:
+        for name, baseline in (attempt(None, row.baselines) or {}).items():
+            say(f"warming up {name}")
+            samplers[name] = baseline
+            attempt(name, baseline)
     for turn in range(rounds):
-        for key, system in list(running.items()):
-            # A slow system takes part in the first turns only.
-            if spent[key] > 5 and turn >= (3 if spent[key] < 20 else 1):
+        for key in list(samplers):
+            if turn and spent[key] > limit:
                 continue
             say(f"{turn + 1}/{rounds} {key}")
             gc.collect()
-            figure = attempt(key, row.sample, system)
+            figure = attempt(key, samplers[key])
             if figure is not None:
                 figures.samples.setdefault(key, []).append(figure)
-        for name, baseline in baselines.items():
-            say(f"{turn + 1}/{rounds} {name}")
-            gc.collect()
-            if (figure := measured(name, baseline)) is not None:
-                figures.samples.setdefault(name, []).append(figure)
         if hasattr(row, "alone") and "threads" in running:
             figures.samples.setdefault("numpy", []).append(row.alone())
     for key, system in list(running.items()):

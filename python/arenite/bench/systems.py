@@ -85,7 +85,8 @@ class Arenite(System):
         self.submit = self.executor.submit
 
     def close(self):
-        self.executor.shutdown()
+        # A turn that was stopped leaves tasks behind.
+        self.executor.shutdown(cancel_futures=True)
 
     def submit_after(self, function, task):
         return self.submit(function, task)
@@ -119,7 +120,7 @@ class Futures(System):
     """`concurrent.futures`, and pools with its interface."""
 
     def close(self):
-        self.executor.shutdown()
+        self.executor.shutdown(cancel_futures=True)
 
     def submit(self, function, *arguments):
         return self.executor.submit(function, *arguments)
@@ -153,6 +154,9 @@ class Loky(Futures):
         import loky
 
         self.executor = loky.ProcessPoolExecutor(workers)
+
+    def close(self):
+        self.executor.shutdown(kill_workers=True)
 
 
 class Threads(Futures):
