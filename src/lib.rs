@@ -178,7 +178,7 @@ mod exports {
     pub use crate::arena::{ArenaFull, Backing};
     pub use crate::array::{Array, ArrayIndex, ArrayMut, Element, NotExclusive, Shape, TileMut};
     #[doc(hidden)]
-    pub use crate::control::lock_socket_names;
+    pub use crate::control::{lock_socket_names, pin_socket_folder};
     pub use crate::engine::par::{Par, ParMut};
     pub use crate::engine::{
         Actor, ActorNameError, ActorStatus, Backoff, BuildError, Builder, Canceller, DeadLetter,

@@ -4,7 +4,9 @@ environments."""
 import concurrent.futures
 import os
 import re
+import shutil
 import signal
+import subprocess
 
 import harness
 import pytest
@@ -209,6 +211,26 @@ def test_the_folder_for_temporary_files_does_not_matter(folder, tmp_path):
     """
     end = harness.script(source, how="-c", env={**os.environ, "TMPDIR": name if folder != "none" else ""})
     assert end.ok().out == "works\n"
+
+
+@pytest.mark.parametrize("chosen", [False, True])
+def test_sockets_are_made_in_shared_memory_unless_a_folder_is_chosen(chosen):
+    """The time of a folder's last change tells whether a name was made there."""
+    if not shutil.which("unshare") or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("needs the right to mount")
+    source = """
+        import os
+        import arenite
+        before = os.stat("/tmp").st_mtime_ns
+        with arenite.Executor(2) as ex:
+            ex.submit(int).result()
+        print(os.stat("/tmp").st_mtime_ns != before)
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
+    mount = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /tmp && exec "$0" "$@"']
+    env = environment | ({"TMPDIR": "/tmp"} if chosen else {})
+    end = harness.script(source, how="-c", prefix=mount, env=env)
+    assert end.ok().out == f"{chosen}\n"
 
 
 def handles(pid, number):

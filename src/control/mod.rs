@@ -36,7 +36,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, TryLockError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -217,6 +218,9 @@ impl std::fmt::Debug for Server {
     }
 }
 
+/// Whether the last channel could not be made.
+static HAS_FAILED: AtomicBool = AtomicBool::new(false);
+
 /// The lock that is held while a socket has a name.
 static SOCKET_NAMES: Mutex<()> = Mutex::new(());
 
@@ -237,17 +241,21 @@ pub fn lock_socket_names(timeout: Duration) -> Option<MutexGuard<'static, ()>> {
     }
 }
 
-/// If this crate is in a shared object, fixes the folder for all later sockets, so that `TMPDIR` is not read again: in
-/// such a program, another thread may change the environment without the lock of Rust's standard library. In an
-/// executable, the folder is chosen for each socket: see [`folder::choose`].
+/// Fixes the folder for all later sockets, in shared memory if nobody has chosen one ([`folder::in_memory`]). For shared
+/// objects, where another thread may change the environment without the lock of Rust's standard library, so that
+/// `TMPDIR` must not be read later; and for commands that make their own temporary files elsewhere. Other executables
+/// choose a folder for each socket: see [`folder::choose`].
 ///
 /// Called on the thread that builds an engine. Only the first call has an effect.
-pub(crate) fn pin_socket_folder() {
-    if !sys::image::image().is_program {
+#[doc(hidden)]
+pub fn pin_socket_folder() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
         // An error of `choose` is reported when a worker is started. `override_temp_dir` fails if a folder is set
         // already.
-        let _ = folder::choose().map(|folder| tempfile::env::override_temp_dir(&folder));
-    }
+        let folder = folder::in_memory().map_or_else(folder::choose, Ok);
+        let _ = folder.map(|folder| tempfile::env::override_temp_dir(&folder));
+    });
 }
 
 /// The name of a socket, in a folder that contains nothing else. Dropping it removes both.
@@ -267,26 +275,27 @@ impl Server {
         let folder = folder::choose().map_err(channel)?;
         let wrong = |why: &str| channel(folder::fault(&folder, why));
         let make = || -> Result<_, HandshakeError> {
-            // The channel leaks a descriptor if it cannot create its folder, so try that first.
-            let tried = sys::inject::allowed()
-                .map_err(std::io::Error::from)
-                .and_then(|()| tempfile::tempdir());
-            tried
-                .map_err(|error| StartFailure {
+            let fails = |error: std::io::Error| match error.raw_os_error() {
+                // The channel binds the socket without looking whether there is one.
+                Some(libc::EBADF) => channel(sys::Error::new(
+                    "socket",
+                    Errno::EMFILE,
+                    "a start-up channel",
+                )),
+                _ => HandshakeError::Channel(StartFailure {
                     why: folder::fault(&folder, &format!("none can be created there: {error}")),
                     ..error.into()
-                })
-                .map_err(HandshakeError::Channel)?;
-            let (server, name) =
-                IpcOneShotServer::new().map_err(|error| match error.raw_os_error() {
-                    // The channel binds the socket without looking whether there is one.
-                    Some(libc::EBADF) => channel(sys::Error::new(
-                        "socket",
-                        Errno::EMFILE,
-                        "a start-up channel",
-                    )),
-                    _ => channel(error),
-                })?;
+                }),
+            };
+            sys::inject::allowed().map_err(|error| fails(error.into()))?;
+            // The channel leaks a descriptor if it cannot create its folder, so a folder is tried first after such a
+            // failure. Not each time: a file system that has removed many files lately takes a millisecond for a folder.
+            if HAS_FAILED.load(Ordering::Relaxed) {
+                tempfile::tempdir().map_err(fails)?;
+            }
+            let made = IpcOneShotServer::new();
+            HAS_FAILED.store(made.is_err(), Ordering::Relaxed);
+            let (server, name) = made.map_err(fails)?;
             let name = SocketName(name.into());
             let path = CString::new(name.0.as_os_str().as_bytes())
                 .map_err(|_| wrong("its name has a zero byte"))?;

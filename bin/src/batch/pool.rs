@@ -230,6 +230,7 @@ impl<'a> Makers<'a> {
         workers: usize,
         may_need_hevc: bool,
     ) -> Result<Makers<'a>, String> {
+        arenite::pin_socket_folder();
         let mut builder = Engine::builder()
             .workers(workers)
             .memory_limit(settings.memory_limit)
