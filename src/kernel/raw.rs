@@ -67,8 +67,22 @@ use super::param::{
 use super::reply::{AnyValue, BadReply, Receiving};
 use super::wire::{Lease, Malformed};
 use crate::array::{Array, ArrayLocation, ArrayMut, MapError};
-pub use crate::array::{CowHeap, PrivateCopy};
 use crate::sys::Segment;
+
+/// Files, maps and leases, for the crate in `python/memory`. For no one else: they change without notice.
+///
+/// A [`Map`] has addresses and no references. Its methods change what it shows, so its owner must know who uses the
+/// addresses. Memory becomes that of an array only by [`SealedFile::lease`].
+#[doc(hidden)]
+pub mod memory {
+    pub use crate::array::{PrivateMap, SealedFile};
+    pub use crate::sys::fork::{AfterFork, OwnerProcess, run_around_forks};
+    pub use crate::sys::inject::allowed;
+    pub use crate::sys::limits::{
+        DataRoom, address_space_limit, file_size_limit, memory_available,
+    };
+    pub use crate::sys::{Access, HUGE, Map, PAGE, Prot, Segment};
+}
 
 /// Maps a sealed memory file (`memfd_create`) as an array of its bytes. Jobs of any engine take the array without a
 /// copy.

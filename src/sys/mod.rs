@@ -43,7 +43,6 @@ pub(crate) mod tests;
 pub mod truncation;
 pub mod umask;
 mod unwind;
-pub mod written;
 
 pub(crate) use error::debug_as_text;
 pub use error::{Error, Result};

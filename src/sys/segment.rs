@@ -117,6 +117,11 @@ impl Segment {
         }
     }
 
+    /// Device and inode of the file.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity.0.unwrap_or_default()
+    }
+
     /// Creates the segment `name` (such as `/arenite-0-ab12`) exclusively, with mode 0600 and no bytes.
     pub fn create_named(name: &str) -> Result<Segment> {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC;
