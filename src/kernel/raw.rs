@@ -1,5 +1,5 @@
 //! Memory for bindings of other languages: buffers of bytes that a job reads or changes, without a reference to them,
-//! and values of other jobs.
+//! and values of other jobs. Hidden in the documentation: it may change in any version.
 //!
 //! A binding (say, of Python) hands the bytes of an [`Array<u8>`](crate::Array) to objects of its language by address
 //! ([`Array::as_ptr`](crate::Array::as_ptr)), passes them to a job as [`Buffer`]s, and hands the address of each
