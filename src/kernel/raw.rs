@@ -71,8 +71,9 @@ use crate::sys::Segment;
 
 /// Files, maps and leases, for the crate in `python/memory`. For no one else: they change without notice.
 ///
-/// A [`Map`] has addresses and no references. Its methods change what it shows, so its owner must know who uses the
-/// addresses. Memory becomes that of an array only by [`SealedFile::lease`].
+/// A [`Map`] has addresses and no references, and its methods change no byte. The file of an arena is not given out:
+/// [`PrivateMap::of`] maps its bytes copy-on-write. Memory becomes that of an array only by [`SealedFile::lease`], which
+/// is `unsafe`.
 #[doc(hidden)]
 pub mod memory {
     pub use crate::array::{PrivateMap, SealedFile};

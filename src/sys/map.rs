@@ -208,7 +208,7 @@ impl Map {
     /// Changes the access rights of `range`, whose ends are multiples of the page size.
     ///
     /// Fails with `EACCES` if `prot` allows writing and the map was made from a read-only descriptor.
-    pub fn protect(&self, range: Range<usize>, prot: Prot) -> Result<()> {
+    pub(crate) fn protect(&self, range: Range<usize>, prot: Prot) -> Result<()> {
         let what = || format!("bytes {} to {} of a map", range.start, range.end);
         if range.is_empty() {
             return Ok(());
@@ -228,7 +228,7 @@ impl Map {
     }
 
     /// Excludes this map from forked copies of this process: touching the map there raises SIGSEGV.
-    pub fn exclude_from_forks(&self) -> Result<()> {
+    pub(crate) fn exclude_from_forks(&self) -> Result<()> {
         self.advise(0..self.len, libc::MADV_DONTFORK, "madvise(DONTFORK)")
     }
 
@@ -259,7 +259,7 @@ impl Map {
 
     /// Maps the same bytes of `segment` read-only at the same addresses, in a forked copy of a process that has called
     /// [`Map::exclude_from_forks`]. `segment` must be the segment of this map.
-    pub fn remap_read_only_in_fork(&self, segment: &Segment) -> Result<()> {
+    pub(crate) fn remap_read_only_in_fork(&self, segment: &Segment) -> Result<()> {
         let what = || format!("a map of {} bytes, in a forked copy", self.len);
         allowed().map_err(|errno| Error::new("mmap", errno, what()))?;
         // SAFETY: the addresses of this map, which are not mapped in this process. MAP_FIXED_NOREPLACE fails if
@@ -283,7 +283,7 @@ impl Map {
 
     /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size) for reading and writing, privately:
     /// writes change copies of the pages. A map of at least 2 MiB is aligned to 2 MiB.
-    pub fn new_private(segment: &Segment, offset: u64, len: usize) -> Result<Map> {
+    pub(crate) fn new_private(segment: &Segment, offset: u64, len: usize) -> Result<Map> {
         if len >= HUGE {
             return Map::aligned(segment, offset, len, Prot::ReadWrite, libc::MAP_PRIVATE);
         }
@@ -316,7 +316,7 @@ impl Map {
 
     /// Replaces this map by a readable copy of its content, which later changes of `segment` do not affect. The map
     /// must show `segment` from `offset` on. Nothing may change the content during the call.
-    pub fn detach(&self, segment: &Segment, offset: u64) -> Result<()> {
+    pub(crate) fn detach(&self, segment: &Segment, offset: u64) -> Result<()> {
         let error = |errno| Error::new("mmap", errno, format!("{} bytes of a map", self.len));
         allowed().map_err(error)?;
         // SAFETY: MAP_FIXED replaces the pages of this live map. If Linux refuses, it does so before it unmaps anything:
@@ -340,7 +340,7 @@ impl Map {
 
     /// Makes Linux copy all pages of this map, which must be private and writable. Other threads may write to the pages
     /// meanwhile.
-    pub fn copy_pages(&self) {
+    pub(crate) fn copy_pages(&self) {
         for page in (0..self.len).step_by(PAGE) {
             // SAFETY: the address of a byte of this live map, which is mapped for writing; other threads of this
             // process may write it, and atomics allow that.
