@@ -410,19 +410,6 @@ impl From<Segment> for OwnedFd {
     }
 }
 
-impl Segment {
-    /// Takes ownership of descriptor number `fd`.
-    ///
-    /// # Safety
-    ///
-    /// `fd` must be open, and no other value in this process may own it: a descriptor inherited for this purpose.
-    pub(crate) unsafe fn from_raw_fd(fd: RawFd) -> Segment {
-        // SAFETY: the caller hands over an inherited descriptor that nothing else in this process owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Segment::new(fd)
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {

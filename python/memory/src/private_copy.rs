@@ -69,15 +69,17 @@ impl PrivateCopy {
         let map = PrivateMap::of(array)?;
         let source = match map.is_of_job() {
             true => None,
-            false => Some(Mutex::new(Source {
-                array: Some(array.clone()),
-                is_stale: false,
-                habit: Habit::default(),
-                process: OwnerProcess::current(),
-                _counted: Counted::new()?,
-            })),
+            false => {
+                point!("result.mapped");
+                Some(Mutex::new(Source {
+                    array: Some(array.clone()),
+                    is_stale: false,
+                    habit: Habit::default(),
+                    process: OwnerProcess::current(),
+                    _counted: Counted::new()?,
+                }))
+            }
         };
-        point!("result.mapped");
         Some(PrivateCopy { map, source }.registered())
     }
 
