@@ -80,7 +80,7 @@ sources() {
     cp packaging/conda/conda_build_config.yaml "$out/conda/"
     sed -e "s/^  version: \".*/  version: \"${version%.tar.gz}\"/" -e "s/^  sha256: .*/  sha256: $(sha256sum <"$archive" | cut -d' ' -f1)/" \
         packaging/conda/recipe.yaml >"$out/conda/recipe.yaml"
-    cargo package --quiet --workspace --exclude arenite-python --exclude arenite-bench --exclude arenite-tests --exclude arenite-tests-object --no-verify
+    cargo package --quiet --workspace --exclude arenite-python --exclude arenite-memory --exclude arenite-bench --exclude arenite-tests --exclude arenite-tests-object --no-verify
     cp "$CARGO_TARGET_DIR"/package/*.crate "$out/"
 }
 

@@ -127,6 +127,8 @@
 //!
 //! - `ndarray` (default): arrays as views of [`ndarray`](https://docs.rs/ndarray), and arrays from them.
 //! - `sandbox`: workers without rights, `Builder::sandbox`.
+//! - `template`: workers are forked from a process that has loaded what all of them need,
+//!   `engine::WorkerProgram::template`.
 //! - `tracing`: events of the [`tracing`](https://docs.rs/tracing) crate in kernels arrive at [`Builder::on_log`] with
 //!   level and target, and at the program's subscriber, if there is one, as events of the target `arenite::worker`.
 //!   Spans stay in the worker.
@@ -189,7 +191,7 @@ mod exports {
     };
     #[cfg(feature = "sandbox")]
     pub use crate::engine::{Sandbox, SandboxReport};
-    #[doc(inline)]
+    #[doc(hidden)]
     pub use crate::kernel::raw;
     pub use crate::kernel::{Bytes, Kernel, KernelError, Returned, Scalar, Typed};
     #[cfg(feature = "points")]
@@ -202,10 +204,11 @@ mod exports {
     #[doc(hidden)]
     pub use crate::sys::inject as failing_calls;
     pub use crate::trace::escape::{escape_text, needs_escape};
+    #[cfg(feature = "template")]
+    pub use crate::worker::{ForkedTemplate, Template, run_worker_from_template};
     pub use crate::worker::{
-        ForkedTemplate, JobRng, Scratch, Template, WorkerIdentity, at_worker_end, begin_timed,
-        cancelled, for_each_element, init, rng, run_worker, run_worker_from_template, scratch,
-        scratch_for, worker_identity,
+        JobRng, Scratch, WorkerIdentity, at_worker_end, begin_timed, cancelled, for_each_element,
+        init, rng, run_worker, scratch, scratch_for, worker_identity,
     };
     /// The crate whose derives make plain types [elements](Element) and [scalars](Scalar), in the version that this
     /// crate uses.

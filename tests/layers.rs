@@ -28,25 +28,32 @@ const LAYERS: [&str; 12] = [
     "engine",
     "platform",
 ];
+/// The layers of `python/memory/src/`, lowest first.
+const MEMORY_LAYERS: [&str; 6] = ["sync", "pages", "written", "habit", "private_copy", "heap"];
 const MAX_LINES: usize = 900;
-/// Files below `src/supervisor/` that may import each other in a circle; none do in `bin/src/`.
+/// Files below `src/supervisor/`, or those of a heap of `python/memory/`, that may import each other in a circle; none do
+/// in `bin/src/`.
 const MAX_CYCLE: usize = 4;
 
 #[test]
 fn a_layer_uses_only_those_below_it() {
-    let tree = Tree::read("src");
-    let breaches: Vec<_> = tree.upward_uses(&LAYERS).collect();
-    assert!(breaches.is_empty(), "\n{}", breaches.join("\n"));
+    for (source, layers) in [("src", &LAYERS[..]), ("python/memory/src", &MEMORY_LAYERS)] {
+        let tree = Tree::read(source);
+        let breaches: Vec<_> = tree.upward_uses(layers).collect();
+        assert!(breaches.is_empty(), "\n{}", breaches.join("\n"));
+    }
 }
 
 #[test]
 fn the_front_page_lists_the_layers() {
-    let front = fs::read_to_string(root().join("src/lib.rs")).unwrap();
-    let rows = front
-        .lines()
-        .filter_map(|line| line.strip_prefix("//! | `"));
-    let listed: Vec<_> = rows.filter_map(|row| row.split('`').next()).collect();
-    assert_eq!(listed, LAYERS);
+    for (source, layers) in [("src", &LAYERS[..]), ("python/memory/src", &MEMORY_LAYERS)] {
+        let front = fs::read_to_string(root().join(source).join("lib.rs")).unwrap();
+        let rows = front
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! | `"));
+        let listed: Vec<_> = rows.filter_map(|row| row.split('`').next()).collect();
+        assert_eq!(listed, layers);
+    }
 }
 
 #[test]
@@ -58,6 +65,7 @@ fn no_cycle_of_imports_is_long() {
             .filter(move |cycle| cycle.len() > max)
     };
     let long: Vec<_> = cycles("src", "supervisor", MAX_CYCLE)
+        .chain(cycles("python/memory/src", "", MAX_CYCLE))
         .chain(cycles("bin/src", "", 1))
         .collect();
     assert!(long.is_empty(), "{long:#?}");
@@ -68,6 +76,7 @@ fn no_cycle_of_imports_is_long() {
 fn only_one_file_sends_signals() {
     let mut files = BTreeMap::new();
     collect(&root().join("src"), &mut files);
+    collect(&root().join("python/memory"), &mut files);
     let calls =
         ["kill", "tkill", "tgkill", "pidfd_send", "rt_sigqueue"].map(|call| format!("SYS_{call}"));
     files.retain(|_, text| calls.iter().any(|call| text.contains(call)));
@@ -81,7 +90,16 @@ fn only_one_file_sends_signals() {
 fn no_file_is_longer_than_900_lines() {
     let mut files = BTreeMap::new();
     for folder in [
-        "src", "image", "store", "tables", "bin", "benches", "tests", "examples",
+        "src",
+        "image",
+        "store",
+        "tables",
+        "bin",
+        "benches",
+        "tests",
+        "examples",
+        "python/src",
+        "python/memory",
     ] {
         collect(&root().join(folder), &mut files);
     }

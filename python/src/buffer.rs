@@ -7,7 +7,8 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use arenite::{Array, ArrayMut, raw};
+use arenite::{Array, ArrayMut};
+use arenite_memory::PrivateCopy;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
@@ -42,7 +43,7 @@ struct Known {
 enum Bytes {
     Memory(Weak<Memory>),
     /// A private copy of memory of the arena.
-    Private(Weak<raw::PrivateCopy>),
+    Private(Weak<PrivateCopy>),
 }
 
 fn known() -> MutexGuard<'static, BTreeMap<(usize, u64), Known>> {
@@ -365,7 +366,7 @@ impl Buffer {
     /// system cannot make a private copy.
     fn private_copy(&self) -> Option<PrivateBuffer> {
         let arena = self.memory.arena;
-        let copy = raw::PrivateCopy::of(&self.array())?;
+        let copy = PrivateCopy::of(&self.array())?;
         // Relaxed: read by the thread that runs the job.
         LIVE.fetch_add(1, Ordering::Relaxed);
         // In a task the copy is not registered: a result gets an ordinary copy of its bytes.
@@ -505,7 +506,7 @@ unsafe fn fill(
 /// A private copy: an argument that its task may change, or a result that the program may change.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct PrivateBuffer {
-    copy: Arc<raw::PrivateCopy>,
+    copy: Arc<PrivateCopy>,
     /// The key of the copy in [`KNOWN`], in the program.
     key: Option<(usize, u64)>,
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arenite::engine::WorkerProgram;
 use arenite::{ArenaFull, BuildError, Sandbox, Trace, raw};
+use arenite_memory::PrivateCopy;
 use pyo3::exceptions::{PyMemoryError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -147,7 +148,7 @@ impl Shared {
         with: impl FnOnce(&arenite::Engine) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         // Frees private copies that have ended: the call may need their memory of the arena.
-        raw::PrivateCopy::free_ended();
+        PrivateCopy::free_ended();
         let engine = loop {
             match self.engine.try_read() {
                 Ok(engine) => break engine,

@@ -22,7 +22,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::{ArrayLocation, PrivateCopy};
+use super::{ArrayLocation, PrivateMap};
 use crate::arena::{ArenaFull, BlockPlacement, Extent, Offset};
 
 /// The allocator of a lane, for the arrays of its running job.
@@ -43,7 +43,7 @@ pub(crate) unsafe trait LaneMemory {
 
     /// Maps bytes of an array of the running job, so that this process alone may change them. Returns `None` if that is
     /// not possible. If handles to the map exist when the job has ended, its bytes are copied.
-    fn private_copy(&self, _of: ArrayLocation<'_>, _len: usize) -> Option<Arc<PrivateCopy>> {
+    fn private_map(&self, _of: ArrayLocation<'_>, _len: usize) -> Option<Arc<PrivateMap>> {
         None
     }
 

@@ -44,15 +44,13 @@
 //! - *lent tile, lent bytes* (in a kernel): lent to this job alone until it ends;
 //! - *loan* (in a kernel that runs inline): the lender of the memory guarantees it ([`raw`](crate::raw));
 //! - *sealed file*: a memory file that no process can write or truncate any more ([`Array::map_sealed`]);
-//! - *snapshot*: a part of the memory file of a [`CowHeap`], which this process alone could write, and writes privately
-//!   from then on;
+//! - *leased file*: a part of a memory file that its owner does not write during the lease
+//!   ([`raw::memory`](crate::raw::memory));
 //! - *mapped file*: the caller that maps it guarantees that the file does not change ([`npy::map`]).
 
 #[cfg(test)]
 mod block_tests;
-mod cow_heap;
 mod exclusive;
-mod habit;
 mod index;
 pub(crate) mod lane;
 mod memory;
@@ -61,7 +59,7 @@ mod memory_file;
 pub(crate) mod nd;
 pub mod npy;
 mod partitions;
-mod private_copy;
+mod private_map;
 mod sealed;
 mod sealed_file;
 mod shape;
@@ -70,7 +68,6 @@ mod show;
 mod tests;
 mod tile;
 
-pub use cow_heap::CowHeap;
 pub use exclusive::ArrayMut;
 pub(crate) use exclusive::ArrayMutLocation;
 pub(crate) use exclusive::check_count;
@@ -79,11 +76,11 @@ pub(crate) use lane::{LaneChunk, LaneCount, LaneMemory};
 pub(crate) use memory::AllocError;
 pub use memory_file::MemoryFile;
 pub use partitions::Partitions;
-pub use private_copy::PrivateCopy;
+pub use private_map::PrivateMap;
 pub(crate) use sealed::ArrayLocation;
 pub use sealed::{Array, NotExclusive};
-pub use sealed_file::MapError;
-pub(crate) use sealed_file::{FileName, SealedFile};
+pub(crate) use sealed_file::FileName;
+pub use sealed_file::{MapError, SealedFile};
 pub use shape::{BadRank, BadReshape, MAX_DIMS, Shape};
 pub use tile::{TileMut, TilesMut};
 

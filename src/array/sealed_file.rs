@@ -15,14 +15,14 @@ use nix::unistd::Pid;
 
 use super::memory::{self, Keeper, SealedMemory};
 use super::sealed::ArrayLocation;
-use super::{Array, Element, PrivateCopy, Shape};
+use super::{Array, Element, PrivateMap, Shape};
 use crate::arena::Block;
 use crate::sync::catch_panic;
 use crate::sys::{self, Access, HUGE, Map, PAGE, Prot, Segment};
 
-/// A memory file, mapped for reading, that no process can write, grow or truncate any more. Or parts of the file of a
-/// [`CowHeap`](super::CowHeap), which no process writes while a handle to the parts exists.
-pub(crate) struct SealedFile {
+/// A memory file, mapped for reading, that no process can write, grow or truncate any more. Or parts of a memory file
+/// that its owner leases to arrays: no process writes these parts while an array has them.
+pub struct SealedFile {
     /// `None` if the file has no bytes.
     map: Option<Arc<Map>>,
     /// The offset of the map in the file.
@@ -154,22 +154,37 @@ impl SealedFile {
         })
     }
 
-    /// Creates a value for one part of the file of a [`CowHeap`](super::CowHeap). `map` maps the whole file for
-    /// reading. No process writes the part while `keep` lives.
-    pub(super) fn part(
+    /// Leases bytes of a memory file to arrays, which [`array`](Self::array) makes. Jobs take these arrays by reference:
+    /// workers open the file through the descriptor of `segment`. `keep` is dropped after the last array, on any thread
+    /// of this process: it must neither wait nor call an engine.
+    ///
+    /// # Safety
+    ///
+    /// - `segment` is sealed against shrinking, and `map` maps it for reading, from its first byte on.
+    /// - Until `keep` is dropped, the bytes of each array that is made of this lease change neither in the file nor at
+    ///   their addresses in `map`, whatever process writes.
+    pub unsafe fn lease(
         map: Arc<Map>,
         segment: Arc<Segment>,
-        identity: (u64, u64),
         keep: impl Send + Sync + UnwindSafe + RefUnwindSafe + 'static,
-    ) -> SealedFile {
-        SealedFile {
+    ) -> Arc<SealedFile> {
+        Arc::new(SealedFile {
             map: Some(map),
+            identity: segment.identity(),
             segment: Some(segment),
-            identity,
             start: 0,
             copies: Mutex::default(),
             keep: Kept::new(keep),
-        }
+        })
+    }
+
+    /// Returns the `len` bytes from byte `skip` of the file on. `None` if they are not in the map.
+    ///
+    /// # Safety
+    ///
+    /// The caller of [`lease`](Self::lease) has promised that these bytes do not change.
+    pub unsafe fn array(self: &Arc<Self>, skip: u64, len: usize) -> Option<Array<u8>> {
+        Array::in_file(Arc::clone(self), skip, Shape::from(len))
     }
 
     /// In a worker: opens a file of the supervisor, and maps it if it is sealed. If it is not, [`window`](Self::window)
@@ -218,8 +233,8 @@ impl SealedFile {
     }
 
     /// In a worker: maps bytes of the file copy-on-write, so that a job may change them without changing the file.
-    pub(crate) fn private_copy(&self, skip: u64, len: usize) -> Option<PrivateCopy> {
-        PrivateCopy::map(self.segment.as_ref()?, skip, len).ok()
+    pub(crate) fn private_map(&self, skip: u64, len: usize) -> Option<PrivateMap> {
+        PrivateMap::new(self.segment.as_ref()?, skip, len, true).ok()
     }
 
     /// In a worker: replaces the mapped bytes of a window by a copy. Called before the job that has the window is
@@ -295,7 +310,7 @@ impl SealedFile {
             Err(full) => return Some(Err(full)),
         };
         // SAFETY: `at` found the bytes in the map. No process writes them while `self` lives: Linux forbids it for a
-        // sealed file, and a heap does not write to the file of a snapshot. The block was just allocated with this
+        // sealed file, and a leased file is not written during the lease. The block was just allocated with this
         // length, and no other code or process knows it.
         unsafe {
             block
@@ -403,7 +418,7 @@ impl<T: Element> Array<T> {
         };
         let bytes = file.map.as_ref().map_or(0, |map| map.len());
         let segment = file.segment.as_ref()?;
-        // An array may also be the whole file of a heap, which is not sealed.
+        // An array may also be a whole file that is leased, not sealed.
         if bytes != size_of_val::<[T]>(self) || !segment.is_sealed().is_ok_and(|sealed| sealed) {
             return None;
         }

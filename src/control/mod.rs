@@ -28,6 +28,7 @@
 mod folder;
 mod left_behind;
 mod start_failure;
+#[cfg(feature = "template")]
 pub(crate) mod template;
 
 use std::ffi::CString;

@@ -557,7 +557,7 @@ impl Builder {
     }
 
     /// Limits the time from a worker's start until it is ready, including
-    /// [`on_worker_start`](Builder::on_worker_start) and [`Template::load`](crate::Template::load). A worker that takes
+    /// [`on_worker_start`](Builder::on_worker_start) and `Template::load`. A worker that takes
     /// longer is killed and has failed to start: `build` returns an error that names the step that the worker had
     /// reached; after `build`, the engine starts another worker, as after any failed start.
     ///

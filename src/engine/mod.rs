@@ -65,6 +65,7 @@ pub use worker_program::WorkerProgram;
 use crate::kernel::{Args, Kernel, Params, Reply, Single, captures_nothing, kernel_name};
 use crate::supervisor::{Closing, Supervisor};
 use crate::sync::lock;
+#[cfg(feature = "template")]
 use crate::worker::ForkedTemplate;
 use job::{held, run_kernel};
 use seeds::Seeds;
@@ -391,6 +392,7 @@ impl Engine {
     }
 
     /// Returns whether workers wait for [`fork`](Engine::fork): at first, and after the fork was killed.
+    #[cfg(feature = "template")]
     pub fn needs_fork(&self) -> bool {
         self.supervisor().is_some_and(|shared| shared.needs_fork())
     }
@@ -403,6 +405,7 @@ impl Engine {
     ///
     /// # Errors
     /// If Linux makes no fork.
+    #[cfg(feature = "template")]
     pub fn fork(&self, in_copy: impl FnOnce(ForkedTemplate)) -> std::io::Result<()> {
         let Some(shared) = self.supervisor() else {
             return Ok(());

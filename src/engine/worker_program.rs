@@ -3,6 +3,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+#[cfg(feature = "template")]
 use std::time::Duration;
 
 use super::BuildError;
@@ -66,6 +67,38 @@ impl WorkerProgram {
         self
     }
 
+    /// Returns the program to start, with the environment and the working directory that this process has at this
+    /// moment.
+    pub(super) fn resolve(self, sandboxed: bool) -> Result<ProgramSpec, BuildError> {
+        let file = std::path::absolute(&self.path).map_err(|error| {
+            BuildError::Worker(format!(
+                "the worker program {} cannot be found: {error}",
+                self.path.display()
+            ))
+        })?;
+        let mut arguments = vec![c_string(self.path.as_os_str(), "its path")?];
+        for argument in &self.args {
+            arguments.push(c_string(argument, "an argument")?);
+        }
+        let environment = match self.env {
+            Some(vars) => vars.into_iter().map(variable).collect::<Result<_, _>>()?,
+            None => supervisor::environment(sandboxed),
+        };
+        let program = Program::in_file(
+            c_string(file.as_os_str(), "its path")?,
+            arguments,
+            environment,
+        )
+        .map_err(BuildError::System)?;
+        let mut program = ProgramSpec::new(program, self.identity, WorkerEntry::RunWorker);
+        program.start = self.start;
+        Ok(program)
+    }
+}
+
+/// Templates (feature `template`).
+#[cfg(feature = "template")]
+impl WorkerProgram {
     /// Forks workers from one process of the program, the template, which has loaded `setup` by
     /// [`Template::load`](crate::Template::load): a fork takes milliseconds, and shares the loaded memory until it
     /// writes there. The program calls [`run_worker_from_template`](crate::run_worker_from_template).
@@ -151,34 +184,6 @@ impl WorkerProgram {
     /// when the program has ended.
     pub fn end_unused_templates() {
         supervisor::end_unused_templates();
-    }
-
-    /// Returns the program to start, with the environment and the working directory that this process has at this
-    /// moment.
-    pub(super) fn resolve(self, sandboxed: bool) -> Result<ProgramSpec, BuildError> {
-        let file = std::path::absolute(&self.path).map_err(|error| {
-            BuildError::Worker(format!(
-                "the worker program {} cannot be found: {error}",
-                self.path.display()
-            ))
-        })?;
-        let mut arguments = vec![c_string(self.path.as_os_str(), "its path")?];
-        for argument in &self.args {
-            arguments.push(c_string(argument, "an argument")?);
-        }
-        let environment = match self.env {
-            Some(vars) => vars.into_iter().map(variable).collect::<Result<_, _>>()?,
-            None => supervisor::environment(sandboxed),
-        };
-        let program = Program::in_file(
-            c_string(file.as_os_str(), "its path")?,
-            arguments,
-            environment,
-        )
-        .map_err(BuildError::System)?;
-        let mut program = ProgramSpec::new(program, self.identity, WorkerEntry::RunWorker);
-        program.start = self.start;
-        Ok(program)
     }
 }
 

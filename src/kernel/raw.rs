@@ -1,5 +1,5 @@
 //! Memory for bindings of other languages: buffers of bytes that a job reads or changes, without a reference to them,
-//! and values of other jobs.
+//! and values of other jobs. Hidden in the documentation: it may change in any version.
 //!
 //! A binding (say, of Python) hands the bytes of an [`Array<u8>`](crate::Array) to objects of its language by address
 //! ([`Array::as_ptr`](crate::Array::as_ptr)), passes them to a job as [`Buffer`]s, and hands the address of each
@@ -67,8 +67,23 @@ use super::param::{
 use super::reply::{AnyValue, BadReply, Receiving};
 use super::wire::{Lease, Malformed};
 use crate::array::{Array, ArrayLocation, ArrayMut, MapError};
-pub use crate::array::{CowHeap, PrivateCopy};
 use crate::sys::Segment;
+
+/// Files, maps and leases, for the crate in `python/memory`. For no one else: they change without notice.
+///
+/// A [`Map`] has addresses and no references, and its methods change no byte. The file of an arena is not given out:
+/// [`PrivateMap::of`] maps its bytes copy-on-write. Memory becomes that of an array only by [`SealedFile::lease`], which
+/// is `unsafe`.
+#[doc(hidden)]
+pub mod memory {
+    pub use crate::array::{PrivateMap, SealedFile};
+    pub use crate::sys::fork::{AfterFork, OwnerProcess, run_around_forks};
+    pub use crate::sys::inject::allowed;
+    pub use crate::sys::limits::{
+        DataRoom, address_space_limit, file_size_limit, memory_available,
+    };
+    pub use crate::sys::{Access, HUGE, Map, PAGE, Prot, Segment};
+}
 
 /// Maps a sealed memory file (`memfd_create`) as an array of its bytes. Jobs of any engine take the array without a
 /// copy.

@@ -64,6 +64,10 @@ mod stats;
 mod submit;
 mod suspicion;
 mod take_back;
+#[cfg(feature = "template")]
+mod template;
+#[cfg(not(feature = "template"))]
+#[path = "no_template.rs"]
 mod template;
 #[cfg(test)]
 #[allow(
@@ -111,6 +115,7 @@ pub(crate) use start::start;
 pub(crate) use stats::RateMeter;
 pub use stats::{KernelStats, Progress, Stats, WorkerStats};
 pub(crate) use submit::Target;
+#[cfg(feature = "template")]
 pub(crate) use template::end_unused as end_unused_templates;
 pub(crate) use trace::sentence;
 pub(crate) use waiting::thread_waker::park_until;

@@ -1,6 +1,7 @@
 //! The settings of an engine at its start.
 
 use std::path::PathBuf;
+#[cfg(feature = "template")]
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +88,7 @@ pub(crate) enum StartMethod {
     /// Each is a new process of the program.
     Separate,
     /// Each is forked from a template, a process of the program that has loaded `setup`.
+    #[cfg(feature = "template")]
     Template {
         setup: Arc<[u8]>,
         /// How long the template is kept for other engines of this process when no engine uses it. Zero: other engines
@@ -96,6 +98,7 @@ pub(crate) enum StartMethod {
         is_optional: bool,
     },
     /// Each is forked from a template that is a fork of this process, and has loaded `setup`.
+    #[cfg(feature = "template")]
     Fork { setup: Arc<[u8]>, is_optional: bool },
 }
 
@@ -107,7 +110,11 @@ impl StartMethod {
 
     /// Returns true if the template is a fork of this process.
     pub(crate) fn is_forked(&self) -> bool {
-        matches!(self, Self::Fork { .. })
+        match self {
+            #[cfg(feature = "template")]
+            Self::Fork { .. } => true,
+            _ => false,
+        }
     }
 }
 

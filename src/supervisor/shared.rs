@@ -13,6 +13,7 @@ use super::reply::assert_not_reading;
 use super::settings::Settings;
 use super::state::EngineState;
 use super::stats::{Progress, RateMeter};
+#[cfg(feature = "template")]
 use super::template::ForkSlot;
 use super::waiting::parking::Parking;
 use super::waiting::wakers::wake_all;
@@ -46,6 +47,7 @@ pub(crate) struct Supervisor {
     /// Why workers are started separately although the engine has a template.
     pub(super) no_template: OnceLock<String>,
     /// The fork of the program from which workers are copied.
+    #[cfg(feature = "template")]
     pub(super) fork: ForkSlot,
     /// Failed handshakes, which the monitor handles.
     refusals: Mutex<Vec<Refusal>>,
@@ -114,6 +116,7 @@ impl Supervisor {
         // Limiters ring it when they call a job of this engine.
         state.permit_waiters.set_monitor(&monitor_event);
         arena.signal_unused(&monitor_event);
+        #[cfg(feature = "template")]
         let fork = ForkSlot::new(settings.program.start.is_forked());
         Self {
             arena,
@@ -125,6 +128,7 @@ impl Supervisor {
             state: Mutex::new(state),
             monitor_event,
             no_template: OnceLock::new(),
+            #[cfg(feature = "template")]
             fork,
             refusals: Mutex::default(),
             spinners: AtomicUsize::new(0),

@@ -84,8 +84,7 @@ pub struct Stats {
     /// Why the last start of a worker failed, while the engine lacks that worker and tries again: a limit on open files
     /// or processes, for example. `None` if no start has failed since the last success.
     pub start_failure: Option<String>,
-    /// Why workers are started separately although the program has a
-    /// [template](crate::engine::WorkerProgram::template).
+    /// Why workers are started separately although the program has a template (feature `template`).
     pub no_template: Option<String>,
     /// Whether so little memory is left on the machine or in the container that jobs run one at a time.
     pub memory_short: bool,

@@ -1,4 +1,5 @@
-//! Copies of a process, made by the bare system call: each is a child of the copied process's parent.
+//! Copies of a process that are templates of workers, made by `fork`, and copies of a template that become workers, made
+//! by the bare system call: each of these is a child of the template's parent.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -6,6 +7,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::error::{Error, Result, retry};
+use super::fork;
 use super::inject::allowed;
 use super::process::{OWN_DESCRIPTORS, close_all_except, exit_now, reap};
 
@@ -25,6 +27,36 @@ pub fn adopt_in_copy(standard: &[OwnedFd], fds: &[OwnedFd], shared: &[RawFd]) ->
     let adopted = fds.iter().map(AsRawFd::as_raw_fd);
     let numbers: Vec<RawFd> = adopted.chain(shared.iter().copied()).collect();
     close_all_except(&numbers)
+}
+
+/// Forks this process. Returns the process id of the copy, and `None` in the copy, which has only this thread.
+///
+/// The copy must not drop values of this process that own descriptors.
+pub fn fork() -> Result<Option<Pid>> {
+    let error = |errno| Error::new("fork", errno, "a copy of this process");
+    allowed().map_err(error)?;
+    // Locked, so that the copy can read it.
+    let unforked = fork::lock_unforked();
+    // SAFETY: the copy only calls functions that are safe in the child of a program with threads, until it is a
+    // template. What these functions need, handlers before the fork have locked.
+    match unsafe { libc::fork() } {
+        0 => {
+            for number in unforked.iter() {
+                // SAFETY: takes a number. The values that own these descriptors are never used in this process.
+                unsafe { libc::close(*number) };
+            }
+            Ok(None)
+        }
+        pid => Errno::result(pid)
+            .map(|pid| Some(Pid::from_raw(pid)))
+            .map_err(error),
+    }
+}
+
+/// Makes this process the leader of a process group of its own.
+pub fn lead_group() -> Result<()> {
+    nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))
+        .map_err(|errno| Error::new("setpgid", errno, "this process"))
 }
 
 /// Runs the handlers that libraries have registered to run before a fork, by a fork whose copy ends at once. In such a

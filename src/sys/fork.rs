@@ -8,12 +8,6 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
-use nix::errno::Errno;
-use nix::unistd::Pid;
-
-use super::error::{Error, Result};
-use super::inject::allowed;
-
 /// The number of forks between this process and the first process that called [`OwnerProcess::current`].
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
@@ -72,14 +66,14 @@ pub fn run_first_in_forks(first: fn()) {
     let _ = FIRST.set(first);
 }
 
-/// The descriptors that [`fork`] closes in copies.
+/// The descriptors that copies close which are made to be templates of workers.
 static UNFORKED: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 
-fn lock_unforked() -> MutexGuard<'static, Vec<RawFd>> {
+pub(super) fn lock_unforked() -> MutexGuard<'static, Vec<RawFd>> {
     UNFORKED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// As long as this exists, copies of [`fork`] do not have a descriptor: if they had it, the process at the other end would
+/// As long as this exists, templates that are copies of this process do not have a descriptor: if they had it, the process at the other end would
 /// not notice the end of this process.
 #[derive(Debug)]
 pub struct Unforked(RawFd);
@@ -94,30 +88,6 @@ impl Unforked {
 impl Drop for Unforked {
     fn drop(&mut self) {
         lock_unforked().retain(|one| *one != self.0);
-    }
-}
-
-/// Forks this process. Returns the process id of the copy, and `None` in the copy, which has only this thread.
-///
-/// The copy must not drop values of this process that own descriptors.
-pub fn fork() -> Result<Option<Pid>> {
-    let error = |errno| Error::new("fork", errno, "a copy of this process");
-    allowed().map_err(error)?;
-    // Locked, so that the copy can read it.
-    let unforked = lock_unforked();
-    // SAFETY: the copy only calls functions that are safe in the child of a program with threads, until it is a
-    // template. What these functions need, handlers before the fork have locked.
-    match unsafe { libc::fork() } {
-        0 => {
-            for number in unforked.iter() {
-                // SAFETY: takes a number. The values that own these descriptors are never used in this process.
-                unsafe { libc::close(*number) };
-            }
-            Ok(None)
-        }
-        pid => Errno::result(pid)
-            .map(|pid| Some(Pid::from_raw(pid)))
-            .map_err(error),
     }
 }
 

@@ -8,10 +8,10 @@
 mod armed;
 
 #[cfg(feature = "points")]
-pub use armed::{WORKERS, arm, disarm, suspend};
+pub use armed::{WORKERS, allowed, arm, disarm, suspend};
 
 #[cfg(feature = "points")]
-pub(crate) use armed::{allowed, arm_worker, disarm_worker, interruptible, undisturbed};
+pub(crate) use armed::{arm_worker, disarm_worker, interruptible, undisturbed};
 
 /// Returns the injected error, if any, for a system call that a signal can interrupt.
 #[cfg(not(feature = "points"))]
@@ -23,7 +23,7 @@ pub(crate) fn interruptible() -> nix::Result<()> {
 /// Like [`interruptible`], for a call that no signal interrupts: `EINTR` is never injected.
 #[cfg(not(feature = "points"))]
 #[inline(always)]
-pub(crate) fn allowed() -> nix::Result<()> {
+pub fn allowed() -> nix::Result<()> {
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
 
-use super::error::{Error, Result, retry};
+use super::error::{Error, Result};
 use super::inject::allowed;
 use super::segment::Segment;
 
@@ -190,6 +190,7 @@ impl Map {
     }
 
     /// Returns the length in bytes.
+    #[allow(clippy::len_without_is_empty, reason = "there is always one")]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -207,7 +208,7 @@ impl Map {
     /// Changes the access rights of `range`, whose ends are multiples of the page size.
     ///
     /// Fails with `EACCES` if `prot` allows writing and the map was made from a read-only descriptor.
-    pub fn protect(&self, range: Range<usize>, prot: Prot) -> Result<()> {
+    pub(crate) fn protect(&self, range: Range<usize>, prot: Prot) -> Result<()> {
         let what = || format!("bytes {} to {} of a map", range.start, range.end);
         if range.is_empty() {
             return Ok(());
@@ -227,7 +228,7 @@ impl Map {
     }
 
     /// Excludes this map from forked copies of this process: touching the map there raises SIGSEGV.
-    pub fn exclude_from_forks(&self) -> Result<()> {
+    pub(crate) fn exclude_from_forks(&self) -> Result<()> {
         self.advise(0..self.len, libc::MADV_DONTFORK, "madvise(DONTFORK)")
     }
 
@@ -258,7 +259,7 @@ impl Map {
 
     /// Maps the same bytes of `segment` read-only at the same addresses, in a forked copy of a process that has called
     /// [`Map::exclude_from_forks`]. `segment` must be the segment of this map.
-    pub fn remap_read_only_in_fork(&self, segment: &Segment) -> Result<()> {
+    pub(crate) fn remap_read_only_in_fork(&self, segment: &Segment) -> Result<()> {
         let what = || format!("a map of {} bytes, in a forked copy", self.len);
         allowed().map_err(|errno| Error::new("mmap", errno, what()))?;
         // SAFETY: the addresses of this map, which are not mapped in this process. MAP_FIXED_NOREPLACE fails if
@@ -280,32 +281,9 @@ impl Map {
         }
     }
 
-    /// Makes `range`, whose ends are multiples of the page size, private to this process. The content stays, but later
-    /// writes to `range` change a copy of the page, which no other map shows. With `shared`, reverses this: drops the
-    /// copies, so that `range` shows the segment again.
-    ///
-    /// `segment` must be the segment of this map, and mapped for reading and writing from its first byte on. Threads
-    /// that access `range` during the call see its content from before or after the call.
-    pub fn set_shared(&self, range: Range<usize>, segment: &Segment, shared: bool) -> Result<()> {
-        let kind = if shared {
-            libc::MAP_SHARED
-        } else {
-            libc::MAP_PRIVATE
-        };
-        let at = range.start as u64;
-        self.replace(range, Prot::ReadWrite, kind, Some((segment, at)))
-    }
-
-    /// Replaces `range`, whose ends are multiples of the page size, by zeros of this process alone. No pointers into
-    /// `range` may be in use.
-    pub fn set_anonymous(&self, range: Range<usize>) -> Result<()> {
-        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        self.replace(range, Prot::ReadWrite, kind, None)
-    }
-
     /// Maps `len` bytes of `segment` from `offset` (a multiple of the page size) for reading and writing, privately:
     /// writes change copies of the pages. A map of at least 2 MiB is aligned to 2 MiB.
-    pub fn new_private(segment: &Segment, offset: u64, len: usize) -> Result<Map> {
+    pub(crate) fn new_private(segment: &Segment, offset: u64, len: usize) -> Result<Map> {
         if len >= HUGE {
             return Map::aligned(segment, offset, len, Prot::ReadWrite, libc::MAP_PRIVATE);
         }
@@ -338,21 +316,31 @@ impl Map {
 
     /// Replaces this map by a readable copy of its content, which later changes of `segment` do not affect. The map
     /// must show `segment` from `offset` on. Nothing may change the content during the call.
-    pub fn detach(&self, segment: &Segment, offset: u64) -> Result<()> {
-        let all = 0..self.len.next_multiple_of(PAGE);
-        self.replace(
-            all,
-            Prot::ReadWrite,
-            libc::MAP_PRIVATE,
-            Some((segment, offset)),
-        )?;
+    pub(crate) fn detach(&self, segment: &Segment, offset: u64) -> Result<()> {
+        let error = |errno| Error::new("mmap", errno, format!("{} bytes of a map", self.len));
+        allowed().map_err(error)?;
+        // SAFETY: MAP_FIXED replaces the pages of this live map. If Linux refuses, it does so before it unmaps anything:
+        // with `MAP_NORESERVE` it accounts for nothing.
+        let mapped = unsafe {
+            libc::mmap(
+                self.base.as_ptr().cast(),
+                self.len.next_multiple_of(PAGE),
+                Prot::ReadWrite.flags(),
+                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                segment.as_raw_fd(),
+                offset as libc::off_t,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(error(Errno::last()));
+        }
         self.copy_pages();
         self.protect(0..self.len, Prot::Read)
     }
 
     /// Makes Linux copy all pages of this map, which must be private and writable. Other threads may write to the pages
     /// meanwhile.
-    pub fn copy_pages(&self) {
+    pub(crate) fn copy_pages(&self) {
         for page in (0..self.len).step_by(PAGE) {
             // SAFETY: the address of a byte of this live map, which is mapped for writing; other threads of this
             // process may write it, and atomics allow that.
@@ -360,122 +348,6 @@ impl Map {
             let value = byte.load(Ordering::Relaxed);
             // Any write makes Linux copy the page. If the exchange fails, another thread has written.
             let _ = byte.compare_exchange(value, value, Ordering::Relaxed, Ordering::Relaxed);
-        }
-    }
-
-    /// Replaces `range`, whose ends are multiples of the page size, by a copy of its content in private memory. Writes
-    /// of other threads during the call may be lost.
-    pub fn copy_in_place(&self, range: Range<usize>) -> Result<()> {
-        let error = |errno| {
-            let what = format!("bytes {} to {} of a map, copied", range.start, range.end);
-            Error::new("mremap", errno, what)
-        };
-        let address = self
-            .at(range.start, range.len())
-            .ok_or_else(|| error(Errno::ENOMEM))?;
-        allowed().map_err(error)?;
-        // SAFETY: the new map is at an address that Linux chooses, as long as the range, and known to no other code. It
-        // then replaces pages of this live map (checked by `at`).
-        let moved = unsafe {
-            let copy = libc::mmap(
-                std::ptr::null_mut(),
-                range.len(),
-                Prot::ReadWrite.flags(),
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            );
-            if copy == libc::MAP_FAILED {
-                return Err(error(Errno::last()));
-            }
-            std::ptr::copy_nonoverlapping(address.as_ptr(), copy.cast(), range.len());
-            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-            libc::mremap(copy, range.len(), range.len(), flags, address.as_ptr())
-        };
-        if moved == libc::MAP_FAILED {
-            Err(error(Errno::last()))
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Unmaps `range`, whose ends are multiples of the page size. The addresses stay reserved. The caller must not use
-    /// pointers into `range` afterwards.
-    pub fn release(&self, range: Range<usize>) -> Result<()> {
-        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        self.replace(range, Prot::None, kind, None)
-    }
-
-    /// Writes the bytes `range` of this map to `segment`, from offset `at` on. If another thread changes the bytes
-    /// meanwhile, some old and some new bytes are written.
-    pub fn store(&self, range: Range<usize>, segment: &Segment, mut at: u64) -> Result<()> {
-        let error = |errno| {
-            let what = format!("bytes {} to {} of a map", range.start, range.end);
-            Error::new("pwrite", errno, what)
-        };
-        let mut rest = range.clone();
-        while !rest.is_empty() {
-            let from = self
-                .at(rest.start, rest.len())
-                .ok_or_else(|| error(Errno::EFAULT))?;
-            let written = retry(|| {
-                // SAFETY: inside this live map (checked by `at`), of which Linux reads the bytes.
-                Errno::result(unsafe {
-                    libc::pwrite(
-                        segment.as_raw_fd(),
-                        from.as_ptr().cast(),
-                        rest.len(),
-                        at as libc::off_t,
-                    )
-                })
-            });
-            match written.map_err(error)? {
-                0 => return Err(error(Errno::ENOSPC)),
-                written => {
-                    rest.start += written as usize;
-                    at += written as u64;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Replaces the map at `range` by bytes of a segment from an offset on, or by memory that belongs to no segment.
-    fn replace(
-        &self,
-        range: Range<usize>,
-        prot: Prot,
-        kind: i32,
-        segment: Option<(&Segment, u64)>,
-    ) -> Result<()> {
-        let error = |errno| {
-            let what = format!("bytes {} to {} of a map", range.start, range.end);
-            Error::new("mmap", errno, what)
-        };
-        let padded = self.len.next_multiple_of(PAGE);
-        if range.end > padded || range.start > range.end {
-            return Err(error(Errno::ENOMEM));
-        }
-        // SAFETY: the address is inside the map, whose last page is mapped as a whole.
-        let address = unsafe { self.base.add(range.start) };
-        let (fd, offset) = segment.map_or((-1, 0), |(segment, at)| (segment.as_raw_fd(), at));
-        allowed().map_err(error)?;
-        // SAFETY: the range is inside this live map (checked above), so MAP_FIXED replaces only pages of this map. If
-        // Linux refuses, it does so before it unmaps anything: with `MAP_NORESERVE` it accounts for nothing.
-        let mapped = unsafe {
-            libc::mmap(
-                address.as_ptr().cast(),
-                range.len(),
-                prot.flags(),
-                kind | libc::MAP_FIXED | libc::MAP_NORESERVE,
-                fd,
-                offset as libc::off_t,
-            )
-        };
-        if mapped == libc::MAP_FAILED {
-            Err(error(Errno::last()))
-        } else {
-            Ok(())
         }
     }
 

@@ -10,6 +10,7 @@ pub mod abort;
 pub(crate) mod asked;
 pub mod clock;
 pub mod code_maps;
+#[cfg(feature = "template")]
 pub mod copy;
 pub mod cores;
 pub mod crash;
@@ -20,6 +21,7 @@ pub mod fork;
 pub mod futex;
 pub mod heap;
 pub mod image;
+#[cfg(feature = "template")]
 mod inherited;
 pub mod inject;
 pub mod limits;
@@ -27,6 +29,7 @@ pub mod listener;
 pub mod loader;
 mod map;
 pub mod oom;
+#[cfg(feature = "template")]
 pub mod packet;
 pub mod pipe;
 pub mod probe;
@@ -43,7 +46,6 @@ pub(crate) mod tests;
 pub mod truncation;
 pub mod umask;
 mod unwind;
-pub mod written;
 
 pub(crate) use error::debug_as_text;
 pub use error::{Error, Result};

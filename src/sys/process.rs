@@ -814,12 +814,6 @@ pub fn adopt_inherited(first: RawFd, count: usize, close_others: bool) -> Result
     numbers.iter().map(adopt).collect()
 }
 
-/// Makes this process the leader of a process group of its own.
-pub fn lead_group() -> Result<()> {
-    nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))
-        .map_err(|errno| Error::new("setpgid", errno, "this process"))
-}
-
 /// Removes a variable from the environment and returns its value.
 ///
 /// Must be called at the start of a process, while no other thread uses the environment.

@@ -117,8 +117,13 @@ impl Segment {
         }
     }
 
+    /// Device and inode of the file.
+    pub(crate) fn identity(&self) -> (u64, u64) {
+        self.identity.0.unwrap_or_default()
+    }
+
     /// Creates the segment `name` (such as `/arenite-0-ab12`) exclusively, with mode 0600 and no bytes.
-    pub fn create_named(name: &str) -> Result<Segment> {
+    pub(crate) fn create_named(name: &str) -> Result<Segment> {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC;
         retry(|| shm_open(name, flags, Mode::S_IRUSR | Mode::S_IWUSR))
             .map(Segment::new)
@@ -128,13 +133,13 @@ impl Segment {
     /// Reads into `bytes` from offset `at`. Returns the number of bytes read.
     ///
     /// Unlike a read through a map, this cannot raise SIGBUS if another process truncates the segment.
-    pub fn read_at(&self, bytes: &mut [u8], at: i64) -> Result<usize> {
+    pub(crate) fn read_at(&self, bytes: &mut [u8], at: i64) -> Result<usize> {
         retry(|| nix::sys::uio::pread(&*self.fd, bytes, at))
             .map_err(|errno| Error::new("pread", errno, "a segment"))
     }
 
     /// Writes `bytes` from offset `at` on.
-    pub fn write_at(&self, bytes: &[u8], at: i64) -> Result<()> {
+    pub(crate) fn write_at(&self, bytes: &[u8], at: i64) -> Result<()> {
         self.check()?;
         let mut done = 0;
         while done < bytes.len() {
@@ -151,7 +156,7 @@ impl Segment {
     ///
     /// The name may refer to any file. Fails with `EINVAL` if the file is not a regular file, and does not block if it
     /// is a pipe.
-    pub fn open_named(name: &str, access: Access) -> Result<Segment> {
+    pub(crate) fn open_named(name: &str, access: Access) -> Result<Segment> {
         let error = |errno| Error::new("shm_open", errno, format!("the segment {name}"));
         let flags = access.flag() | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let fd = retry(|| shm_open(name, flags, Mode::empty())).map_err(error)?;
@@ -191,7 +196,7 @@ impl Segment {
     /// afterwards.
     ///
     /// Fails with `EBUSY` while any process maps it for writing.
-    pub fn seal(&self) -> Result<()> {
+    pub(crate) fn seal(&self) -> Result<()> {
         let seals = Segment::FINAL | SealFlag::F_SEAL_SEAL;
         retry(|| fcntl(&*self.fd, FcntlArg::F_ADD_SEALS(seals)))
             .map(|_| ())
@@ -199,14 +204,14 @@ impl Segment {
     }
 
     /// Returns whether content and length are final. Fails with `EINVAL` if the segment is no memory file.
-    pub fn is_sealed(&self) -> Result<bool> {
+    pub(crate) fn is_sealed(&self) -> Result<bool> {
         retry(|| fcntl(&*self.fd, FcntlArg::F_GET_SEALS))
             .map(|seals| SealFlag::from_bits_truncate(seals).contains(Segment::FINAL))
             .map_err(|errno| Error::new("fcntl(F_GET_SEALS)", errno, "a segment"))
     }
 
     /// Returns whether no process can make the segment shorter. Fails with `EINVAL` if the segment is no memory file.
-    pub fn keeps_length(&self) -> Result<bool> {
+    pub(crate) fn keeps_length(&self) -> Result<bool> {
         retry(|| fcntl(&*self.fd, FcntlArg::F_GET_SEALS))
             .map(|seals| SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_SHRINK))
             .map_err(|errno| Error::new("fcntl(F_GET_SEALS)", errno, "a segment"))
@@ -217,13 +222,13 @@ impl Segment {
         .union(SealFlag::F_SEAL_SHRINK);
 
     /// Removes `name`. Processes that have the segment open can still use it.
-    pub fn unlink(name: &str) -> Result<()> {
+    pub(crate) fn unlink(name: &str) -> Result<()> {
         retry(|| shm_unlink(name))
             .map_err(|errno| Error::new("shm_unlink", errno, format!("the segment {name}")))
     }
 
     /// Takes ownership of a descriptor of a segment.
-    pub fn from_fd(fd: OwnedFd) -> Segment {
+    pub(crate) fn from_fd(fd: OwnedFd) -> Segment {
         Segment::new(fd)
     }
 
@@ -241,7 +246,7 @@ impl Segment {
     ///
     /// The number may have been reused meanwhile for any file. So opening never blocks, and the caller must compare
     /// [`SegmentStat::identity`].
-    pub fn open_in_process(process: Pid, fd: u32) -> Result<Segment> {
+    pub(crate) fn open_in_process(process: Pid, fd: u32) -> Result<Segment> {
         let path = format!("/proc/{process}/fd/{fd}");
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         allowed()
@@ -251,7 +256,7 @@ impl Segment {
     }
 
     /// The descriptor.
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
@@ -308,7 +313,7 @@ impl Segment {
     }
 
     /// Returns length, memory and names at this moment.
-    pub fn stat(&self) -> Result<SegmentStat> {
+    pub(crate) fn stat(&self) -> Result<SegmentStat> {
         let stat =
             retry(|| fstat(&*self.fd)).map_err(|errno| Error::new("fstat", errno, "a segment"))?;
         Ok(SegmentStat {
@@ -331,12 +336,12 @@ impl Segment {
     /// Takes the exclusive `flock` for this description. Returns `false` if another description has a lock.
     ///
     /// Linux releases the lock when the last descriptor of this description is closed, however the process ends.
-    pub fn try_lock(&self) -> Result<bool> {
+    pub(crate) fn try_lock(&self) -> Result<bool> {
         self.flock(libc::LOCK_EX | libc::LOCK_NB)
     }
 
     /// Returns whether another description has the exclusive `flock`. Several processes may call this at the same time.
-    pub fn is_locked(&self) -> Result<bool> {
+    pub(crate) fn is_locked(&self) -> Result<bool> {
         let free = self.flock(libc::LOCK_SH | libc::LOCK_NB)?;
         if free {
             self.flock(libc::LOCK_UN)?;
@@ -402,19 +407,6 @@ impl From<Segment> for OwnedFd {
         let mut segment = ManuallyDrop::new(segment);
         // SAFETY: the segment is not used, and not dropped, from here on.
         unsafe { ManuallyDrop::take(&mut segment.fd) }
-    }
-}
-
-impl Segment {
-    /// Takes ownership of descriptor number `fd`.
-    ///
-    /// # Safety
-    ///
-    /// `fd` must be open, and no other value in this process may own it: a descriptor inherited for this purpose.
-    pub unsafe fn from_raw_fd(fd: RawFd) -> Segment {
-        // SAFETY: the caller hands over an inherited descriptor that nothing else in this process owns.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Segment::new(fd)
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Weak};
 
-use crate::array::{FileName, PrivateCopy, SealedFile};
+use crate::array::{FileName, PrivateMap, SealedFile};
 use crate::kernel::BadArgument;
 use crate::sys::{self, process::getppid};
 
@@ -22,8 +22,8 @@ pub(super) struct MappedFiles {
     source: RefCell<Option<Arc<SealedFile>>>,
     /// The parts of files that are arguments of the running job.
     windows: RefCell<Vec<Arc<SealedFile>>>,
-    /// Private copies of arrays that the running job has made.
-    private: RefCell<Vec<Weak<PrivateCopy>>>,
+    /// Private maps of arrays that the running job has made.
+    private: RefCell<Vec<Weak<PrivateMap>>>,
 }
 
 impl MappedFiles {
@@ -80,24 +80,24 @@ impl MappedFiles {
         }
     }
 
-    /// Records that the running job has made a private copy.
-    pub(super) fn note_private(&self, copy: &Arc<PrivateCopy>) {
+    /// Records that the running job has made a private map.
+    pub(super) fn note_private(&self, map: &Arc<PrivateMap>) {
         let mut private = self.private.borrow_mut();
-        // A job that makes many copies drops most of them: remove dropped copies when the list is full.
+        // A job that makes many maps drops most of them: remove dropped maps when the list is full.
         if private.len() == private.capacity() {
-            private.retain(|copy| copy.strong_count() > 0);
+            private.retain(|map| map.strong_count() > 0);
         }
-        private.push(Arc::downgrade(copy));
+        private.push(Arc::downgrade(map));
     }
 
-    /// Called after a job, before its reply. Returns whether there are still handles to the job's private copies, or to
+    /// Called after a job, before its reply. Returns whether there are still handles to the job's private maps, or to
     /// parts of files that were its arguments.
     pub(super) fn has_escaped(&self) -> bool {
         if self
             .private
             .borrow()
             .iter()
-            .any(|copy| copy.strong_count() > 0)
+            .any(|map| map.strong_count() > 0)
         {
             return true;
         }
@@ -110,19 +110,19 @@ impl MappedFiles {
         escaped
     }
 
-    /// Called after a job, before its reply. Makes the job's private copies independent of their files, and also the
+    /// Called after a job, before its reply. Makes the job's private maps independent of their files, and also the
     /// parts of files that still have handles; later jobs do not get these parts. Clears the lists of the job.
     pub(super) fn detach_escaped(&self) -> sys::Result<()> {
         if self.private.borrow().is_empty() && self.windows.borrow().is_empty() {
             return Ok(());
         }
-        for copy in self
+        for map in self
             .private
             .borrow_mut()
             .drain(..)
-            .filter_map(|copy| copy.upgrade())
+            .filter_map(|map| map.upgrade())
         {
-            copy.detach();
+            map.detach();
             crate::sync::point!("private.detached");
         }
         let windows = self.windows.take();

@@ -8,7 +8,7 @@ use super::lane::Lane;
 use super::pages::GrantId;
 use super::retention::{CountedArray, RetainedPages};
 use crate::arena::{ArenaFull, BlockPlacement, Extent, FreeRanges, LARGE, Offset, PAGE};
-use crate::array::{ArrayLocation, LaneChunk, LaneCount, LaneMemory, PrivateCopy};
+use crate::array::{ArrayLocation, LaneChunk, LaneCount, LaneMemory, PrivateMap};
 use crate::link::{AllocAnswer, Granted};
 use crate::sys::{Segment, clock};
 
@@ -307,19 +307,19 @@ unsafe impl LaneMemory for Lane {
         }
     }
 
-    fn private_copy(&self, of: ArrayLocation<'_>, len: usize) -> Option<Arc<PrivateCopy>> {
-        let copy = match of {
+    fn private_map(&self, of: ArrayLocation<'_>, len: usize) -> Option<Arc<PrivateMap>> {
+        let map = match of {
             ArrayLocation::Lane(extent) => {
-                let map = |segment: &Segment, at| PrivateCopy::map(segment, at, len).ok();
+                let map = |segment: &Segment, at| PrivateMap::new(segment, at, len, true).ok();
                 self.worker.view.with_segment(extent, map)?
             }
-            ArrayLocation::File(file, skip) => file.private_copy(skip, len),
+            ArrayLocation::File(file, skip) => file.private_map(skip, len),
             _ => None,
         };
-        let copy = copy?.registered();
+        let map = Arc::new(map?);
         crate::sync::point!("private.mapped");
-        self.files.note_private(&copy);
-        Some(copy)
+        self.files.note_private(&map);
+        Some(map)
     }
 
     fn count_of(&self, chunk: Extent) -> Option<&'static LaneCount> {

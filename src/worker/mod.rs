@@ -18,6 +18,7 @@ mod scratch;
 #[cfg(feature = "sandbox")]
 mod stacks;
 mod start;
+#[cfg(feature = "template")]
 mod template;
 
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub(crate) use rng::{InlineJobGuard, enter_inline_job, inline_job_seeds};
 pub use rng::{JobRng, for_each_element, rng};
 pub use scratch::{Scratch, scratch, scratch_for};
 pub(crate) use start::Mark;
+#[cfg(feature = "template")]
 pub use template::{ForkedTemplate, Template};
 
 use crate::arena::ArenaFull;
@@ -190,8 +192,13 @@ pub fn run_worker(identity: &[u8]) -> ! {
     run(identity, None)
 }
 
+/// Without the feature `template`, no program has one.
+#[cfg(not(feature = "template"))]
+trait Template {}
+
 /// Like [`run_worker`], for a program that can also be the [template](crate::engine::WorkerProgram::template) from
 /// which workers are copied.
+#[cfg(feature = "template")]
 pub fn run_worker_from_template(identity: &[u8], template: &dyn Template) -> ! {
     run(identity, Some(template))
 }

@@ -9,11 +9,13 @@ use std::thread;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::Template;
 use super::lane::{Lane, WorkerContext};
 use super::pages::Pages;
 #[cfg(feature = "sandbox")]
 use super::sandbox;
-use super::template::{self, ForkedTemplate, Template};
+#[cfg(feature = "template")]
+use super::template::{self, ForkedTemplate};
 use super::{EXIT_CANNOT_START, EXIT_CANNOT_START_NOW, EXIT_LANE_PANICKED, output, panics};
 use crate::arena::{AttachSpec, View};
 use crate::control::{Client, LaneStart, OnStart, ProgramId, StartFailure, Welcome};
@@ -115,11 +117,12 @@ impl std::str::FromStr for Mark {
 pub(super) fn main(mark: &str, identity: Option<&[u8]>, template: Option<&dyn Template>) -> ! {
     let run = |mark: Mark| match (mark.is_template, template) {
         (false, _) => start_and_run(&mark, identity, None),
+        #[cfg(feature = "template")]
         (true, Some(template)) => {
             let (mark, fds) = template::serve(&mark, template)?;
             start_and_run(&mark, identity, Some(fds))
         }
-        (true, None) => Err("the worker program is to be a template: it has to call \
+        (true, _) => Err("the worker program is to be a template: it has to call \
              arenite::run_worker_from_template"
             .into()),
     };
@@ -128,6 +131,7 @@ pub(super) fn main(mark: &str, identity: Option<&[u8]>, template: Option<&dyn Te
 }
 
 /// Runs a template that is a fork of the program, and in its copies the workers.
+#[cfg(feature = "template")]
 pub(super) fn run_forked(fork: ForkedTemplate, identity: &[u8], template: &dyn Template) -> ! {
     let copied = fork.serve(template);
     end(copied.and_then(|(mark, fds)| start_and_run(&mark, Some(identity), Some(fds))))

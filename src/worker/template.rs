@@ -198,7 +198,7 @@ fn begin_copy(
 ) -> Result<(Mark, Vec<OwnedFd>), StartFailure> {
     // Called before the supervisor knows this process, so that a signal to the template's group does not reach the
     // copy.
-    process::lead_group()?;
+    copy::lead_group()?;
     let message = Message::Copied {
         request: request.number,
         pid: std::process::id() as i32,

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arenite::raw::{Buffer, Buffers, CowHeap, PrivateCopy, Received};
+use arenite::raw::{Buffer, Buffers, Received};
 use arenite::{Array, Backoff, Bytes, Engine, JobErrorKind, Rejection, Sandbox, WorkerExit};
+use arenite_memory::{CowHeap, PrivateCopy};
 
 use crate::harness::{
     ABORTED, Calls, Dice, Gate, Lab, assert_says, by_signal, pass, rejected, step, tests,

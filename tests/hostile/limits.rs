@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use arenite::engine::SystemLimit;
-use arenite::raw::CowHeap;
 use arenite::stream::Stream;
 use arenite::{Array, Engine, JobErrorKind, JobLimit, OnFailure};
+use arenite_memory::CowHeap;
 use nix::sys::resource::{Resource, setrlimit};
 
 use crate::harness::programs::{Ended, Program, Scenario, say};

@@ -10,8 +10,9 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use arenite::points::{Point, Side};
-use arenite::raw::{Buffer, Buffers, CowHeap, PrivateCopy, Received};
+use arenite::raw::{Buffer, Buffers, Received};
 use arenite::{Array, Backoff, Engine};
+use arenite_memory::{CowHeap, PrivateCopy};
 use libtest_mimic::Trial;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};

@@ -52,7 +52,8 @@ pub(crate) fn disarm_worker() {
     }
 }
 
-pub(crate) fn allowed() -> nix::Result<()> {
+/// Returns the injected error, if any, for a system call that no signal interrupts.
+pub fn allowed() -> nix::Result<()> {
     interruptible().or_else(|errno| match errno {
         Errno::EINTR => Ok(()),
         errno => Err(errno),

@@ -8,6 +8,7 @@ mod ends;
 mod memory_requests;
 mod observers;
 mod starts;
+#[cfg(feature = "template")]
 mod template;
 
 use starts::Starting;
@@ -237,6 +238,7 @@ impl Monitor {
         let mut hasty = 0u32;
         loop {
             self.start_absent();
+            #[cfg(feature = "template")]
             self.look_at_template();
             self.end_overdue();
             self.look_at_memory();

@@ -34,7 +34,11 @@ impl Monitor {
             let needed = state.needs_workers();
             state.workers.to_start(&state.config, needed, now)
         };
-        if absent.is_empty() || !self.may_start(now) {
+        if absent.is_empty() {
+            return;
+        }
+        #[cfg(feature = "template")]
+        if !self.may_start(now) {
             return;
         }
         let _slice = ShortSlice::begin();
@@ -54,6 +58,7 @@ impl Monitor {
                 }
             })
             .collect();
+        #[cfg(feature = "template")]
         self.end_silent_template();
         for (index, started, pipes) in started {
             let watched = self.watch(index);

@@ -7,7 +7,7 @@ use super::Lease;
 use crate::supervisor::Supervisor;
 use crate::supervisor::settings::StartMethod;
 use crate::sync::catch_panic;
-use crate::sys::{fork, process};
+use crate::sys::{copy, process};
 use crate::worker::ForkedTemplate;
 
 /// Whether an engine needs a fork, and the fork that its monitor has not taken yet.
@@ -57,7 +57,7 @@ impl Supervisor {
         if !self.fork.is_missing.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let fork = |seat: ForkedTemplate| match fork::fork()? {
+        let fork = |seat: ForkedTemplate| match copy::fork()? {
             Some(pid) => Ok(pid),
             None => {
                 // It does not return. After a panic, it must not do what this process would do next.

@@ -1,14 +1,16 @@
 //! Where snapshots find the bytes of a private block: [`Image`].
 
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard, Weak};
 
+use arenite::raw::memory::{HUGE, Segment};
+
 use super::chunks::bytes;
 use super::{Block, CowHeap, Place, State};
-use crate::array::habit::MIN_PART;
-use crate::sync::lock;
-use crate::sys::written::Written;
-use crate::sys::{HUGE, Segment};
+use crate::habit::MIN_PART;
+use crate::sync::{lock, point};
+use crate::written::Written;
 
 /// A new image is created only if all blocks then take at most 1/`MAX_HELD` of the memory.
 const MAX_HELD: usize = 4;
@@ -104,9 +106,9 @@ impl CowHeap {
             return None;
         }
         let mut written = 0;
-        let store = |run: Range<usize>, image: Place, segment: &Segment| {
+        let store = |run: Range<usize>, image: Place, segment: &Segment| -> io::Result<()> {
             let at = image.1 * HUGE + run.start - all.start;
-            write.store(run, segment, at as u64)
+            Ok(write.store(run, segment, at as u64)?)
         };
         if let Some(image) = state.unread_image(place)
             && state.block(image)?.len >= range.end
@@ -122,11 +124,11 @@ impl CowHeap {
             let taken = pages.take(begin + part.start..begin + part.end, |run| {
                 let run = run.start - base..(run.end - base).min(all.start + end);
                 written += run.len();
-                crate::sync::point!("heap.marked");
+                point!("heap.marked");
                 if stored.is_ok() {
                     stored = store(run, image, &segment);
                 }
-                crate::sync::point!("heap.stored");
+                point!("heap.stored");
             });
             let is_made = taken.is_ok() && stored.is_ok();
             state.block(place)?.habit.copied(written, len);
@@ -165,10 +167,10 @@ impl CowHeap {
         // The end of the bytes that the image has so far, if it gets only pages that were used: to read other pages of
         // the block would use them, too.
         let mut end = all.start;
-        let clear = |range: Range<usize>| {
+        let clear = |range: Range<usize>| -> io::Result<()> {
             let range = in_image(range);
             match new.is_warm {
-                true => new.segment.punch(range.start as u64..range.end as u64),
+                true => Ok(new.segment.punch(range.start as u64..range.end as u64)?),
                 false => Ok(()),
             }
         };
@@ -196,7 +198,7 @@ impl CowHeap {
             };
         }
         let is_made = taken.is_ok() && stored.is_ok();
-        crate::sync::point!("heap.copied");
+        point!("heap.copied");
 
         let mut state = lock(&self.state);
         let block = state.block(place)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::sys::HUGE;
+use arenite::raw::memory::HUGE;
 
 /// Runs of chunks, no two of which touch. Maps the first chunk to the number of chunks and to data about the run.
 pub(super) type Runs<T> = BTreeMap<usize, (usize, T)>;

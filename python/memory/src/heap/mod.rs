@@ -19,9 +19,13 @@
 //! lives. From then on both processes allocate in regions of their own. A process made by the bare system call, without
 //! `fork`, shares all blocks that are not private.
 
+#[forbid(unsafe_code)]
 mod chunks;
+#[forbid(unsafe_code)]
 mod forks;
+#[forbid(unsafe_code)]
 mod image;
+#[forbid(unsafe_code)]
 mod region;
 
 use std::fmt;
@@ -36,12 +40,15 @@ use chunks::{bytes, huge_part, join};
 use image::Image;
 use region::Region;
 
-use super::habit::Habit;
-use super::sealed_file::SealedFile;
-use super::{Array, Shape};
-use crate::sync::lock;
-use crate::sys::written::Written;
-use crate::sys::{self, HUGE, Map, Segment, limits};
+use arenite::Array;
+use arenite::raw::memory::{
+    HUGE, SealedFile, Segment, address_space_limit, file_size_limit, memory_available,
+};
+
+use crate::habit::Habit;
+use crate::pages::Pages;
+use crate::sync::{lock, point};
+use crate::written::Written;
 
 /// Freed memory is returned to Linux by the first call of the heap after this time.
 const KEEP_FREE: Duration = Duration::from_secs(5);
@@ -58,7 +65,7 @@ const MAX_PRIVATE: usize = 16 << 10;
 /// given a [`snapshot`](Self::snapshot) of bytes of a block, without a copy, while the language goes on writing.
 ///
 /// ```
-/// let heap = arenite::raw::CowHeap::new("numbers")?;
+/// let heap = arenite_memory::CowHeap::new("numbers")?;
 /// let block = heap.alloc(4 << 20, true).ok_or("no memory")?;
 /// // SAFETY: the block was just allocated, and is used by this thread alone.
 /// unsafe { block.write(7) };
@@ -136,7 +143,7 @@ struct Block {
 /// Chunks that were just taken for a block.
 struct NewBlock {
     region: u64,
-    write: Arc<Map>,
+    write: Arc<Pages>,
     segment: Arc<Segment>,
     first: usize,
     chunks: usize,
@@ -169,7 +176,7 @@ impl CowHeap {
     /// address space of this process (`RLIMIT_AS`).
     pub fn new(label: &str) -> std::io::Result<&'static CowHeap> {
         let unsupported = |why| std::io::Error::new(std::io::ErrorKind::Unsupported, why);
-        if limits::address_space_limit().is_some() {
+        if address_space_limit().is_some() {
             return Err(unsupported(
                 "the address space of this process is limited (ulimit -v)",
             ));
@@ -178,12 +185,11 @@ impl CowHeap {
         if policy.starts_with(b"2") {
             return Err(unsupported("vm.overcommit_memory is 2"));
         }
-        let memory = limits::memory_available(Path::new("/"))
+        let memory = memory_available(Path::new("/"))
             .limit
             .clamp(1 << 30, 1 << 38) as usize;
         let len = (4 * memory).next_multiple_of(HUGE);
-        let len =
-            limits::file_size_limit().map_or(len, |most| (most as usize / HUGE * HUGE).min(len));
+        let len = file_size_limit().map_or(len, |most| (most as usize / HUGE * HUGE).min(len));
         if len == 0 {
             return Err(unsupported("the length of files is limited (ulimit -f)"));
         }
@@ -212,9 +218,9 @@ impl CowHeap {
         self.tidy(&mut state);
         let new = self.add_block(&mut state, len, zeroed)?;
         drop(state);
-        crate::sync::point!("heap.taken");
+        point!("heap.taken");
         self.prepare(&new, len);
-        crate::sync::point!("heap.prepared");
+        point!("heap.prepared");
         let block = new.write.at(new.first * HUGE, new.chunks * HUGE)?;
         if new.is_warm && zeroed {
             // SAFETY: `len` bytes of the chunks, which were just taken for this block: no other code has their address,
@@ -329,7 +335,7 @@ impl CowHeap {
 
     /// Allocates huge pages for `range`. If Linux has none, or the calls take too long, stops and starts a pause.
     /// During the pause, pages are allocated at their first access: those left of this block, and those of new blocks.
-    fn populate(&self, write: &Map, segment: &Segment, range: Range<usize>) {
+    fn populate(&self, write: &Pages, segment: &Segment, range: Range<usize>) {
         /// A collapse may fail because Linux is using a page of the chunk for a moment.
         const TRIES: usize = 4;
         /// The time that a huge page may cost, which is about the time that it saves.
@@ -424,7 +430,7 @@ impl CowHeap {
         };
         block.is_owned = false;
         let image = std::mem::take(&mut block.image);
-        crate::sync::point!("heap.freed");
+        point!("heap.freed");
         self.recycle(&mut state, region, first);
         self.release(&mut state, image);
         true
@@ -484,7 +490,7 @@ impl CowHeap {
             }
             let all = bytes(first, block.chunks);
             region.write.set_shared(all, &region.segment, false).ok()?;
-            crate::sync::point!("heap.private");
+            point!("heap.private");
             block.is_private = true;
             *private += 1;
         } else if !state.is_current(place, skip..skip + len)? {
@@ -496,7 +502,6 @@ impl CowHeap {
         let region = state.region(number)?;
         region.segment.check().ok()?;
         let (read, segment) = (Arc::clone(&region.read), Arc::clone(&region.segment));
-        let identity = region.identity;
         let image = state.block((number, first))?;
         let file = match image.last.upgrade() {
             Some(file) => file,
@@ -506,15 +511,18 @@ impl CowHeap {
                     region: number,
                     block: first,
                 };
-                let file = Arc::new(SealedFile::part(read, segment, identity, keep));
+                // SAFETY: `read` maps the segment, which cannot shrink, for reading. The heap writes to the block's part of
+                // the file only while `snapshots` is 0: programs write copies of the pages, because the block is private.
+                let file = unsafe { SealedFile::lease(read, segment, keep) };
                 image.snapshots += 1;
                 image.last = Arc::downgrade(&file);
                 file
             }
         };
-        crate::sync::point!("heap.lent");
+        point!("heap.lent");
         drop(state);
-        let array = Array::in_file(file, (first * HUGE + skip) as u64, Shape::from(len))?;
+        // SAFETY: the bytes are of the block that was leased: `skip` and `len` are within the block.
+        let array = unsafe { file.array((first * HUGE + skip) as u64, len) }?;
         Some((array, copied))
     }
 
@@ -539,9 +547,9 @@ impl CowHeap {
         (blocks.map(|block| block.len).sum(), state.free)
     }
 
-    fn add_region(&self, state: &mut State) -> sys::Result<()> {
+    fn add_region(&self, state: &mut State) -> std::io::Result<()> {
         let region = Region::new(state.next, &self.label, self.len)?;
-        crate::sync::point!("heap.mapped");
+        point!("heap.mapped");
         let begin = region.write.base().addr().get();
         // Relaxed: see `may_contain`.
         self.lowest.fetch_min(begin, Ordering::Relaxed);
@@ -607,7 +615,7 @@ impl CowHeap {
             }
             return;
         }
-        crate::sync::point!("heap.shared");
+        point!("heap.shared");
         region.blocks.remove(&first);
         state.private -= usize::from(is_private);
         state.held -= chunks * HUGE;

@@ -1,21 +1,23 @@
 //! A memory file of a heap and its maps: [`Region`].
 
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arenite::raw::memory::{DataRoom, HUGE, Map, Prot, Segment};
+
 use super::Block;
 use super::chunks::{Runs, bytes, join, take_front};
-use crate::sys::{self, HUGE, Map, Prot, Segment, limits};
+use crate::pages::Pages;
+use crate::sync::point;
 
 pub(super) struct Region {
     pub(super) number: u64,
     pub(super) segment: Arc<Segment>,
-    /// Device and inode of the memory file.
-    pub(super) identity: (u64, u64),
     /// The map for writing, which contains the blocks.
-    pub(super) write: Arc<Map>,
+    pub(super) write: Arc<Pages>,
     /// The map for reading, which snapshots use.
     pub(super) read: Arc<Map>,
     /// Number of chunks that the file has. It grows with the blocks: if the program locks its memory (`mlockall`),
@@ -37,16 +39,15 @@ pub(super) struct Region {
 
 impl Region {
     /// Creates a region of `len` bytes, which has no memory yet.
-    pub(super) fn new(number: u64, label: &str, len: usize) -> sys::Result<Self> {
+    pub(super) fn new(number: u64, label: &str, len: usize) -> io::Result<Self> {
         let segment = Segment::create_memfd(label, true)?;
-        let write = Map::new(&segment, 0, len, Prot::ReadWrite, true)?;
+        let write = Pages::new(&segment, len)?;
         let read = Map::new(&segment, 0, len, Prot::Read, true)?;
         // Core dumps contain no memory of arrays.
         write.exclude_from_core_dumps(0..len)?;
         read.exclude_from_core_dumps(0..len)?;
         Ok(Region {
             number,
-            identity: segment.stat()?.identity,
             segment: Arc::new(segment),
             write: Arc::new(write),
             read: Arc::new(read),
@@ -142,19 +143,19 @@ impl Region {
     }
 
     /// Makes a block private by mapping it again. If that fails and `copies` is set, copies all its pages.
-    pub(super) fn make_private(&self, range: Range<usize>, copies: bool) -> sys::Result<()> {
-        let map = || {
+    pub(super) fn make_private(&self, range: Range<usize>, copies: bool) -> io::Result<()> {
+        let map = || -> io::Result<()> {
             self.segment.check()?;
-            self.write.set_shared(range.clone(), &self.segment, false)
+            Ok(self.write.set_shared(range.clone(), &self.segment, false)?)
         };
         let made = map().or_else(|_| {
             // Linux also refuses if the limit of private memory was lowered below what the process has: raise the limit
             // and try again.
-            let _room = limits::DataRoom::new(u64::MAX);
+            let _room = DataRoom::new(u64::MAX);
             map()
         });
         match made {
-            Err(_) if copies => self.write.copy_in_place(range),
+            Err(_) if copies => Ok(self.write.copy_in_place(range)?),
             made => made,
         }
     }
@@ -176,10 +177,10 @@ impl Region {
     }
 
     /// Makes chunks of a private block shared again, by mapping them again.
-    pub(super) fn share(&self, range: Range<usize>) -> sys::Result<()> {
+    pub(super) fn share(&self, range: Range<usize>) -> io::Result<()> {
         self.segment.check()?;
         self.write.set_shared(range.clone(), &self.segment, true)?;
-        self.write.exclude_from_core_dumps(range)
+        Ok(self.write.exclude_from_core_dumps(range)?)
     }
 
     /// Takes `chunks` chunks that still have memory, from the shortest run that is long enough. Returns the first
@@ -220,7 +221,7 @@ impl Region {
             *free -= all.len();
             // If punching fails, the chunks may not be zero: they are not used again.
             if self.segment.punch(all.start as u64..all.end as u64).is_ok() {
-                crate::sync::point!("heap.returned");
+                point!("heap.returned");
                 join(&mut self.unused, first + chunks - returned, returned, ());
             }
         }

@@ -8,16 +8,13 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use arenite::raw::memory::{OwnerProcess, PAGE, allowed};
+use nix::Result;
 use nix::errno::Errno;
-
-use super::error::{Error, Result};
-use super::fork::OwnerProcess;
-use super::inject::allowed;
-use super::map::PAGE;
 
 /// Access to the page table of this process through `/proc/self/pagemap`.
 #[derive(Debug)]
-pub struct Written {
+pub(crate) struct Written {
     map: File,
     /// Device and inode of the file: after a program has closed all descriptors, another file may have the same
     /// descriptor number.
@@ -72,7 +69,7 @@ enum Protect {
 
 /// Opens a `userfaultfd` with asynchronous write protection: a write to a protected page succeeds, and ends the
 /// protection.
-fn protection() -> nix::Result<(File, (u64, u64))> {
+fn protection() -> Result<(File, (u64, u64))> {
     /// The argument of `UFFDIO_API`.
     #[repr(C)]
     struct Api {
@@ -108,14 +105,14 @@ fn number(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
-fn identity(file: &File) -> nix::Result<(u64, u64)> {
+fn identity(file: &File) -> Result<(u64, u64)> {
     let meta = file.metadata().map_err(|why| number(&why))?;
     Ok((meta.dev(), meta.ino()))
 }
 
 impl Written {
     /// Returns the access to the page table of this process, which is opened once.
-    pub fn of_this_process() -> Result<Arc<Written>> {
+    pub(crate) fn of_this_process() -> Result<Arc<Written>> {
         static OPEN: Mutex<Option<(OwnerProcess, Arc<Written>)>> = Mutex::new(None);
         // Do not wait: in a forked process, the mutex may stay locked by a thread that does not exist there.
         let Ok(mut open) = OPEN.try_lock() else {
@@ -132,10 +129,9 @@ impl Written {
     }
 
     pub(crate) fn open() -> Result<Written> {
-        let error = |errno| Error::new("open", errno, "/proc/self/pagemap");
-        allowed().map_err(error)?;
-        let map = File::open("/proc/self/pagemap").map_err(|why| error(number(&why)))?;
-        let identity = identity(&map).map_err(error)?;
+        allowed()?;
+        let map = File::open("/proc/self/pagemap").map_err(|why| number(&why))?;
+        let identity = identity(&map)?;
         Ok(Written {
             map,
             identity,
@@ -146,13 +142,13 @@ impl Written {
 
     /// Returns true if a page at these addresses was written since the last [`take`](Self::take), so that this process
     /// has a copy of its own. The addresses must map a segment privately.
-    pub fn is_any(&self, addresses: Range<usize>) -> Result<bool> {
+    pub(crate) fn is_any(&self, addresses: Range<usize>) -> Result<bool> {
         let pages = addresses.start / PAGE * PAGE..addresses.end.next_multiple_of(PAGE);
         self.check()?;
         if !self.has_no_scan.load(Ordering::Relaxed) {
             let found = self.scan(&pages, Protect::No, &mut [Found::default()]);
             match found.map(|(ranges, _)| ranges > 0) {
-                Err(error) if matches!(error.errno(), Errno::ENOTTY | Errno::EINVAL) => {
+                Err(Errno::ENOTTY | Errno::EINVAL) => {
                     // Relaxed: another thread that misses the change gets the same error itself.
                     self.has_no_scan.store(true, Ordering::Relaxed);
                 }
@@ -163,7 +159,7 @@ impl Written {
     }
 
     /// Returns true if Linux has asynchronous write protection (from 6.7 on) and allows it.
-    pub fn can_track(&self) -> bool {
+    pub(crate) fn can_track(&self) -> bool {
         self.protection().is_some()
     }
 
@@ -173,7 +169,7 @@ impl Written {
 
     /// Prepares [`take`](Self::take) for these addresses. Returns false if Linux lacks asynchronous write protection
     /// (before 6.7) or does not allow it.
-    pub fn track(&self, addresses: Range<usize>) -> bool {
+    pub(crate) fn track(&self, addresses: Range<usize>) -> bool {
         /// The argument of `UFFDIO_REGISTER`.
         #[repr(C)]
         struct Register {
@@ -216,7 +212,11 @@ impl Written {
     /// # Errors
     ///
     /// After an error, it is unknown which pages count as not written.
-    pub fn take(&self, addresses: Range<usize>, mut each: impl FnMut(Range<usize>)) -> Result<()> {
+    pub(crate) fn take(
+        &self,
+        addresses: Range<usize>,
+        mut each: impl FnMut(Range<usize>),
+    ) -> Result<()> {
         let mut pages = addresses.start / PAGE * PAGE..addresses.end.next_multiple_of(PAGE);
         let mut found = [const {
             Found {
@@ -239,7 +239,7 @@ impl Written {
     fn check(&self) -> Result<()> {
         match identity(&self.map) == Ok(self.identity) {
             true => Ok(()),
-            false => Err(Error::new("fstat", Errno::EBADF, "/proc/self/pagemap")),
+            false => Err(Errno::EBADF),
         }
     }
 
@@ -280,8 +280,7 @@ impl Written {
             any_of: IS_PRESENT | IS_SWAPPED,
             returned: IS_PRESENT,
         };
-        let error = |errno| Error::new("ioctl(PAGEMAP_SCAN)", errno, "/proc/self/pagemap");
-        allowed().map_err(error)?;
+        allowed()?;
         // SAFETY: reads and writes `scan` and `found`, which this call borrows and which have the layouts of Linux.
         // Reads the page table, not the pages.
         let answer = unsafe {
@@ -291,9 +290,7 @@ impl Written {
                 std::ptr::from_mut(&mut scan),
             )
         };
-        Errno::result(answer)
-            .map(|ranges| (ranges as usize, scan.walk_end as usize))
-            .map_err(error)
+        Errno::result(answer).map(|ranges| (ranges as usize, scan.walk_end as usize))
     }
 
     /// Returns whether any page was written, like [`is_any`](Self::is_any), by reading one word for each page. Used if
@@ -306,11 +303,10 @@ impl Written {
         for first in pages.clone().step_by(512 * PAGE) {
             let count = ((pages.end - first) / PAGE).min(512);
             let bytes = &mut words[..8 * count];
-            let error = |errno| Error::new("read", errno, "/proc/self/pagemap");
-            allowed().map_err(error)?;
+            allowed()?;
             self.map
                 .read_exact_at(bytes, (first / PAGE * 8) as u64)
-                .map_err(|why| error(number(&why)))?;
+                .map_err(|why| number(&why))?;
             let (words, _) = bytes.as_chunks();
             let is_own = |word: &[u8; 8]| {
                 let word = u64::from_ne_bytes(*word);
@@ -328,13 +324,14 @@ impl Written {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::sys::{HUGE, Map, Prot, Segment};
+    use crate::pages::Pages;
+    use arenite::raw::memory::{HUGE, Map, Prot, Segment};
 
     #[test]
     fn a_write_is_seen_by_both_ways_and_is_no_other_maps() {
         let segment = Segment::create_memfd("written", true).unwrap();
         segment.set_len(HUGE as u64).unwrap();
-        let map = Map::new(&segment, 0, HUGE, Prot::ReadWrite, true).unwrap();
+        let map = Pages::new(&segment, HUGE).unwrap();
         let other = Map::new(&segment, 0, HUGE, Prot::Read, true).unwrap();
         let written = Written::open().unwrap();
         let all = map.base().addr().get()..map.base().addr().get() + HUGE;
@@ -369,7 +366,7 @@ mod tests {
         const PAGES: usize = 2000;
         let segment = Segment::create_memfd("written", true).unwrap();
         segment.set_len((PAGES * PAGE) as u64).unwrap();
-        let map = Map::new(&segment, 0, PAGES * PAGE, Prot::ReadWrite, true).unwrap();
+        let map = Pages::new(&segment, PAGES * PAGE).unwrap();
         map.set_shared(0..PAGES * PAGE, &segment, false).unwrap();
         let written = Written::open().unwrap();
         let begin = map.base().addr().get();

@@ -1,18 +1,20 @@
 //! Copy-on-write maps, through which a process may change an array for itself alone: [`PrivateCopy`].
 
 use std::fmt;
+use std::io;
 use std::mem;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
-use super::habit::{Habit, MIN_PART};
-use super::lane::CurrentLane;
-use super::{Array, ArrayLocation};
-use crate::sys::fork::{self, AfterFork, OwnerProcess};
-use crate::sys::limits::DataRoom;
-use crate::sys::written::Written;
-use crate::sys::{self, Access, HUGE, Map, PAGE, Segment};
+use arenite::Array;
+use arenite::raw::memory::{
+    Access, AfterFork, OwnerProcess, PrivateMap, Segment, run_around_forks,
+};
+
+use crate::habit::{Habit, MIN_PART};
+use crate::sync::point;
+use crate::written::Written;
 
 /// Maximum number of private copies in the program at a time. Each is a map; Linux allows a process 65,530 maps.
 const MAX: usize = 16 << 10;
@@ -25,7 +27,8 @@ const MAX: usize = 16 << 10;
 /// copy exists.
 ///
 /// ```
-/// use arenite::raw::{Buffers, PrivateCopy, Received};
+/// use arenite::raw::{Buffers, Received};
+/// use arenite_memory::PrivateCopy;
 ///
 /// fn change(buffers: Buffers<'_>) -> Vec<u8> {
 ///     buffers
@@ -51,14 +54,9 @@ const MAX: usize = 16 << 10;
 /// }
 /// ```
 pub struct PrivateCopy {
-    map: Map,
-    skip: usize,
-    len: usize,
-    /// In the program: the array whose pages the map reads until they are written.
+    map: Arc<PrivateMap>,
+    /// In the program: the array whose pages the map reads until they are written. Dropped after the map.
     source: Option<Mutex<Source>>,
-    /// Raises a limit on private memory by the size of the map, so that the map takes nothing from what the job may
-    /// allocate. Dropped after the map.
-    _room: Option<DataRoom>,
 }
 
 impl PrivateCopy {
@@ -68,53 +66,21 @@ impl PrivateCopy {
     /// In a worker, the copy does not keep its array: of an array that the job has made, it shows what the job writes
     /// to that memory later.
     pub fn of(array: &Array<u8>) -> Option<Arc<PrivateCopy>> {
-        if array.is_empty() {
-            return None;
-        }
-        if let Some(lane) = CurrentLane::get() {
-            return lane.memory.private_copy(array.location(), array.len());
-        }
-        let ArrayLocation::Block(block, extent) = array.location() else {
-            return None;
+        let map = PrivateMap::of(array)?;
+        let source = match map.is_of_job() {
+            true => None,
+            false => {
+                point!("result.mapped");
+                Some(Mutex::new(Source {
+                    array: Some(array.clone()),
+                    is_stale: false,
+                    habit: Habit::default(),
+                    process: OwnerProcess::current(),
+                    _counted: Counted::new()?,
+                }))
+            }
         };
-        let source = Source {
-            array: Some(array.clone()),
-            is_stale: false,
-            habit: Habit::default(),
-            process: OwnerProcess::current(),
-            _counted: Counted::new()?,
-        };
-        let map = |segment: &Segment, at| PrivateCopy::new(segment, at, array.len(), Some(source));
-        let copy = block.arena().with_segment(extent, map).ok()?;
-        crate::sync::point!("result.mapped");
-        Some(copy.registered())
-    }
-
-    /// In a worker: maps `len` bytes of a segment from byte `at` on.
-    pub(crate) fn map(segment: &Segment, at: u64, len: usize) -> sys::Result<PrivateCopy> {
-        PrivateCopy::new(segment, at, len, None)
-    }
-
-    fn new(
-        segment: &Segment,
-        at: u64,
-        len: usize,
-        source: Option<Source>,
-    ) -> sys::Result<PrivateCopy> {
-        // Map from a multiple of the page size, so that huge pages of the segment are mapped as huge pages.
-        let unit = if len >= HUGE { HUGE } else { PAGE } as u64;
-        let start = at / unit * unit;
-        let skip = (at - start) as usize;
-        // In the program, the engine sets no limit that would have to be raised.
-        let is_of_a_job = source.is_none();
-        let room = is_of_a_job.then(|| DataRoom::new((skip + len).next_multiple_of(PAGE) as u64));
-        Ok(PrivateCopy {
-            map: Map::new_private(segment, start, skip + len)?,
-            skip,
-            len,
-            source: source.map(Mutex::new),
-            _room: room,
-        })
+        Some(PrivateCopy { map, source }.registered())
     }
 
     /// In the program: frees arrays that are retained for forked processes that have ended. Without this call, the next
@@ -128,9 +94,9 @@ impl PrivateCopy {
     }
 
     /// Registers the copy for forks: its bytes stay valid in a forked process as long as that process lives.
-    pub(crate) fn registered(self) -> Arc<PrivateCopy> {
+    fn registered(self) -> Arc<PrivateCopy> {
         static REGISTERED: Once = Once::new();
-        REGISTERED.call_once(|| fork::run_around_forks(before_fork));
+        REGISTERED.call_once(|| run_around_forks(before_fork));
         PrivateCopy::free_ended();
         let copy = Arc::new(self);
         let mut all = all();
@@ -144,13 +110,13 @@ impl PrivateCopy {
 
     /// The address of the first byte. All bytes may be read and written as long as this value lives.
     pub fn as_ptr(&self) -> *mut u8 {
-        self.map.base().as_ptr().wrapping_add(self.skip)
+        self.map.as_ptr()
     }
 
     /// The number of bytes.
     #[allow(clippy::len_without_is_empty, reason = "there is always one")]
     pub fn len(&self) -> usize {
-        self.len
+        self.map.len()
     }
 
     /// In the program: returns `range` of the array, if the map still has the same bytes there: no page was written
@@ -160,7 +126,7 @@ impl PrivateCopy {
     ///
     /// If the range is not within the bytes.
     pub fn unwritten(&self, range: Range<usize>) -> Option<Array<u8>> {
-        assert!(range.start <= range.end && range.end <= self.len);
+        assert!(range.start <= range.end && range.end <= self.len());
         let mut source = self.source()?;
         let array = source.array.as_ref()?.rows(range.clone());
         let is_written = Written::of_this_process()
@@ -188,8 +154,7 @@ impl PrivateCopy {
         }
         let pages = Written::of_this_process().ok()?;
         // Track the whole map: if only a part were tracked, Linux would split the map.
-        let base = self.map.base().addr().get();
-        if !pages.track(base..base + self.map.len()) {
+        if !pages.track(self.map.addresses()) {
             return None;
         }
         let mut array = match source.array.take()?.try_into_mut() {
@@ -199,16 +164,20 @@ impl PrivateCopy {
                 return None;
             }
         };
-        let is_much = range.len() >= self.len / MIN_PART;
-        let part = if is_much { 0..self.len } else { range.clone() };
+        let is_much = range.len() >= self.len() / MIN_PART;
+        let part = if is_much {
+            0..self.len()
+        } else {
+            range.clone()
+        };
         let first = self.as_ptr().addr();
         let mut copied = 0;
         let taken = pages.take(self.addresses(part), |run| {
             // The first and the last page may extend beyond the bytes of the array.
             let start = run.start.saturating_sub(first);
-            let end = (run.end - first).min(self.len);
+            let end = (run.end - first).min(self.len());
             copied += end - start;
-            crate::sync::point!("result.marked");
+            point!("result.marked");
             // SAFETY: the bytes are within the map and within the block, which do not overlap: the map has pages of its
             // own. No other process reads the block, because without another handle no job has it as an input. Other
             // threads of this process may write to the map only: each byte is copied as before or after the write.
@@ -217,8 +186,8 @@ impl PrivateCopy {
                 to.copy_from_nonoverlapping(self.as_ptr().add(start), end - start);
             }
         });
-        crate::sync::point!("result.stored");
-        source.habit.copied(copied, self.len);
+        point!("result.stored");
+        source.habit.copied(copied, self.len());
         source.is_stale = taken.is_err();
         let array = source.array.insert(array.seal()).rows(range);
         taken.is_ok().then_some((array, copied))
@@ -234,12 +203,6 @@ impl PrivateCopy {
     fn addresses(&self, range: Range<usize>) -> Range<usize> {
         let first = self.as_ptr().addr();
         first + range.start..first + range.end
-    }
-
-    /// Copies all pages into memory of this process: afterwards the segment may change. Other threads may write to the
-    /// copy meanwhile.
-    pub(crate) fn detach(&self) {
-        self.map.copy_pages();
     }
 }
 
@@ -331,7 +294,7 @@ fn before_fork() -> AfterFork {
                 let source = source.lock().unwrap_or_else(PoisonError::into_inner);
                 arrays.extend(source.array.clone());
             }
-            None => copy.detach(),
+            None => copy.map.detach(),
         }
     }
     let mut holder = None;
@@ -347,7 +310,7 @@ fn before_fork() -> AfterFork {
 }
 
 /// Creates a file, and a second file description that holds it: see [`Forked::life`].
-fn life() -> sys::Result<(Segment, Segment)> {
+fn life() -> io::Result<(Segment, Segment)> {
     let life = Segment::create_memfd("arenite-fork", false)?;
     let holder = Segment::reopen(life.as_raw_fd(), Access::ReadOnly)?;
     holder.hold()?;
@@ -368,7 +331,7 @@ fn after_fork(mut all: MutexGuard<'_, All>, holder: Option<Segment>, is_copy: bo
 impl fmt::Debug for PrivateCopy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PrivateCopy")
-            .field("len", &self.len)
+            .field("len", &self.len())
             .finish_non_exhaustive()
     }
 }

@@ -8,11 +8,11 @@ const MAX_REFUSED: u32 = 64;
 const MUCH: usize = 8;
 
 /// If less than 1/`MIN_PART` of an array is needed, then the caller's copy costs less than a copy of all of it.
-pub(super) const MIN_PART: usize = 4;
+pub(crate) const MIN_PART: usize = 4;
 
 /// Statistics of the calls that pass one array of the program, which may write to the array between calls.
 #[derive(Debug, Default)]
-pub(super) struct Habit {
+pub(crate) struct Habit {
     /// Whether the array was passed without a new write since its written pages were last copied.
     is_reused: bool,
     /// The number of calls to refuse that the last [`copied`](Self::copied) decided on. Not 0 if much of the array was
@@ -24,20 +24,20 @@ pub(super) struct Habit {
 
 impl Habit {
     /// Counts a call with an array that was written. Returns true if the caller is to copy all of it.
-    pub(super) fn take_refusal(&mut self) -> bool {
+    pub(crate) fn take_refusal(&mut self) -> bool {
         let refuses = self.left > 0;
         self.left -= u32::from(refuses);
         refuses
     }
 
     /// Records that the array was passed unwritten, if `is_unwritten` is true. Returns `is_unwritten`.
-    pub(super) fn note_reuse(&mut self, is_unwritten: bool) -> bool {
+    pub(crate) fn note_reuse(&mut self, is_unwritten: bool) -> bool {
         self.is_reused |= is_unwritten;
         is_unwritten
     }
 
     /// Records that `written` of the array's `len` bytes were copied, and decides how many calls to refuse.
-    pub(super) fn copied(&mut self, written: usize, len: usize) {
+    pub(crate) fn copied(&mut self, written: usize, len: usize) {
         self.left = match written > len / MUCH && !self.is_reused {
             true => (4 * self.refused.max(1)).min(MAX_REFUSED),
             false => 0,

@@ -3,7 +3,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::*;
-use crate::sys::written::Written;
 
 const MIB: usize = 1 << 20;
 
@@ -63,7 +62,8 @@ impl Drop for Owned {
 fn finds_writes() -> bool {
     let segment = Segment::create_memfd("finds", true).unwrap();
     segment.set_len(HUGE as u64).unwrap();
-    let map = Map::new_private(&segment, 0, HUGE).unwrap();
+    let map = Pages::new(&segment, HUGE).unwrap();
+    map.set_shared(0..HUGE, &segment, false).unwrap();
     let begin = map.base().addr().get();
     Written::open().unwrap().track(begin..begin + HUGE)
 }

@@ -2,15 +2,15 @@
 
 use std::sync::{Mutex, MutexGuard, Once};
 
+use arenite::raw::memory::{Access, AfterFork, Segment, run_around_forks};
+
 use super::{CowHeap, State};
-use crate::sync::lock;
-use crate::sys::fork::{self, AfterFork};
-use crate::sys::{Access, Segment};
+use crate::sync::{lock, point};
 
 /// Registers the heap: from now on, after a fork neither process sees what the other writes to blocks of the heap.
 pub(super) fn register(heap: &'static CowHeap) {
     static REGISTERED: Once = Once::new();
-    REGISTERED.call_once(|| fork::run_around_forks(before_fork));
+    REGISTERED.call_once(|| run_around_forks(before_fork));
     lock(&HEAPS).push(heap);
 }
 
@@ -43,7 +43,7 @@ fn before_fork() -> AfterFork {
             region.check();
             region.return_free(free, 0, None);
             region.make_all_private(private);
-            crate::sync::point!("heap.forking");
+            point!("heap.forking");
             region.is_retired = true;
             if region.is_lost {
                 continue;
@@ -62,7 +62,7 @@ fn before_fork() -> AfterFork {
             _ended,
             holders,
         });
-        crate::sync::point!("heap.retired");
+        point!("heap.retired");
     }
     Box::new(|is_copy| after_fork(all, is_copy))
 }
@@ -73,7 +73,7 @@ fn after_fork(all: Vec<Locks>, is_copy: bool) {
     } in all
     {
         if !is_copy {
-            crate::sync::point!("heap.forked");
+            point!("heap.forked");
             continue;
         }
         // As long as the holders are open, the original process knows that this process lives.
