@@ -66,6 +66,7 @@
 //! | start workers from another program, for kernels in a shared object | [`Builder::worker_program`], [`run_worker`] |
 //! | bring data in | [`Engine::from_slice`], [`Engine::read_file`], [`Engine::read_npy`], [`Engine::zeros`] |
 //! | run one job | [`Engine::submit`]; with options, or several kernels on one worker: [`Engine::job`] |
+//! | use variables of the program in a kernel | [`kernel!`](kernel!) |
 //! | run many | [`Engine::map`] in order; [`unordered`](engine::Map::unordered) or [`as_completed`] as they end |
 //! | limit a job's time, retry it, start it first | [`JobOptions`], of jobs, maps, scopes, nodes and stages |
 //! | let `?` take every error | [`Error`] |

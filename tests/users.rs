@@ -2,12 +2,50 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::process::Command;
+
 use arenite::{Array, Engine, JobErrorKind, WorkerExit};
 
 arenite::test_workers!();
 
 fn brighten(pixels: &Array<u8>, by: u8) -> Array<u8> {
     Array::from_fn(pixels.shape(), |i| pixels[i].saturating_add(by))
+}
+
+/// What is in `kernel!` is an expression, which rustfmt formats like any other.
+#[test]
+fn loop_bodies_are_formatted() {
+    let written = "fn f() {
+engine.map(kernel!(|photo:&Array<u8>,by:u8|  |row:usize|->u64{let x=&photo[row];u64::from(*x)+u64::from(by)}), 0..9);
+    engine.submit(kernel!(|by:u8|||by+1),());
+  engine.submit(kernel!(|mut x:u32,[a,b]:[u8;2]|   {x+=1; x}),(3,[1,2]));
+}
+";
+    let formatted = "fn f() {
+    engine.map(
+        kernel!(|photo: &Array<u8>, by: u8| |row: usize| -> u64 {
+            let x = &photo[row];
+            u64::from(*x) + u64::from(by)
+        }),
+        0..9,
+    );
+    engine.submit(kernel!(|by: u8| || by + 1), ());
+    engine.submit(
+        kernel!(|mut x: u32, [a, b]: [u8; 2]| {
+            x += 1;
+            x
+        }),
+        (3, [1, 2]),
+    );
+}
+";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("body.rs");
+    std::fs::write(&file, written).unwrap();
+    let mut rustfmt = Command::new("rustfmt");
+    let ended = rustfmt.args(["--edition", "2024"]).arg(&file).status();
+    assert!(ended.unwrap().success());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), formatted);
 }
 
 /// A kernel is a plain function, and can be tested without an engine.

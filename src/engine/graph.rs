@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::{Engine, Job, JobBuilder, JobFailure};
-use crate::kernel::{Accepts, Args, Kernel, Params, Program, Reply, captures_nothing};
+use crate::kernel::{Accepts, Args, Bind, Kernel, Params, Program, Reply, captures_nothing};
 
 /// Jobs that take each other's [values as arguments](Engine::submit), combined in pairs and drawn.
 ///
@@ -57,12 +57,13 @@ impl<'e> Graph<'e> {
     /// Submits a job, as [`Engine::submit`] does.
     pub fn add<F, A, P, R>(&mut self, kernel: F, args: A) -> Job<R::Out>
     where
-        F: Kernel<P, R>,
-        A: Args<'static, P>,
+        F: Bind<A>,
+        F::Kernel: Kernel<P, R>,
+        F::Args: Args<'static, P>,
         P: Params,
         R: Reply,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
         let engine = self.engine;
         self.add_job(engine.job(kernel, args))
     }

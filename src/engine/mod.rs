@@ -62,7 +62,7 @@ pub use spawn::{Call, Spawn, SpawnInput, SpawnInputs, call};
 pub use submitting::Submitting;
 pub use worker_program::WorkerProgram;
 
-use crate::kernel::{Args, Kernel, Params, Reply, Single, captures_nothing, kernel_name};
+use crate::kernel::{Args, Bind, Kernel, Params, Reply, Single, captures_nothing, kernel_name};
 use crate::supervisor::{Closing, Supervisor};
 use crate::sync::lock;
 #[cfg(feature = "template")]
@@ -258,38 +258,44 @@ impl Engine {
     #[inline]
     pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> Job<R::Out>
     where
-        F: Kernel<P, R>,
-        A: Args<'static, P>, // To lend an array (`&mut`) or a tile, submit in a scope: `engine.scope(|s| …)`.
+        F: Bind<A>,
+        F::Kernel: Kernel<P, R>,
+        F::Args: Args<'static, P>, // To lend an array (`&mut`) or a tile, submit in a scope: `engine.scope(|s| …)`.
         P: Params,
         R: Reply,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
         // Only the type of the kernel is used: its value has no bytes.
-        let _ = kernel;
+        let (_, args) = kernel.bind(args);
         match &self.backend {
             Backend::Workers(workers) => {
-                Job::send::<Single<F, P, R>>(&workers.shared, |call| args.send(call))
+                Job::send::<Single<F::Kernel, P, R>>(&workers.shared, |call| args.send(call))
             }
             Backend::Inline => {
                 let _job = self.seeds.begin_inline(0);
-                let held = held::<P>(kernel_name::<F>(), args);
-                Job::ready(held.and_then(run_kernel::<F, P, R>))
+                let held = held::<P>(kernel_name::<F::Kernel>(), args);
+                Job::ready(held.and_then(run_kernel::<F::Kernel, P, R>))
             }
         }
     }
 
     /// Builds a job with options: a deadline, retries, a priority. [`JobBuilder::then`] runs another kernel on the
     /// result in the same worker.
-    pub fn job<F, A, P, R>(&self, kernel: F, args: A) -> JobBuilder<'_, Single<F, P, R>, A>
+    pub fn job<F, A, P, R>(
+        &self,
+        kernel: F,
+        args: A,
+    ) -> JobBuilder<'_, Single<F::Kernel, P, R>, F::Args>
     where
-        F: Kernel<P, R>,
-        A: Args<'static, P>, // To lend an array (`&mut`) or a tile, submit in a scope: `engine.scope(|s| …)`.
+        F: Bind<A>,
+        F::Kernel: Kernel<P, R>,
+        F::Args: Args<'static, P>, // To lend an array (`&mut`) or a tile, submit in a scope: `engine.scope(|s| …)`.
         P: Params,
         R: Reply,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
         // Only the type of the kernel is used: its value has no bytes.
-        let _ = kernel;
+        let (_, args) = kernel.bind(args);
         JobBuilder::first(self, args)
     }
 

@@ -12,7 +12,7 @@ use super::seeds::Series;
 use super::{Backend, Canceller, Engine, JobError, JobErrorKind};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Args, CallWriter, Kernel, KernelInfo, Params, Reply, RetrySafe, Single, captures_nothing,
+    Args, Bind, CallWriter, Kernel, KernelInfo, Params, Reply, RetrySafe, Single, captures_nothing,
     kernel_name,
 };
 use crate::supervisor::{Failed, Flight, Group, JobId, JobOptions, Owner, Read, Supervisor};
@@ -302,12 +302,13 @@ impl<'env> Scope<'env> {
     /// scope is cancelled. See [`Engine::scope`] for an example.
     pub fn submit<F, A, P, R>(&self, kernel: F, args: A) -> ScopedJob<'_, 'env, R::Out>
     where
-        F: Kernel<P, R>,
-        A: Args<'env, P>,
+        F: Bind<A>,
+        F::Kernel: Kernel<P, R>,
+        F::Args: Args<'env, P>,
         P: Params,
         R: Reply,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
         self.job(kernel, args).submit()
     }
 
@@ -327,20 +328,21 @@ impl<'env> Scope<'env> {
     /// ```
     pub fn job<F, A, P, R>(&self, kernel: F, args: A) -> ScopedJobBuilder<'_, 'env, R::Out>
     where
-        F: Kernel<P, R>,
-        A: Args<'env, P>,
+        F: Bind<A>,
+        F::Kernel: Kernel<P, R>,
+        F::Args: Args<'env, P>,
         P: Params,
         R: Reply,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
         // Only the type of the kernel is used: its value has no bytes.
-        let _ = kernel;
+        let (_, args) = kernel.bind(args);
         let index = self.jobs.replace(self.jobs.get() + 1);
         let call = match &self.engine.backend {
             Backend::Inline => {
-                let held = held::<P>(kernel_name::<F>(), args);
+                let held = held::<P>(kernel_name::<F::Kernel>(), args);
                 ScopedCall::Inline(Box::new(move |scope, options| {
-                    let name = kernel_name::<F>();
+                    let name = kernel_name::<F::Kernel>();
                     let cancelled = || match scope.is_over() {
                         true => Some(Failed::new(JobErrorKind::Cancelled, name, 0)),
                         false => None,
@@ -354,7 +356,7 @@ impl<'env> Scope<'env> {
                         return Err(why.into());
                     }
                     let _job = scope.series.begin_inline(index);
-                    held.and_then(run_kernel::<F, P, R>)
+                    held.and_then(run_kernel::<F::Kernel, P, R>)
                 }))
             }
             Backend::Workers(workers) => {
@@ -364,7 +366,7 @@ impl<'env> Scope<'env> {
                 ScopedCall::Sent {
                     shared: &workers.shared,
                     call,
-                    kernel: KernelInfo::of::<Single<F, P, R>>(),
+                    kernel: KernelInfo::of::<Single<F::Kernel, P, R>>(),
                     read: R::receive,
                 }
             }

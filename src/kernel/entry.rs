@@ -39,8 +39,8 @@ use super::wire::{ReplyWriter, WordReader};
 /// engine.submit(first, (Array::from_slice(&[1]),));
 /// ```
 ///
-/// A closure that captures cannot cross into another process. Pass what it needs as an argument: here
-/// `|x: u32, factor: u32| x * factor` and `(2, factor)`.
+/// A closure that captures cannot cross into another process. Name what it needs in a [`kernel!`](crate::kernel!), here
+/// `kernel!(|factor: u32| |x: u32| x * factor)`, or pass it as an argument.
 ///
 /// ```compile_fail,E0080
 /// let engine = arenite::Engine::inline();
@@ -57,7 +57,8 @@ use super::wire::{ReplyWriter, WordReader};
 /// ```
 ///
 /// Only `cargo build` and `cargo test` refuse these two, not `cargo check`: no trait tells a closure that captures from
-/// one that does not, and the compiler evaluates the size of a generic type only when it generates code.
+/// one that does not, and the compiler evaluates the size of a generic type only when it generates code. In a
+/// [`kernel!`](crate::kernel!), `cargo check` refuses every variable that is not named.
 ///
 /// A worker recreates the kernel from its type alone. In the worker's process, nothing else has run than the code
 /// before [`init`](crate::init) and the function of [`on_worker_start`](crate::engine::Builder::on_worker_start). So a
@@ -68,7 +69,7 @@ use super::wire::{ReplyWriter, WordReader};
     message = "`{Self}` is not a kernel",
     label = "cannot be run by a worker",
     note = "a kernel is a function, or a closure that captures nothing, of up to 8 parameters, and not `async`: it may block on a future, with an executor of its own",
-    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str` (and no `String`), `&Bytes`, numbers, `bool`, `char`, `[S; N]`, `Vec` of these, tuples of up to 4 of these, your own `impl arenite::Scalar`",
+    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str` (and no `String`), `&Bytes`, numbers, `bool`, `char`, `[S; N]`, `Vec` of these, tuples of up to 8 of these, your own `impl arenite::Scalar`",
     note = "replies: `()`, `Array<T>`, `Vec<Array<T>>`, `Vec` of numbers, `ArrayMut<T>`, `String`, `Bytes`, `Option`, tuples of up to 4, numbers, `bool`, `char`, your own `impl arenite::Scalar`, and `Result` of these with an error that implements `Display`, or in `arenite::Typed`",
     note = "instead of other types: `&str` for a `String` or a `Path`; `&[T]` for a `Vec<T>` (pass the `Vec`, or an array, which is not copied); a number (`as_secs_f64()`) for a `Duration`; a number that stands for none, or an empty array, for an `Option`; `&Bytes` with their encoded form for maps and types of serde; elements `u8` for `bool`",
     note = "parameters borrow only for the job (no `&'static`), and the result borrows nothing"
@@ -387,7 +388,7 @@ fn called_function(name: &str) -> Option<&str> {
 pub(crate) const fn captures_nothing<F>() {
     assert!(
         size_of::<F>() == 0,
-        "a kernel must capture nothing: pass what it needs as an argument (`(x, &table)`, `.with(x)`), and functions by name, not as `fn` pointers"
+        "a kernel must capture nothing: name what it needs in `arenite::kernel!(|x: u32, table: &Array<f32>| |item: u64| ...)`, or pass it as an argument (`(x, &table)`, `.with(x)`), and functions by name, not as `fn` pointers"
     );
 }
 

@@ -1,6 +1,7 @@
 //! Kernels: ordinary functions that a worker can run.
 //!
-//! A kernel is a function, or a closure that captures nothing. [`Param`] lists the types that a kernel may take,
+//! A kernel is a function, or a closure that captures nothing. [`kernel!`](crate::kernel!) makes one of a loop body and
+//! the variables that it names, which are its last argument. [`Param`] lists the types that a kernel may take,
 //! [`Arg`] the types that a caller may pass for each of them, [`Reply`] the types that a kernel may return. A call has
 //! two tuple types, each inferred on its own: the parameters `P` from the function, the arguments `A` from the call. So
 //! `224` becomes the `u32` that the function takes, and an owned array from an iterator fits a parameter that borrows.
@@ -10,6 +11,7 @@
 
 pub(crate) mod actor;
 mod arity;
+mod bind;
 mod bytes;
 mod entry;
 mod error;
@@ -33,6 +35,7 @@ pub(crate) mod wire;
 // Traits that a program may name in a bound. The types in their methods cannot be named, so programs cannot implement
 // these traits.
 pub use actor::Method;
+pub use bind::Bound;
 pub use bytes::Bytes;
 pub use entry::{Args, Kernel, Params};
 pub use error::{KernelError, Returned, Typed};
@@ -46,6 +49,8 @@ pub use scalar::Scalar;
 // Other traits in the bounds of public methods. Programs rarely name them.
 #[doc(hidden)]
 pub use actor::{ByMut, ByRef, Initial, MethodParams};
+#[doc(hidden)]
+pub use bind::{Append, Bind, BoundItems};
 #[doc(hidden)]
 pub use entry::{Accepts, Program, SplitArgs, SplitFirst};
 #[doc(hidden)]

@@ -111,10 +111,11 @@ macro_rules! newtype {
     };
 }
 
-/// The items to which [`newtype!`](crate::newtype) expands. Programs must not use them: an implementation of their own
+/// The items to which [`newtype!`](crate::newtype) and [`kernel!`](crate::kernel!) expand. Programs must not use them: an implementation of their own
 /// could lend memory to a job that outlives that memory.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::kernel::bind::expanded::{Bound, ByReference};
     pub use crate::kernel::failure::BadArgument;
     pub use crate::kernel::param::{CallWriter, HostRef, Key, Words, sealed};
     pub use crate::kernel::reply::{BadReply, Receiving, Sending, Value};

@@ -23,7 +23,7 @@ pub mod sealed {
 }
 
 /// A type that a kernel may take: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`,
-/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], `Vec`s of scalars, tuples of two to four of these, and
+/// `&str`, [`&Bytes`](super::Bytes), every [`Scalar`], `Vec`s of scalars, tuples of two to eight of these, and
 /// references to types of the program that wrap one array ([`newtype!`](crate::newtype)). This trait is sealed, so that
 /// only the kernel of a job can reach memory that is lent to the job.
 ///
@@ -39,7 +39,7 @@ pub mod sealed {
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot take a parameter of type `{Self}`",
     label = "not a kernel parameter",
-    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, `&Bytes`, numbers, `bool`, `char`, `[S; N]`, `Vec` of these, tuples of up to 4 of these, and your own `impl arenite::Scalar`",
+    note = "parameters: `&Array<T>`, `&[T]`, `&[Array<T>]`, `ArrayMut<T>`, `TileMut<'_, T>`, `&mut [T]`, `&str`, `&Bytes`, numbers, `bool`, `char`, `[S; N]`, `Vec` of these, tuples of up to 8 of these, and your own `impl arenite::Scalar`",
     note = "instead of other types: `&str` for a `String` or a `Path`; `&[T]` for a `Vec<T>` (pass the `Vec`, or an array, which is not copied); a number (`as_secs_f64()`) for a `Duration`; a number that stands for none, or an empty array, for an `Option`; `&Bytes` with their encoded form for maps and types of serde; elements `u8` for `bool`"
 )]
 pub trait Param: sealed::Sealed {
@@ -102,7 +102,7 @@ pub struct HostRef<'a>(pub(crate) &'a dyn Host);
 /// | `&Bytes` | `Bytes`, `Vec<u8>`, references to these, `&[u8]`, `&[u8; N]` |
 /// | a [`Scalar`] | the same |
 /// | `Vec<S>` of a [`Scalar`] `S` | `Vec<S>`, `&Vec<S>`, `&[S]`, which are copied with the call |
-/// | a tuple of two to four of these | a tuple of their arguments |
+/// | a tuple of two to eight of these | a tuple of their arguments |
 ///
 /// A [`Job`](crate::Job) or `&Job` may take the place of an `Array<T>`, an `ArrayMut<T>` (only `Job`), a `String`,
 /// `Bytes`, a scalar or a `Vec` of scalars that is its value, and a `Vec` or slice of jobs that of a list of arrays.
@@ -656,6 +656,10 @@ tuples! {
     (P A p, Q B q)
     (P A p, Q B q, R C r)
     (P A p, Q B q, R C r, S D s)
+    (P A p, Q B q, R C r, S D s, T E t)
+    (P A p, Q B q, R C r, S D s, T E t, U F u)
+    (P A p, Q B q, R C r, S D s, T E t, U F u, V G v)
+    (P A p, Q B q, R C r, S D s, T E t, U F u, V G v, W H w)
 }
 
 /// Reads a scalar and checks that its bytes are a valid value.

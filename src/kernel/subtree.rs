@@ -70,7 +70,7 @@ impl<T: Element, A> Leaves<T, A> {
         Array<T>: Arg<'static, P::First>,
         A: Args<'static, P::Rest>,
     {
-        P::join(self.rows.hold(), self.rest.hold())
+        P::join(Arg::<P::First>::hold(self.rows), self.rest.hold())
     }
 }
 
@@ -171,7 +171,9 @@ where
             enter(0, first + i)?;
             let chunk = rows.rows(i * step..rows.shape().rows().min((i + 1) * step));
             let rest = P::Rest::receive(&mut Words(words.0.clone()), host)?;
-            let mut top = Top::Leaf(zst_value::<F>().call(P::join(chunk.hold(), rest), Key::new()));
+            let mut top = Top::Leaf(
+                zst_value::<F>().call(P::join(Arg::<P::First>::hold(chunk), rest), Key::new()),
+            );
             crate::sync::point!("subtree.leaf");
             for level in 1..=i.trailing_ones() as usize {
                 let (left, right) = (waiting.pop(), top.into_value()?);

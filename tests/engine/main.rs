@@ -7,6 +7,7 @@
 
 mod admission;
 mod arguments;
+mod bodies;
 mod builder;
 mod calls;
 mod child_programs;
@@ -70,6 +71,7 @@ fn main() {
     let tests = [
         admission::tests(),
         arguments::tests(),
+        bodies::tests(),
         builder::tests(),
         calls::tests(),
         child_programs::tests(),

@@ -12,8 +12,8 @@ use crate::engine::{Engine, FailedDependency, JobErrorKind};
 use crate::kernel::actor::{End, Restore, Save, Start};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Arg, Args, CallWriter, Failure, Initial, Kernel, KernelInfo, Key, Method, MethodParams, Params,
-    Reply, RetrySafe, SplitFirst, captures_nothing,
+    Arg, Args, Bind, CallWriter, Failure, Initial, Kernel, KernelInfo, Key, Method, MethodParams,
+    Params, Reply, RetrySafe, SplitFirst, captures_nothing,
 };
 use crate::supervisor::{ActorPlan, CheckpointPlan};
 
@@ -74,26 +74,27 @@ impl Engine {
     /// By default an actor is lost with its worker; with a [`checkpoint`](ActorBuilder::checkpoint) it continues in
     /// another worker. [`start_named`](ActorBuilder::start_named) gives it a name.
     #[doc(alias = "remote")]
-    pub fn actor<F, A, P, O, S>(&self, init: F, args: A) -> ActorBuilder<'_, A, S>
+    pub fn actor<F, A, P, O, S>(&self, init: F, args: A) -> ActorBuilder<'_, F::Args, S>
     where
-        F: Kernel<P, O>,
-        A: Args<'static, P> + RetrySafe,
+        F: Bind<A>,
+        F::Kernel: Kernel<P, O>,
+        F::Args: Args<'static, P> + RetrySafe,
         P: Params,
         O: Initial<S>,
         S: Send + 'static,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
         // Only the type of `init` is used: its value has no bytes.
-        let _ = init;
+        let (_, args) = init.bind(args);
         ActorBuilder {
             engine: self,
             args,
-            make: |args| {
-                let made = crate::kernel::zst_value::<F>().call(args.hold(), Key::new());
+            make: |args: F::Args| {
+                let made = crate::kernel::zst_value::<F::Kernel>().call(args.hold(), Key::new());
                 made.into_state().map_err(Failure::Returned)
             },
             send: |args, call| args.send(call),
-            start: KernelInfo::of::<Start<F, P, O, S>>(),
+            start: KernelInfo::of::<Start<F::Kernel, P, O, S>>(),
             checkpoints: None,
             state: PhantomData,
         }

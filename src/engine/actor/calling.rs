@@ -10,7 +10,7 @@ use super::{Actor, ActorLocation, call_inline, within, written};
 use crate::engine::submitting::{Entering, PendingCall, Submission};
 use crate::engine::{Job, JobError};
 use crate::kernel::actor::Call;
-use crate::kernel::{Args, KernelInfo, Method, MethodParams, Reply, captures_nothing};
+use crate::kernel::{Args, Bind, KernelInfo, Method, MethodParams, Reply, captures_nothing};
 use crate::supervisor::JobOptions;
 
 /// A call that waits for admission: see [`Actor::call_async`]. Until then it contains a handle to its actor. Dropping
@@ -52,12 +52,14 @@ impl<S: Send + 'static> Actor<S> {
     /// ```
     pub fn call_async<F, A, P, R>(&self, method: F, args: A) -> Calling<S, R::Out>
     where
-        F: Method<S, P, R>,
-        A: Args<'static, P::Params>,
+        F: Bind<A>,
+        F::Kernel: Method<S, P, R>,
+        F::Args: Args<'static, P::Params>,
         P: MethodParams,
         R: Reply,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
+        let (method, args) = method.bind(args);
         self.send_async(method, args, JobOptions::default())
     }
 
@@ -70,12 +72,14 @@ impl<S: Send + 'static> Actor<S> {
         args: A,
     ) -> Calling<S, R::Out>
     where
-        F: Method<S, P, R>,
-        A: Args<'static, P::Params>,
+        F: Bind<A>,
+        F::Kernel: Method<S, P, R>,
+        F::Args: Args<'static, P::Params>,
         P: MethodParams,
         R: Reply,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
+        let (method, args) = method.bind(args);
         self.send_async(method, args, within(limit))
     }
 

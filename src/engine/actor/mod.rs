@@ -15,7 +15,7 @@ use super::{ActorStatus, Engine, Job, JobErrorKind, Rejection};
 use crate::kernel::actor::Call;
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Args, CallWriter, KernelInfo, Key, Method, MethodParams, Params, Reply, captures_nothing,
+    Args, Bind, CallWriter, KernelInfo, Key, Method, MethodParams, Params, Reply, captures_nothing,
 };
 use crate::supervisor::{ActorId, Failed, JobOptions, Supervisor};
 use crate::sys::debug_as_text;
@@ -149,12 +149,14 @@ impl<S: Send + 'static> Actor<S> {
     /// worker and the actor: the call fails with `FailedDependency::Actor`, whose cause is `Cancelled`.
     pub fn call<F, A, P, R>(&self, method: F, args: A) -> Job<R::Out>
     where
-        F: Method<S, P, R>,
-        A: Args<'static, P::Params>,
+        F: Bind<A>,
+        F::Kernel: Method<S, P, R>,
+        F::Args: Args<'static, P::Params>,
         P: MethodParams,
         R: Reply,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
+        let (method, args) = method.bind(args);
         self.send(method, args, None)
     }
 
@@ -164,12 +166,14 @@ impl<S: Send + 'static> Actor<S> {
     /// limit.
     pub fn call_within<F, A, P, R>(&self, limit: Duration, method: F, args: A) -> Job<R::Out>
     where
-        F: Method<S, P, R>,
-        A: Args<'static, P::Params>,
+        F: Bind<A>,
+        F::Kernel: Method<S, P, R>,
+        F::Args: Args<'static, P::Params>,
         P: MethodParams,
         R: Reply,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
+        let (method, args) = method.bind(args);
         self.send(method, args, Some(&within(limit)))
     }
 

@@ -9,7 +9,7 @@ use crate::engine::submitting::PendingCall;
 use crate::engine::{DeadLetter, Engine, JobFailure, Series};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Accepts, Arg, Args, CallWriter, Chain, Kernel, KernelInfo, Program, Reply, RetrySafe,
+    Accepts, Arg, Args, Bind, CallWriter, Chain, Kernel, KernelInfo, Program, Reply, RetrySafe,
     SplitFirst, captures_nothing,
 };
 use crate::supervisor::{
@@ -100,16 +100,17 @@ impl<'e, G: Program, A, M> JobBuilder<'e, G, A, M> {
         self,
         kernel: H,
         rest: B,
-    ) -> JobBuilder<'e, Chain<G, H, Q, R>, (A, B), M>
+    ) -> JobBuilder<'e, Chain<G, H::Kernel, Q, R>, (A, H::Args), M>
     where
-        H: Kernel<Q, R>,
+        H: Bind<B>,
+        H::Kernel: Kernel<Q, R>,
+        H::Args: Args<'static, Q::Rest> + Permits<M>,
         Q: SplitFirst,
-        B: Args<'static, Q::Rest> + Permits<M>,
         R: Reply,
         <G::Reply as Reply>::Out: Arg<'static, Q::First>,
     {
-        const { captures_nothing::<H>() };
-        let _ = kernel;
+        const { captures_nothing::<H::Kernel>() };
+        let (_, rest) = kernel.bind(rest);
         JobBuilder {
             engine: self.engine,
             args: (self.args, rest),

@@ -12,7 +12,7 @@ use super::job::{held, option_setters, run_kernel};
 use super::seeds::Series;
 use super::{DeadLetter, Engine, JobError, JobFailure, Report};
 use crate::kernel::{
-    Args, Kernel, KernelInfo, Params, Reply, Single, captures_nothing, kernel_name,
+    Args, Bind, Kernel, KernelInfo, Params, Reply, Single, captures_nothing, kernel_name,
 };
 use crate::supervisor::{JobOptions, ResultKey};
 pub(super) use feed::{Calls, IN_A_ROW};
@@ -95,26 +95,27 @@ impl Engine {
     /// number of items without waiting doubles. [`Stream::spawn`](crate::stream::Stream::spawn) gives the iterator a
     /// thread of its own.
     #[doc(alias("starmap", "imap", "Parallel"))]
-    pub fn map<F, I, P, R>(&self, kernel: F, items: I) -> Map<I::IntoIter, R::Out>
+    pub fn map<F, I, P, R>(&self, kernel: F, items: I) -> Map<F::Items<I::IntoIter>, R::Out>
     where
-        F: Kernel<P, R>,
+        F: Bind<I::Item> + Clone,
+        F::Kernel: Kernel<P, R>,
+        F::Args: Args<'static, P>,
         I: IntoIterator,
-        I::Item: Args<'static, P>,
         P: Params,
         R: Reply,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
         // Only the type of the kernel is used: its value has no bytes.
-        let _ = kernel;
+        let (_, items) = kernel.bind_each(items.into_iter());
         let calls = Calls {
-            kernel: KernelInfo::of::<Single<F, P, R>>(),
-            send: <I::Item as Args<'static, P>>::send,
-            run: |item: I::Item| {
-                held::<P>(kernel_name::<F>(), item).and_then(run_kernel::<F, P, R>)
+            kernel: KernelInfo::of::<Single<F::Kernel, P, R>>(),
+            send: <F::Args as Args<'static, P>>::send,
+            run: |item: F::Args| {
+                held::<P>(kernel_name::<F::Kernel>(), item).and_then(run_kernel::<F::Kernel, P, R>)
             },
             read: R::receive,
         };
-        self.map_calls(calls, self.seeds.series(), items.into_iter())
+        self.map_calls(calls, self.seeds.series(), items)
     }
 
     /// Returns a map over `items`. `calls` turns each item into a call.

@@ -13,7 +13,7 @@ use super::super::{Engine, Job, JobError, Par};
 use super::chunks;
 use crate::array::{Array, Element};
 use crate::kernel::{
-    Arg, Args, Kernel, KernelInfo, Leaves, Param, Reply, Single, captures_nothing,
+    Arg, Args, Bind, Kernel, KernelInfo, Leaves, Param, Reply, Single, captures_nothing,
 };
 use crate::kernel::{SplitFirst, Subtree, Top, node};
 
@@ -72,21 +72,22 @@ impl<T: Element> Par<'_, T> {
         combine: C,
     ) -> Result<R::Out, JobError>
     where
-        F: Kernel<P, R>,
+        F: Bind<A>,
+        F::Kernel: Kernel<P, R>,
+        F::Args: Args<'static, P::Rest> + Copy,
         P: SplitFirst,
         R: Reply,
         Array<T>: Arg<'static, P::First>,
-        A: Args<'static, P::Rest> + Copy,
         C: Kernel<(X, Y), S>,
         X: Param,
         Y: Param,
         S: Reply<Out = R::Out>,
         R::Out: Arg<'static, X> + Arg<'static, Y> + Send + 'static,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
         let (engine, a) = (self.engine, self.array);
         // Only the types of the kernels are used: their values have no bytes.
-        let _ = (kernel, combine);
+        let ((_, args), _) = (kernel.bind(args), combine);
         let rows = a.shape().rows();
         let step = chunks::rows::<T>(a.shape());
         let series = engine.seeds.series();
@@ -115,13 +116,13 @@ impl<T: Element> Par<'_, T> {
             })
         });
         let mut calls = Calls {
-            kernel: KernelInfo::of::<Subtree<T, F, P, R, C, X, Y, S>>(),
+            kernel: KernelInfo::of::<Subtree<T, F::Kernel, P, R, C, X, Y, S>>(),
             send: Leaves::send::<P>,
-            run: |leaf: Leaves<T, A>| run_kernel::<F, P, R>(leaf.hold_single::<P>()),
+            run: |leaf: Leaves<T, F::Args>| run_kernel::<F::Kernel, P, R>(leaf.hold_single::<P>()),
             read: Top::<R, S>::receive,
         };
         if alone {
-            calls.kernel = KernelInfo::of::<Single<F, P, R>>();
+            calls.kernel = KernelInfo::of::<Single<F::Kernel, P, R>>();
             calls.send = Leaves::send_single::<P>;
             calls.read = R::receive;
         }

@@ -27,7 +27,7 @@ pub use functions::{ApplyMutWith, ApplyWith, MapWith};
 
 use super::{Engine, JobError, Report};
 use crate::array::{Array, ArrayMut, Element};
-use crate::kernel::{Arg, Nothing, Param, captures_nothing};
+use crate::kernel::{Arg, Bound, Nothing, Param, captures_nothing};
 use chunks::{ApplyEach, ChangeEach, MapEach, Work};
 use functions::{ApplyEachWith, ChangeEachWith, MapEachWith};
 
@@ -249,6 +249,51 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
     }
 }
 
+impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
+    /// Like [`map`](Par::map), with a [`kernel!`](crate::kernel!) that captures variables. The same as
+    /// [`with`](Par::with) and `map`.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::{Array, kernel};
+    ///
+    /// let (pixels, table) = (engine.from_slice(&[0u8, 2, 1])?, engine.from_slice(&[10.0f32, 20.0, 30.0])?);
+    /// let offset = 0.5;
+    /// let levels = engine.par(&pixels).map_kernel(kernel!(|table: &Array<f32>, offset: f32| |x: u8| {
+    ///     table[usize::from(x)] + offset
+    /// }))?;
+    /// assert_eq!(levels[..], [10.5, 30.5, 20.5]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Like [`map`](Par::map); a captured array has to be in this engine's arena, too.
+    pub fn map_kernel<U, P, F, C>(self, kernel: Bound<F, C>) -> Result<O::Of<T, U>, JobError>
+    where
+        U: Element,
+        P: Param + 'static,
+        C: for<'e> Arg<'e, P> + Clone,
+        F: MapWith<T, U, P>,
+    {
+        self.with(kernel.captured).map(kernel.kernel)
+    }
+
+    /// Like [`apply`](Par::apply), with a [`kernel!`](crate::kernel!) that captures variables. The same as
+    /// [`with`](Par::with) and `apply`.
+    ///
+    /// # Errors
+    /// Like [`map`](Par::map); a captured array has to be in this engine's arena, too.
+    pub fn apply_kernel<U, P, F, C>(self, kernel: Bound<F, C>) -> Result<O::Of<T, U>, JobError>
+    where
+        U: Element,
+        P: Param + 'static,
+        C: for<'e> Arg<'e, P> + Clone,
+        F: ApplyWith<T, U, P>,
+    {
+        self.with(kernel.captured).apply(kernel.kernel)
+    }
+}
+
 impl<T: Element, A, O: Outcome> Par<'_, T, With<A>, O> {
     /// Like [`map`](Par::map), with the [argument](Par::with) after each element.
     ///
@@ -367,6 +412,22 @@ impl<'a, T: Element> ParMut<'a, T> {
         let _ = f;
         self.engine
             .change::<T, Nothing, ChangeEach<F>>(self.array, Nothing)
+    }
+}
+
+impl<T: Element> ParMut<'_, T> {
+    /// Like [`apply`](ParMut::apply), with a [`kernel!`](crate::kernel!) that captures variables. The same as
+    /// [`with`](ParMut::with) and `apply`.
+    ///
+    /// # Errors
+    /// Like [`apply`](ParMut::apply); a captured array has to be in this engine's arena, too.
+    pub fn apply_kernel<P, F, C>(self, kernel: Bound<F, C>) -> Result<(), JobError>
+    where
+        P: Param + 'static,
+        C: for<'e> Arg<'e, P> + Clone,
+        F: ApplyMutWith<T, P>,
+    {
+        self.with(kernel.captured).apply(kernel.kernel)
     }
 }
 

@@ -63,7 +63,7 @@ use stage::{CallFn, Stage, StageOptions, Started};
 pub use window::{Fixed, Merging, Window, WindowItems, Windowed, Windows};
 
 use super::{Engine, OnFailure};
-use crate::kernel::{Arg, Args, Kernel, Reply, SplitArgs, SplitFirst, captures_nothing};
+use crate::kernel::{Arg, Args, Bind, Kernel, Reply, SplitArgs, SplitFirst, captures_nothing};
 use crate::supervisor::JobOptions;
 
 /// A source, and the steps that each of its items passes through.
@@ -362,15 +362,17 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         self,
         kernel: F,
         args: A,
-    ) -> Stream<'a, R::Out, AfterStage<'a, T, SplitArgs<T, A>>>
+    ) -> Stream<'a, R::Out, AfterStage<'a, T, SplitArgs<T, F::Args>>>
     where
-        F: Kernel<Q, R>,
+        F: Bind<A>,
+        F::Kernel: Kernel<Q, R>,
         Q: SplitFirst + 'a,
         T: Arg<'static, Q::First>,
-        A: Args<'static, Q::Rest> + Clone + 'a,
+        F::Args: Args<'static, Q::Rest> + Clone + 'a,
         R: Reply + 'a,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
+        let (kernel, args) = kernel.bind(args);
         let call: CallFn<'a, T, (), R::Out> = Box::new(move |engine, item, settings| {
             let job = engine.job(kernel, SplitArgs(item, args.clone()));
             ((), Started::new(job, settings))
@@ -397,17 +399,19 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         self,
         kernel: F,
         mut split: impl FnMut(T) -> (K, A) + 'a,
-    ) -> Stream<'a, (K, R::Out), AfterStage<'a, T, A>>
+    ) -> Stream<'a, (K, R::Out), AfterStage<'a, T, F::Args>>
     where
-        F: Kernel<Q, R>,
+        F: Bind<A> + Clone + 'a,
+        F::Kernel: Kernel<Q, R>,
+        F::Args: Args<'static, Q>,
         Q: crate::kernel::Params + 'a,
-        A: Args<'static, Q>,
         K: 'a,
         R: Reply + 'a,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
         let call: CallFn<'a, T, K, R::Out> = Box::new(move |engine, item, settings| {
             let (kept, args) = split(item);
+            let (kernel, args) = kernel.clone().bind(args);
             (kept, Started::new(engine.job(kernel, args), settings))
         });
         self.add_stage(call, |kept, value| (kept, value))

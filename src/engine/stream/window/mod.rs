@@ -25,7 +25,8 @@ use crate::arena::ArenaFull;
 use crate::array::{Array, Element};
 use crate::engine::{Engine, Job, JobErrorKind, JobLimit};
 use crate::kernel::{
-    Arg, Args, Kernel, Key, Param, Reply, SplitArgs, SplitFirst, captures_nothing, kernel_name,
+    Arg, Args, Bind, Kernel, Key, Param, Reply, SplitArgs, SplitFirst, captures_nothing,
+    kernel_name,
 };
 use crate::supervisor::Failed;
 
@@ -177,15 +178,17 @@ where
         self,
         kernel: F,
         args: A,
-    ) -> Stream<'a, Window<K, R::Out>, AfterStage<'a, Window<K, Vec<T>>, SplitArgs<T::Arg, A>>>
+    ) -> Stream<'a, Window<K, R::Out>, AfterStage<'a, Window<K, Vec<T>>, SplitArgs<T::Arg, F::Args>>>
     where
-        F: Kernel<Q, R>,
+        F: Bind<A>,
+        F::Kernel: Kernel<Q, R>,
+        F::Args: Args<'static, Q::Rest> + Clone + 'a,
         Q: SplitFirst + 'a,
         T: WindowItems<Q::First>,
-        A: Args<'static, Q::Rest> + Clone + 'a,
         R: Reply + 'a,
     {
-        const { captures_nothing::<F>() };
+        const { captures_nothing::<F::Kernel>() };
+        let (kernel, args) = kernel.bind(args);
         let call: CallFn<'a, Window<K, Vec<T>>, Window<K, ()>, R::Out> =
             Box::new(move |engine, window, settings| {
                 let job = match T::gather(window.value, engine, Key::new()) {
@@ -195,7 +198,7 @@ where
                     }
                     Err(full) => {
                         let why = JobErrorKind::Limit(JobLimit::Arena(full));
-                        let failed = Failed::new(why, kernel_name::<F>(), 0);
+                        let failed = Failed::new(why, kernel_name::<F::Kernel>(), 0);
                         Started::Job(Job::ready(Err(failed.into())))
                     }
                 };
