@@ -140,6 +140,11 @@
 //! Linux 5.10 or newer on x86_64 or aarch64, with pages of 4 KiB. Newer features of Linux are used if they exist
 //! ([`platform::features`]). Tests run on Linux 6.18, and with a system call filter that makes it behave like 5.10.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "arenite needs Linux: on Windows use WSL 2, on macOS a container or a virtual machine"
+);
+
 // Loom models check `link` and `sync` alone: with `--cfg arenite_loom` every other module is empty, and nothing is
 // exported.
 #[cfg(not(arenite_loom))]

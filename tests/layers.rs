@@ -56,6 +56,24 @@ fn the_front_page_lists_the_layers() {
     }
 }
 
+/// No compiler for another system is needed to see what it would say first.
+#[test]
+fn another_system_is_refused_with_one_sentence() {
+    let front = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let code = front
+        .lines()
+        .filter(|line| !line.starts_with("//"))
+        .collect::<Vec<_>>();
+    let code = code.join("\n").trim_start().to_owned();
+    let sentence = code
+        .strip_prefix("#[cfg(not(target_os = \"linux\"))]\ncompile_error!(\"")
+        .unwrap();
+    let sentence = sentence.split('"').next().unwrap();
+    for word in ["Linux", "Windows", "WSL 2", "macOS", "container"] {
+        assert!(sentence.contains(word), "{word}: {sentence}");
+    }
+}
+
 #[test]
 fn no_cycle_of_imports_is_long() {
     let cycles = |root: &str, below: &str, max: usize| {

@@ -112,6 +112,21 @@ impl Found {
         ))
     }
 
+    /// Fills the rows after the first `rows`, and creates the damage of a picture that lacks them. At least one pixel
+    /// counts as missing.
+    pub(super) fn missing_rows(
+        pixels: &mut Pixels,
+        rows: usize,
+        background: [u8; 3],
+        error: ImageError,
+    ) -> Self {
+        fill_rows(pixels, rows, background);
+        let missing =
+            u64::from(pixels.height).saturating_sub(rows as u64) * u64::from(pixels.width);
+        let loss = Loss::Pixels(missing.max(1));
+        Self { loss, error }
+    }
+
     /// Creates the damage of a picture that lacks no pixel, and of which some may be wrong.
     pub(super) const fn doubtful(error: ImageError) -> Self {
         let loss = Loss::Doubtful;

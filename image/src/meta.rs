@@ -312,11 +312,9 @@ pub(super) fn complete_png(png: &mut Vec<u8>, metadata: &Metadata) {
     }
 }
 
-/// Returns the checksum of a PNG chunk. Computed without a table, since chunks have a few kilobytes at most.
+/// Returns the checksum of a PNG chunk.
 pub(super) fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |sum, &byte| {
-        (0..8).fold(sum ^ u32::from(byte), |sum, _| {
-            (sum >> 1) ^ (0xedb8_8320 & (sum & 1).wrapping_neg())
-        })
-    })
+    let mut sum = flate2::Crc::new();
+    sum.update(bytes);
+    sum.sum()
 }

@@ -1,7 +1,7 @@
 //! Decoding of Netpbm's formats: PBM, PGM and PPM, plain and binary, and PAM, with up to 16 bits per sample. If a file
 //! contains several pictures, decodes the first.
 
-use super::damage::{Found, Loss, fill_rows};
+use super::damage::Found;
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Request};
@@ -218,11 +218,7 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     };
     let damage = read.err().map(|(done, error)| {
         let wide = header.width as usize * header.color.channels();
-        let rows = done / wide;
-        fill_rows(&mut pixels, rows, spec.background);
-        let lost = u64::from(header.height) - rows as u64;
-        let loss = Loss::Pixels(lost * u64::from(header.width));
-        Found { loss, error }
+        Found::missing_rows(&mut pixels, done / wide, spec.background, error)
     });
     Ok(Decoded::without_metadata(
         pixels,

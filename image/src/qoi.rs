@@ -1,6 +1,6 @@
 //! Decoding of QOI, the Quite OK Image Format: <https://qoiformat.org>.
 
-use super::damage::{Found, Loss, fill_rows};
+use super::damage::Found;
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Request};
@@ -51,9 +51,12 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     let error = ImageError::Truncated { format: FORMAT };
     let damage = if (done as u64) < all {
         let rows = done / full.0 as usize;
-        fill_rows(&mut pixels, rows, spec.background);
-        let loss = Loss::Pixels(all - rows as u64 * u64::from(full.0));
-        Some(Found { loss, error })
+        Some(Found::missing_rows(
+            &mut pixels,
+            rows,
+            spec.background,
+            error,
+        ))
     } else if !rest.starts_with(END) {
         Some(Found::around(error))
     } else {

@@ -3,7 +3,7 @@
 //! A TGA has no signature. [`is_header`] checks that the fields of its header are plausible. A file that begins with
 //! the signature of another format is not a TGA.
 
-use super::damage::{Found, Loss, fill_rows};
+use super::damage::Found;
 use super::error::ImageError;
 use super::format::Format;
 use super::meta::{Decoded, Request};
@@ -232,12 +232,14 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
         samples: Samples::Eight(samples),
     };
     let damage = if (done as u64) < all {
+        let error = ImageError::Truncated { format: FORMAT };
         let rows = done / full.0 as usize;
-        fill_rows(&mut pixels, rows, spec.background);
-        Some(Found {
-            loss: Loss::Pixels(all - rows as u64 * u64::from(full.0)),
-            error: ImageError::Truncated { format: FORMAT },
-        })
+        Some(Found::missing_rows(
+            &mut pixels,
+            rows,
+            spec.background,
+            error,
+        ))
     } else if has_excess {
         // After a byte too many or too few, pixels are read as lengths.
         let reason = "its last run is longer than the picture";

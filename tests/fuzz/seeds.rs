@@ -2,6 +2,7 @@
 
 use std::io::Cursor;
 
+use arenite_image::{Color, Format, Pixels, Samples};
 use image::codecs::gif::GifEncoder;
 use image::{DynamicImage, ImageFormat, Rgba, RgbaImage};
 
@@ -24,13 +25,17 @@ pub fn seeds() -> Vec<Seed> {
     let deep = DynamicImage::ImageRgba16(alpha.to_rgba16());
     let float = DynamicImage::ImageRgb32F(alpha.to_rgb32f());
     let webp = |image: &DynamicImage| {
-        let (bytes, width, height) = (image.as_bytes(), image.width(), image.height());
-        let encoder = if image.color().has_alpha() {
-            webp::Encoder::from_rgba(bytes, width, height)
-        } else {
-            webp::Encoder::from_rgb(bytes, width, height)
+        let pixels = Pixels {
+            width: image.width(),
+            height: image.height(),
+            color: if image.color().has_alpha() {
+                Color::Rgba
+            } else {
+                Color::Rgb
+            },
+            samples: Samples::Eight(image.as_bytes().to_vec()),
         };
-        encoder.encode(60.0).to_vec()
+        arenite_image::encode(pixels, Format::WebP, 60).unwrap()
     };
     vec![
         ("jpeg", jpeg(&rgb, false)),

@@ -474,7 +474,7 @@ fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
 /// A frame of one colour, with these flags: 1 clears it afterwards, 2 replaces what it covers.
 fn webp_frame(place: (u32, u32), sides: (u32, u32), color: [u8; 4], flags: u8) -> Vec<u8> {
     let pixels = color.repeat((sides.0 * sides.1) as usize);
-    let file = ::webp::Encoder::from_rgba(&pixels, sides.0, sides.1).encode_lossless();
+    let file = webp(&pixels, sides, None);
     let at = file.windows(4).position(|kind| kind == b"VP8L").unwrap();
     let number = |number: u32| number.to_le_bytes()[..3].to_vec();
     let numbers = [place.0 / 2, place.1 / 2, sides.0 - 1, sides.1 - 1, 50].map(number);
@@ -526,7 +526,7 @@ fn frames_of_webp_are_cleared_and_blended_as_they_say() {
 #[test]
 fn frames_of_a_still_webp_are_ignored() {
     let pixels = RED.repeat(20 * 10);
-    let still = ::webp::Encoder::from_rgba(&pixels, 20, 10).encode_lossless();
+    let still = webp(&pixels, (20, 10), None);
     let at = still.windows(4).position(|kind| kind == b"VP8L").unwrap();
     let frames = [
         still[at..].to_vec(),
@@ -609,9 +609,9 @@ fn a_webp_with_a_broken_chunk_among_its_frames_is_damaged() {
 fn a_still_webp_that_lacks_what_follows_its_pixels_is_whole() {
     let pixels = RED.repeat(200);
     for file in [
-        ::webp::Encoder::from_rgba(&pixels, 20, 10).encode_lossless(),
-        ::webp::Encoder::from_rgba(&pixels, 20, 10).encode(80.0),
-        ::webp::Encoder::from_rgb(&pixels[..600], 20, 10).encode(80.0),
+        webp(&pixels, (20, 10), None),
+        webp(&pixels, (20, 10), Some(80)),
+        webp(&pixels[..600], (20, 10), Some(80)),
     ] {
         let exif = chunk(b"EXIF", &[7; 31]);
         let file = webp_of(0x08, &[file[12..].to_vec(), exif]);

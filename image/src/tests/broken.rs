@@ -23,18 +23,8 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
         ("png", written(&picture, ImageFormat::Png)),
         ("png alpha", written(&alpha, ImageFormat::Png)),
         ("webp lossless", written(&alpha, ImageFormat::WebP)),
-        (
-            "webp lossy",
-            ::webp::Encoder::from_rgb(&waves(61, 47), 61, 47)
-                .encode(80.0)
-                .to_vec(),
-        ),
-        (
-            "webp alpha",
-            ::webp::Encoder::from_rgba(alpha.as_bytes(), 50, 40)
-                .encode(80.0)
-                .to_vec(),
-        ),
+        ("webp lossy", webp(&waves(61, 47), (61, 47), Some(80))),
+        ("webp alpha", webp(alpha.as_bytes(), (50, 40), Some(80))),
         ("gif", written(&alpha, ImageFormat::Gif)),
         ("tiff", written(&picture, ImageFormat::Tiff)),
         ("bmp", written(&picture, ImageFormat::Bmp)),
@@ -296,7 +286,7 @@ fn a_png_with_a_wrong_checksum_is_damaged() {
 #[test]
 fn a_webp_with_damaged_alpha_is_damaged() {
     let pixels: Vec<u8> = (0..40 * 30 * 4).map(|i| (i % 251) as u8).collect();
-    let whole = ::webp::Encoder::from_rgba(&pixels, 40, 30).encode(80.0);
+    let whole = webp(&pixels, (40, 30), Some(80));
     let alpha = whole.windows(4).position(|kind| kind == b"ALPH").unwrap();
     let refused = |at: usize, value: u8| {
         let mut file = whole.to_vec();

@@ -340,9 +340,7 @@ fn sides_and_frames_are_announced_by_headers() {
         progressive_jpeg(&picture),
         written(&picture.clone().into(), ImageFormat::Png),
         written(&picture.clone().into(), ImageFormat::WebP),
-        ::webp::Encoder::from_rgb(&picture, 83, 61)
-            .encode(80.0)
-            .to_vec(),
+        webp(&picture, (83, 61), Some(80)),
         written(&picture.clone().into(), ImageFormat::Gif),
         written(&picture.clone().into(), ImageFormat::Tiff),
         written(&picture.clone().into(), ImageFormat::Bmp),

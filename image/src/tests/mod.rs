@@ -75,6 +75,22 @@ fn progressive_jpeg(picture: &RgbImage) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// WebP of RGB, or of RGBA where there are four channels; lossless without a quality.
+fn webp(samples: &[u8], (width, height): (u32, u32), quality: Option<u8>) -> Vec<u8> {
+    let pixels = Pixels {
+        width,
+        height,
+        color: match samples.len() / (width * height) as usize {
+            3 => Color::Rgb,
+            _ => Color::Rgba,
+        },
+        samples: Samples::Eight(samples.to_vec()),
+    };
+    let mut how = Encoding::new(quality.unwrap_or(75));
+    how.lossless = quality.is_none();
+    crate::webp::encode(&pixels, how, None).unwrap()
+}
+
 /// What is encoded for one size.
 fn rendered(file: &[u8], spec: &ResizeSpec) -> Result<Rendered, ImageError> {
     let sizes = &[spec.size];

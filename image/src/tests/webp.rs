@@ -3,9 +3,7 @@
 use super::*;
 
 fn lossy(picture: &RgbImage) -> Vec<u8> {
-    let (width, height) = picture.dimensions();
-    let file = ::webp::Encoder::from_rgb(picture, width, height).encode(90.0);
-    file.to_vec()
+    webp(picture, picture.dimensions(), Some(90))
 }
 
 #[test]
@@ -71,8 +69,8 @@ fn the_rows_of_a_torn_file_are_shown() {
 #[test]
 fn alpha_beside_lossy_pixels_counts_if_the_header_announces_it() {
     let pixels = [200, 30, 30, 90].repeat(64);
-    let lossy = ::webp::Encoder::from_rgba(&pixels, 8, 8).encode(90.0);
-    let lossless = ::webp::Encoder::from_rgba(&pixels, 8, 8).encode_lossless();
+    let lossy = webp(&pixels, (8, 8), Some(90));
+    let lossless = webp(&pixels, (8, 8), None);
     assert_eq!(
         (&lossy[12..16], &lossless[12..16]),
         (&b"VP8X"[..], &b"VP8L"[..])

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use super::super::error::ImageError;
 use super::super::format::Format;
-use super::super::jpeg;
+use super::super::{jpeg, webp};
 use super::directory::Directory;
 use super::fax::{self, Fax};
 use super::{lzw, tag};
@@ -114,13 +114,13 @@ impl<'a> Codec<'a> {
                 Ok((samples, doubt)) => return (samples, doubt.map(of_strip)),
                 Err(error) => return (out, Some(of_strip(error))),
             },
-            Self::WebP => match webp(data, shape) {
-                Some(samples) => {
-                    out = samples;
-                    true
-                }
-                None => false,
-            },
+            Self::WebP if matches!(shape.channels, 3 | 4) => {
+                let samples = webp::block(data, (shape.width, shape.rows), shape.channels == 4);
+                let is_whole = samples.is_some();
+                out = samples.unwrap_or(out);
+                is_whole
+            }
+            Self::WebP => false,
         };
         (out, (!whole).then(invalid))
     }
@@ -205,29 +205,4 @@ fn unpack(mut data: &[u8], most: usize, out: &mut Vec<u8>) {
             }
         };
     }
-}
-
-fn webp(data: &[u8], shape: Shape) -> Option<Vec<u8>> {
-    let features = webp::BitstreamFeatures::new(data)?;
-    if (features.width() as usize, features.height() as usize) != (shape.width, shape.rows) {
-        return None;
-    }
-    let image = webp::Decoder::new(data).decode()?;
-    let channels = if image.is_alpha() { 4 } else { 3 };
-    Some(match (channels, shape.channels) {
-        (3, 4) => image
-            .as_chunks::<3>()
-            .0
-            .iter()
-            .flat_map(|&[r, g, b]| [r, g, b, u8::MAX])
-            .collect(),
-        (4, 3) => image
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .flat_map(|&[r, g, b, _]| [r, g, b])
-            .collect(),
-        (from, to) if from == to => image.to_vec(),
-        _ => return None,
-    })
 }

@@ -201,6 +201,7 @@ pub(super) fn beginning(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use super::super::encoder::encoded;
     use super::*;
 
     /// libwebp reports a lack of memory in both cases. The oracle is its decoder of lossless pictures.
@@ -210,7 +211,7 @@ mod tests {
         let pixels: Vec<u8> = (0..width * height * 4)
             .map(|i| (i * i % 251) as u8)
             .collect();
-        let whole = ::webp::Encoder::from_rgba(&pixels, width, height).encode(80.0);
+        let whole = encoded(&pixels, (width, height), true, 80.0, false).unwrap();
         let header = header(&whole).unwrap();
         let judged = |file: &[u8]| {
             let status = VP8StatusCode::VP8_STATUS_OUT_OF_MEMORY;

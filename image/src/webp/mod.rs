@@ -2,14 +2,16 @@
 
 #[allow(unsafe_code, reason = "libwebp has the interface of C only")]
 mod decoder;
+#[allow(unsafe_code, reason = "libwebp has the interface of C only")]
+mod encoder;
 mod riff;
 
-use ::webp::{Encoder, PixelLayout, WebPEncodingError};
+use libwebp_sys::WebPEncodingError;
 
 use self::decoder::{Failure, Header, Target};
 pub(super) use self::riff::{animation, announced, damage_after_first, frame_sides};
 use super::animation::{Frame, Unchanged, changes};
-use super::damage::{Found, Loss, fill_rows};
+use super::damage::Found;
 use super::encode::Encoding;
 use super::error::ImageError;
 use super::format::Format;
@@ -79,6 +81,20 @@ pub(super) fn decode(input: &[u8], request: Request<'_>) -> Result<Decoded, Imag
     })
 }
 
+/// Decodes the data of a TIFF's block, which has these sides, to RGB, or RGBA if `has_alpha`. `None` if it is damaged.
+pub(super) fn block(data: &[u8], sides: (usize, usize), has_alpha: bool) -> Option<Vec<u8>> {
+    let header = Header {
+        has_alpha,
+        ..decoder::header(data)?
+    };
+    if (header.width as usize, header.height as usize) != sides {
+        return None;
+    }
+    let mut samples = buffer(usize::try_from(size(&header)).ok()?).ok()?;
+    decoder::whole(data, &header, Target::Rgb(&mut samples), true).ok()?;
+    Some(samples)
+}
+
 /// Returns the size of the decoded pixels, in bytes.
 fn size(header: &Header) -> u64 {
     let channels = if header.has_alpha { 4 } else { 3 };
@@ -130,12 +146,9 @@ fn beginning(
         let chunks = || Found::around(ImageError::corrupt(Format::WebP, "its chunks are damaged"));
         return Ok((pixels, damage_after_first(file).unwrap_or_else(chunks)));
     }
-    fill_rows(&mut pixels, rows, spec.background);
-    let missing = u64::from(header.height).saturating_sub(rows as u64) * u64::from(header.width);
     let error = broken(file, "its pixels cannot be decoded");
-    // At least one pixel counts as missing, since libwebp has found damage.
-    let loss = Loss::Pixels(missing.max(1));
-    Ok((pixels, Found { loss, error }))
+    let found = Found::missing_rows(&mut pixels, rows, spec.background, error);
+    Ok((pixels, found))
 }
 
 /// Returns whether decoding was complete, and not ended by damage; an error if memory was short.
@@ -241,27 +254,25 @@ pub(super) fn encode_animation(
 
 /// Encodes a picture without metadata.
 fn bare(pixels: &Pixels, how: Encoding) -> Result<Vec<u8>, ImageError> {
-    let (layout, samples) = match (pixels.color, &pixels.samples) {
-        (Color::Rgb, Samples::Eight(samples)) => (PixelLayout::Rgb, samples),
-        (Color::Rgba, Samples::Eight(samples)) => (PixelLayout::Rgba, samples),
+    let samples = match (pixels.color, &pixels.samples) {
+        (Color::Rgb | Color::Rgba, Samples::Eight(samples)) => samples,
         (color, _) => return Err(failed(format!("{color:?} is not a WebP's colour model"))),
     };
     let quality = match how.lossless {
         true => EFFORT,
         false => f32::from(how.quality.clamp(1, 100)),
     };
-    let file = Encoder::new(samples, layout, pixels.width, pixels.height)
-        .encode_simple(how.lossless, quality)
-        .map_err(|error| translate(error, pixels))?;
-    Ok(file.to_vec())
+    let sides = (pixels.width, pixels.height);
+    let has_alpha = pixels.color.has_alpha();
+    encoder::encoded(samples, sides, has_alpha, quality, how.lossless)
+        .map_err(|error| translate(error, pixels))
 }
 
-/// Converts an error of the encoder. It copies the pixels first, with four bytes each.
+/// Converts an error of the encoder. It copies the pixels first, with up to four bytes each.
 fn translate(error: WebPEncodingError, pixels: &Pixels) -> ImageError {
     match error {
-        // The encoder does not say that there is no memory for the copy, which is then missing, and for the file.
-        WebPEncodingError::VP8_ENC_ERROR_NULL_PARAMETER
-        | WebPEncodingError::VP8_ENC_ERROR_BAD_WRITE
+        // The file is written to memory.
+        WebPEncodingError::VP8_ENC_ERROR_BAD_WRITE
         | WebPEncodingError::VP8_ENC_ERROR_OUT_OF_MEMORY
         | WebPEncodingError::VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY => {
             let bytes = u64::from(pixels.width) * u64::from(pixels.height) * 4;
@@ -291,7 +302,6 @@ mod tests {
             samples: Samples::Eight(Vec::new()),
         };
         for error in [
-            WebPEncodingError::VP8_ENC_ERROR_NULL_PARAMETER,
             WebPEncodingError::VP8_ENC_ERROR_OUT_OF_MEMORY,
             WebPEncodingError::VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY,
             WebPEncodingError::VP8_ENC_ERROR_BAD_WRITE,

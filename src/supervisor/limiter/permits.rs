@@ -1,46 +1,37 @@
 //! The state of one limiter: given permits and waiting callers.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
-use governor::clock::Clock;
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
-
-/// The clock of a rate. It is set by hand, so that a whole decision uses the same reading.
-#[derive(Debug, Default)]
-struct ManualClock(Cell<Duration>);
-
-impl Clock for ManualClock {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
-        self.0.get()
-    }
+/// A rate limit, by the generic cell rate algorithm: cells lie `between` apart, and a job may take one up to `ahead`
+/// before its time.
+pub(super) struct Rate {
+    between: Duration,
+    ahead: Duration,
+    /// The time of the next cell.
+    next: Duration,
 }
-
-/// A rate limit, by the generic cell rate algorithm.
-pub(super) struct Rate(RateLimiter<NotKeyed, InMemoryState, ManualClock, NoOpMiddleware<Duration>>);
 
 impl Rate {
     pub(super) fn new(between: Duration, burst: u32) -> Self {
-        let quota = Quota::with_period(between).expect("some time lies between two jobs");
-        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-        Self(RateLimiter::direct_with_clock(
-            quota.allow_burst(burst),
-            ManualClock::default(),
-        ))
+        Self {
+            between,
+            ahead: between.saturating_mul(burst.saturating_sub(1)),
+            next: Duration::ZERO,
+        }
     }
 
     /// Takes one cell, or returns when the next cell is available.
-    fn check(&self, now: Duration) -> Result<(), Duration> {
-        self.0.clock().0.set(now);
-        self.0.check().map_err(|until| until.earliest_possible())
+    fn check(&mut self, now: Duration) -> Result<(), Duration> {
+        let earliest = self.next.saturating_sub(self.ahead);
+        if now < earliest {
+            return Err(earliest);
+        }
+        // Cells whose time has passed without a job are lost.
+        self.next = self.next.max(now).saturating_add(self.between);
+        Ok(())
     }
 }
 
@@ -209,7 +200,7 @@ impl PermitState {
         if self.given == self.max_given || self.rate_closed_until.is_some_and(|until| now < until) {
             return false;
         }
-        self.rate_closed_until = match self.rate.as_ref().map(|rate| rate.check(now)) {
+        self.rate_closed_until = match self.rate.as_mut().map(|rate| rate.check(now)) {
             Some(Err(until)) => Some(until),
             Some(Ok(())) | None => None,
         };

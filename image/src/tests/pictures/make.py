@@ -950,6 +950,14 @@ def heics():
     keep("heic_thumbnail.heic", data, shown(data))
 
 
+def webps():
+    for name, options, alpha in (("lossless", {"lossless": True}, 255), ("lossy", {}, 255), ("alpha", {}, 254)):
+        first, *rest = (Image.new("RGBA", (20, 14), (250, 10, blue, alpha)) for blue in (0, 255))
+        file = io.BytesIO()
+        first.save(file, "WEBP", save_all=True, append_images=rest, duration=100, quality=90, **options)
+        keep(f"webp_animated_{name}.webp", file.getvalue(), np.asarray(Image.open(file)))
+
+
 tiffs()
 pngs()
 gifs()
@@ -960,3 +968,4 @@ jpegs()
 jxls()
 avifs()
 heics()
+webps()
