@@ -236,7 +236,7 @@ fn a_negative_number_is_a_value_and_not_an_input() {
 fn little_memory_suffices_for_a_small_picture_and_too_little_is_refused() {
     let world = World::new();
     world.photos(&["a.jpg"]);
-    for sandbox in ["", "--sandbox"] {
+    for sandbox in ["", "--sandbox off"] {
         let run = world.run(&format!("a.jpg -s 8 -o out --memory-limit 16MiB {sandbox}"));
         assert_eq!(run.exits(0).lines(), ["out/a.jpg"]);
     }

@@ -68,7 +68,7 @@ fn each_file_can_be_written_without_the_other() {
     assert_eq!(runs(&events(&world, "run.json")).len(), 1);
     assert!(!world.path("run.html").exists());
     world
-        .run("p -s 16 -o two --report run.html --sandbox")
+        .run("p -s 16 -o two --report run.html")
         .exits(0);
     let page = fs::read_to_string(world.path("run.html")).unwrap();
     assert!(

@@ -48,7 +48,7 @@ Examples:
   Continue after an interruption:
     arenite resize photos -s 224 -o thumbs --resume
   Answer the jobs of a server, each a line of JSON:
-    arenite resize --jobs - -s 224 --timeout 20s --sandbox";
+    arenite resize --jobs - -s 224 --timeout 20s";
 
 /// The text that `--help` prints after the list of flags.
 const DETAILS: &str = include_str!("help.txt");
@@ -322,7 +322,7 @@ impl<'a> Options<'a> {
         let Some(out) = &args.out else {
             return Err("--size and --out are needed".to_owned());
         };
-        let engine = args.run.settings(&args.inputs, Purpose::Resize)?;
+        let engine = args.run.settings(Purpose::Resize)?;
         check_position(args)?;
         let name = args.name.clone().unwrap_or_default();
         check_names(args, &name)?;
@@ -367,7 +367,7 @@ pub(crate) fn settings_of_jobs(args: &ResizeArgs) -> Result<Settings, String> {
         most_retries: MAX_RETRIES,
         // If the caller does not read stderr, the work must continue.
         drops_messages: true,
-        ..args.run.settings(&args.inputs, Purpose::Resize)?
+        ..args.run.settings(Purpose::Resize)?
     })
 }
 
