@@ -44,7 +44,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         value_name = "K/N",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         help_heading = "Run"
     )]
     pub shard: Option<Asked>,
@@ -55,21 +55,21 @@ pub(crate) struct RunArgs {
         short = 'j',
         long,
         value_name = "N",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         value_parser = workers,
         help_heading = "Run"
     )]
     pub workers: Option<u16>,
 
     /// Shared memory for files being processed, such as 512MiB [default: half of the available memory]
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = text::bytes, help_heading = "Run")]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = text::bytes, help_heading = "Run")]
     pub capacity: Option<u64>,
 
     /// Private memory of each worker, at least 8MiB
     #[arg(
         long,
         value_name = "BYTES",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         value_parser = private_memory,
         default_value = "1GiB",
         help_heading = "Run"
@@ -85,7 +85,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         value_name = "TIME",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         value_parser = text::duration,
         help_heading = "Run"
     )]
@@ -95,7 +95,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         value_name = "N",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         default_value_t = 0,
         value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_RETRIES)),
         help_heading = "Run"
@@ -106,7 +106,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         value_name = "PIXELS",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         value_parser = text::pixels,
         default_value = "400M",
         help_heading = "Run"
@@ -117,7 +117,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         value_name = "N",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         default_value_t = ResizeSpec::MAX_RATIO,
         value_parser = clap::value_parser!(u32).range(1..),
         help_heading = "Run"

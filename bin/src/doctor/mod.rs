@@ -17,7 +17,7 @@ use arenite::{Builder, Engine, Sandbox};
 use clap::Args;
 
 use crate::store::engines;
-use crate::text::{Choice, print, reason, show_name, wants_color};
+use crate::text::{Choice, columns, print, reason, show_name, wants_color};
 use finding::{Finding, Level, Report};
 
 const DETAILS: &str = "\
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     let text = if args.json {
         json::render(&report, &removed)
     } else {
-        text::render(&report, &removed, color)
+        text::render(&report, &removed, color, columns())
     };
     match print(text.as_bytes()) {
         Ok(()) => code,
@@ -180,7 +180,8 @@ fn trial() -> Finding {
 /// Starts an engine with a sandboxed worker and runs a job.
 fn sandbox_trial() -> Finding {
     const SUBJECT: &str = "sandbox-trial";
-    const WITHOUT: &str = "run resize and check with --sandbox off, and only on files that you trust";
+    const WITHOUT: &str =
+        "run resize and check with --sandbox off, and only on files that you trust";
     let engine = match smallest().sandbox(Sandbox::Strict).build() {
         Ok(engine) => engine,
         Err(error) => {

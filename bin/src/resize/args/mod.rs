@@ -81,7 +81,7 @@ pub(crate) struct ResizeArgs {
         short,
         long,
         value_name = "SIZE",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         required_unless_present = "jobs"
     )]
     pub size: Vec<Size>,
@@ -135,7 +135,7 @@ pub(crate) struct ResizeArgs {
     pub no_enlarge: bool,
 
     /// Output format [default: that of the input; PNG for those that are only read]
-    #[arg(long, value_name = "FORMAT", value_parser = formats(), help_heading = "Result")]
+    #[arg(long, value_name = "FORMAT", ignore_case = true, value_parser = formats(), help_heading = "Result")]
     pub format: Option<Format>,
 
     /// Of an animation, take the first frame; otherwise all of them, except in JPEG and AVIF
@@ -154,7 +154,7 @@ pub(crate) struct ResizeArgs {
     #[arg(
         long,
         value_name = "N",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         default_value_t = 80,
         value_parser = clap::value_parser!(u8).range(QUALITY),
         help_heading = "Result"
@@ -229,7 +229,7 @@ fn formats() -> impl TypedValueParser<Value = Format> {
         PossibleValue::new("gif"),
         PossibleValue::new("avif"),
     ])
-    .try_map(|name| name.parse::<Format>())
+    .try_map(|name| name.to_ascii_lowercase().parse::<Format>())
 }
 
 fn palettes() -> impl TypedValueParser<Value = Palette> {
