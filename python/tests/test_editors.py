@@ -30,8 +30,8 @@ COMPLETIONS = [
 ]
 #: Names whose documentation is shown.
 SHOWN = [
-    "Executor", "Executor.share", "Executor.options", "Pool", "isolated", "mut", "empty", "install", "cancelled", "Table",
-    "read_csv", "WorkerDied",
+    "Executor", "Executor.share", "Executor.options", "Pool", "isolated", "mut", "empty", "install", "cancelled",
+    "Table", "read_csv", "WorkerDied",
 ]  # fmt: skip
 
 
@@ -81,7 +81,8 @@ class Pyright:
         )
         self.uri, self.last = (folder / "use.py").as_uri(), 0
         self.paths = [str(Path(arenite.__file__).parents[1])]
-        self.ask("initialize", processId=os.getpid(), rootUri=folder.as_uri(), capabilities={"workspace": {"configuration": True}})
+        asks_for_settings = {"workspace": {"configuration": True}}
+        self.ask("initialize", processId=os.getpid(), rootUri=folder.as_uri(), capabilities=asks_for_settings)
         self.send(method="initialized", params={})
 
     def send(self, **message):
