@@ -58,7 +58,5 @@ fn manual(whole: Command, subcommand: Option<&str>, out: &mut Vec<u8>) -> io::Re
         }
         None => root,
     };
-    // Without this, the page would list arguments that are hidden from the short help without their descriptions.
-    let command = command.mut_args(|arg| arg.hide_short_help(false));
     clap_mangen::Man::new(command).render(out)
 }

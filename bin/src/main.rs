@@ -45,11 +45,16 @@ Examples:
   arenite put prices prices.npy
   arenite call photos brighten @photo.npy 10 -o bright.npy
 
+Completions (also complete-zsh and complete-fish) and manual pages:
+  arenite --generate complete-bash >> ~/.bash_completion
+  arenite resize --generate man > arenite-resize.1
+
 Exit codes: 0 all done, 1 some inputs failed (each named) or trouble found
 (doctor), 2 wrong usage or set-up, 130, 143 or 129 ended by SIGINT,
 SIGTERM or SIGHUP.";
 
-const LONG_VERSION: &str = concat!(
+/// What `--version` prints, without the last line.
+const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     env!("ARENITE_COMMIT"),
     "\n",
@@ -60,9 +65,18 @@ const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_LICENSE")
 );
 
+/// Leaked, because clap requires a `'static` text.
+fn long_version() -> &'static str {
+    let jpeg = match arenite_image::has_jpeg_assembly() {
+        true => "with assembly",
+        false => "without assembly",
+    };
+    format!("{VERSION}\nJPEG: {jpeg}").leak()
+}
+
 /// The arguments of `arenite`.
 #[derive(Debug, Parser)]
-#[command(name = "arenite", version, long_version = LONG_VERSION, about = ABOUT, after_help = EXAMPLES)]
+#[command(name = "arenite", version, long_version = long_version(), about = ABOUT, after_help = EXAMPLES)]
 #[command(
     args_conflicts_with_subcommands = true,
     arg_required_else_help = true,
@@ -75,7 +89,7 @@ pub(crate) struct Cli {
         value_name = "WHAT",
         global = true,
         exclusive = true,
-        hide_short_help = true
+        hide = true
     )]
     pub generate: Option<What>,
     #[command(subcommand)]

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -211,6 +211,12 @@ fn scaled(number: &str, factor: u64) -> Result<u64, String> {
 
 // ---- Colours and progress -----------------------------------------------------------------------
 
+/// Returns the width of the terminal at stdout in columns. `None` if stdout is no terminal.
+pub(crate) fn columns() -> Option<usize> {
+    let (width, _) = terminal_size::terminal_size().filter(|_| io::stdout().is_terminal())?;
+    Some(usize::from(width.0))
+}
+
 /// When to show progress or colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Choice {
@@ -224,15 +230,14 @@ pub(crate) enum Choice {
 
 /// Returns whether to use colours on this stream, according to `--color`.
 pub(crate) fn wants_color(choice: Choice, terminal: bool) -> bool {
-    let unset = |name: &str| std::env::var_os(name).is_none_or(|value| value.is_empty());
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is = |name: &str, value: &str| std::env::var_os(name).as_deref() == Some(OsStr::new(value));
     match choice {
         Choice::Always => true,
         Choice::Never => false,
-        Choice::Auto => {
-            terminal
-                && unset("NO_COLOR")
-                && std::env::var_os("TERM").as_deref() != Some(OsStr::new("dumb"))
-        }
+        Choice::Auto if is_set("NO_COLOR") => false,
+        Choice::Auto if is_set("CLICOLOR_FORCE") && !is("CLICOLOR_FORCE", "0") => true,
+        Choice::Auto => terminal && !is("TERM", "dumb"),
     }
 }
 

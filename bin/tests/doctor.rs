@@ -383,3 +383,69 @@ fn wrong_usage_is_exit_code_2_and_help_and_manual_exist() {
             .contains("arenite\\-doctor")
     );
 }
+
+#[test]
+fn it_says_how_jpeg_was_built() {
+    let contains = |name: &str| {
+        let program = std::fs::read(PROGRAM).unwrap();
+        program
+            .windows(name.len())
+            .any(|found| found == name.as_bytes())
+    };
+    // The names of functions of the assembly.
+    let has = contains("jsimd_idct_islow_avx2") || contains("jsimd_idct_islow_neon");
+    let seen = report(&doctor("--json"));
+    assert_eq!(seen["machine"]["jpeg_assembly"], has, "{seen}");
+    let level = if has { "fine" } else { "notice" };
+    assert_eq!(finding(&seen, "jpeg")["level"], level);
+    let mut command = Command::new(PROGRAM);
+    command.arg("--version");
+    let version = World::new().finish(command).exits(0).stdout;
+    let line = if has {
+        "JPEG: with assembly"
+    } else {
+        "JPEG: without assembly"
+    };
+    assert!(version.lines().any(|found| found == line), "{version}");
+}
+
+/// A terminal by `script`.
+#[test]
+fn its_lines_are_as_wide_as_the_terminal() {
+    if Command::new("script").arg("--version").output().is_err() {
+        return not_tried("there is no `script`");
+    }
+    for columns in [50, 70] {
+        let line = format!("stty rows 40 cols {columns}; {PROGRAM} doctor --color never");
+        let mut command = Command::new("script");
+        command.args(["-q", "-e", "-c", &line, "/dev/null"]);
+        let text = World::new().finish(command).stdout;
+        let (_, checks) = text.split_once("Checks").unwrap();
+        // Names of arenas and their folders are not wrapped.
+        let lines = checks
+            .lines()
+            .take_while(|line| !line.starts_with("Arenas"));
+        let longest = lines.map(|line| line.trim_end().chars().count()).max();
+        let longest = longest.unwrap();
+        assert!(
+            longest <= columns && longest > columns - 10,
+            "{longest}: {text}"
+        );
+    }
+}
+
+#[test]
+fn colours_can_be_forced_and_forbidden() {
+    let shown = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(PROGRAM);
+        command.arg("doctor").env_remove("NO_COLOR");
+        command.envs(variables.iter().copied());
+        World::new().finish(command).stdout.contains('\u{1b}')
+    };
+    assert!(!shown(&[]));
+    assert!(shown(&[("CLICOLOR_FORCE", "1"), ("TERM", "dumb")]));
+    for off in [("CLICOLOR_FORCE", "0"), ("CLICOLOR_FORCE", "")] {
+        assert!(!shown(&[off]), "{off:?}");
+    }
+    assert!(!shown(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]));
+}

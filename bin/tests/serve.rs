@@ -433,6 +433,27 @@ fn stores_are_told_apart_by_name_and_path() {
 }
 
 #[test]
+fn every_command_of_a_store_takes_its_name_by_either_flag() {
+    let world = World::new();
+    fs::write(world.path("file"), b"1").unwrap();
+    for flag in ["--name", "--store"] {
+        let mut serving = world.serve(&format!("{flag} two"));
+        for line in [
+            "put a file",
+            "get a --out copy",
+            "ls",
+            "top --json",
+            "rm a",
+            "call --json",
+            "stop",
+        ] {
+            world.run(&format!("{line} {flag} two"));
+        }
+        assert_eq!(serving.ended(), Some(0), "{flag}");
+    }
+}
+
+#[test]
 fn a_server_ends_by_signal_and_when_idle() {
     let world = World::new();
     // A server that a shell has started in the background ignores SIGINT, as this program does then.

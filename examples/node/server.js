@@ -14,7 +14,7 @@ const readline = require('node:readline');
 const { pipeline } = require('node:stream/promises');
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'thumbnails-'));
-const flags = ['--jobs', '-', '--size', '224', '--format', 'jpeg', '--sandbox', '--timeout', '20s', '--retries', '1'];
+const flags = ['--jobs', '-', '--size', '224', '--format', 'jpeg', '--timeout', '20s', '--retries', '1'];
 const arenite = spawn('arenite', ['resize', ...flags], { stdio: ['pipe', 'pipe', 'inherit'] });
 const waiting = new Map();
 let uploads = 0;

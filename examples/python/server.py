@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-FLAGS = ["--size", "224", "--format", "jpeg", "--sandbox", "--timeout", "20s", "--retries", "1"]
+FLAGS = ["--size", "224", "--format", "jpeg", "--timeout", "20s", "--retries", "1"]
 LARGEST = 32 << 20
 
 

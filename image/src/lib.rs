@@ -181,6 +181,12 @@ pub fn heic_decoder() -> Result<String, ImageError> {
     avif::hevc_version()
 }
 
+/// Returns whether JPEG is decoded and encoded by assembly. On x86_64 that needs nasm when this crate is built; without
+/// it, full decodes of JPEG take about twice as long.
+pub fn has_jpeg_assembly() -> bool {
+    jpeg::has_assembly()
+}
+
 /// Decodes one picture once, and resizes and encodes it to each of `sizes`, in their order, for example for `srcset` of
 /// a web page. `sizes` replaces the size in `spec`. For a large JPEG this takes little longer than the largest size
 /// alone.

@@ -11,8 +11,9 @@ loads only what its tasks need.
 
 from __future__ import annotations
 
-# The constant of `typing`: importing `typing` takes longer than all other imports of a worker.
-TYPE_CHECKING = False
+# The constant of `typing`: importing `typing` takes longer than all other imports of a worker. Not `False`: jedi, which
+# Spyder, pylsp and IPython complete with, takes a literal at its word and skips the imports below.
+TYPE_CHECKING = bool()
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
@@ -85,12 +86,16 @@ _NAMES = {
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 
+# In the order of the pages of the API: `packaging/site/api.py` has their headings.
 __all__ = [
-    "Actor", "ArenaFull", "Cancelled", "Crash", "CrashFrame", "DeadlineExceeded", "Executor", "Future", "Limiter",
-    "MemoryLimitExceeded", "Pool", "RemoteError", "Report", "Scan", "Settings", "StartFailed", "Stats", "Table",
-    "TableError", "Worker", "WorkerDied", "__version__", "apply", "array", "before_fork", "cancelled", "connect",
-    "empty", "freeze_support", "full", "install", "isolated", "mut", "read_csv", "read_json", "read_parquet", "rng",
-    "scan_csv", "scan_json", "scan_parquet", "service", "table", "worker", "zeros",
+    "Executor", "Pool", "isolated", "Report", "Future", "Actor", "Limiter", "Settings", "Stats",
+    "empty", "mut", "array", "zeros", "full", "install",
+    "cancelled", "rng", "worker", "Worker",
+    "WorkerDied", "Crash", "CrashFrame", "DeadlineExceeded", "MemoryLimitExceeded", "Cancelled", "RemoteError",
+    "ArenaFull", "StartFailed", "TableError",
+    "read_csv", "read_json", "read_parquet", "table", "Table", "scan_csv", "scan_json", "scan_parquet", "Scan", "apply",
+    "connect", "service",
+    "before_fork", "freeze_support", "__version__",
 ]  # fmt: skip
 
 

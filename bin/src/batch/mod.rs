@@ -128,10 +128,7 @@ pub(crate) fn work(
         &Printer,
     ) -> (Outcome, ControlFlow<()>),
 ) {
-    // Printed even with --quiet: the user has requested protection that is missing.
-    for part in pool.missing_protection() {
-        printer.warn(&format!("not enforced by this Linux: {part}"));
-    }
+    printer.confined(pool.confinement());
     stop.begin_work(printer.is_quiet(), printer.can_resume());
     printer.work(items.iter().filter_map(Item::ready).count() as u64);
     let mut listing = InOrder::new(items);

@@ -57,6 +57,8 @@ pub(crate) struct Settings {
     pub memory_limit: u64,
     /// How workers are confined.
     pub sandbox: Sandbox,
+    /// Whether the command line says how workers are confined.
+    pub is_sandbox_requested: bool,
     /// The maximum number of attempts after the first for any picture.
     pub most_retries: u32,
     /// Whether messages of the engine are dropped while stderr is full. If not, printing waits until stderr is read.
@@ -65,6 +67,17 @@ pub(crate) struct Settings {
     pub trace: Option<PathBuf>,
     /// File for the report.
     pub report: Option<PathBuf>,
+}
+
+/// How the workers of a run are confined.
+#[derive(Debug)]
+pub(crate) struct Confinement {
+    /// Whether there is a sandbox: `on` or `off`.
+    pub sandbox: &'static str,
+    /// The parts of the sandbox that this machine cannot enforce, a sentence each.
+    pub not_enforced: Vec<&'static str>,
+    /// Whether the command line says how workers are confined.
+    pub is_requested: bool,
 }
 
 /// The reason why a job was not started.
@@ -330,10 +343,14 @@ impl<'a> Makers<'a> {
             .map_err(|error| self.settings.trace_failed(&error))
     }
 
-    /// Returns the parts of the requested sandbox that this machine cannot enforce, a sentence each.
-    pub(crate) fn missing_protection(&self) -> Vec<&'static str> {
+    /// Returns how the workers are confined.
+    pub(crate) fn confinement(&self) -> Confinement {
         let report = self.engine.sandbox_report();
-        report.map_or_else(Vec::new, |report| report.lacking())
+        Confinement {
+            sandbox: if report.is_some() { "on" } else { "off" },
+            not_enforced: report.map_or_else(Vec::new, |report| report.lacking()),
+            is_requested: self.settings.is_sandbox_requested,
+        }
     }
 }
 
@@ -362,9 +379,9 @@ impl<'a> EnginePool<'a> {
         self.makers.write_trace()
     }
 
-    /// Returns the parts of the requested sandbox that this machine cannot enforce, a sentence each.
-    pub(crate) fn missing_protection(&self) -> Vec<&'static str> {
-        self.makers.missing_protection()
+    /// Returns how the workers are confined.
+    pub(crate) fn confinement(&self) -> Confinement {
+        self.makers.confinement()
     }
 }
 

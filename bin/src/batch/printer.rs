@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::inputs::Found;
 use super::outcome::{Fault, Outcome, Written};
 use super::plan::Item;
+use super::pool::Confinement;
 use super::progress::{Progress, rate_text};
 use super::shard::Shard;
 use crate::text::{Choice, json_line, one_line, reason, show_bytes, show_path};
@@ -64,6 +65,8 @@ pub(crate) struct Printer {
     style: Style,
     /// The value of `--shard`, after `auto` was resolved.
     shard: Option<String>,
+    /// `None` until workers have started.
+    confinement: Option<Confinement>,
     progress: Progress,
     start: Instant,
     count: Count,
@@ -178,14 +181,24 @@ struct FrameLine<'a> {
 }
 
 #[derive(Serialize)]
-struct SummaryLine<'a, C: Serialize> {
+struct SummaryLine<'a> {
     r#type: &'static str,
     status: &'static str,
     error: Option<&'a str>,
     shard: Option<&'a str>,
+    /// `None` if no worker was started.
+    sandbox: Option<&'static str>,
+    not_enforced: &'a [&'static str],
     #[serde(flatten)]
-    count: &'a C,
+    count: AnyCount<'a>,
     ms: f64,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum AnyCount<'a> {
+    Resize(&'a Count),
+    Check(CheckCount<'a>),
 }
 
 impl Printer {
@@ -196,6 +209,7 @@ impl Printer {
             list_is_incomplete: false,
             style,
             shard: None,
+            confinement: None,
             progress: Progress::None,
             start: Instant::now(),
             count: Count::default(),
@@ -208,6 +222,19 @@ impl Printer {
         if let Some(origin) = &shard.origin {
             self.note(&format!("shard {shard}: {origin}"));
         }
+    }
+
+    /// Prints what the sandbox of the workers does not enforce: if a sandbox was requested, even with `--quiet`.
+    pub(crate) fn confined(&mut self, confinement: Confinement) {
+        if !confinement.not_enforced.is_empty() {
+            let parts = confinement.not_enforced.join("; ");
+            let text = format!("not enforced by this Linux: {parts}");
+            match confinement.is_requested {
+                true => self.warn(&text),
+                false => self.note(&text),
+            }
+        }
+        self.confinement = Some(confinement);
     }
 
     /// Stores the counts of files that the search has skipped.
@@ -370,18 +397,23 @@ impl Printer {
     }
 
     fn print_summary(&mut self, status: &'static str, error: Option<&str>) {
-        let (count, shard) = (std::mem::take(&mut self.count), self.shard.take());
-        let (shard_text, ms) = (shard.as_deref(), milliseconds(self.start.elapsed()));
-        match self.style.purpose {
-            Purpose::Resize => {
-                self.print_json(&SummaryLine::of(status, error, shard_text, &count, ms))
-            }
-            Purpose::Check => {
-                let count = count.of_check();
-                self.print_json(&SummaryLine::of(status, error, shard_text, &count, ms));
-            }
+        let confinement = self.confinement.as_ref();
+        let line = json_line(&SummaryLine {
+            r#type: "summary",
+            status,
+            error,
+            shard: self.shard.as_deref(),
+            sandbox: confinement.map(|confinement| confinement.sandbox),
+            not_enforced: confinement.map_or(&[], |confinement| &confinement.not_enforced),
+            count: match self.style.purpose {
+                Purpose::Resize => AnyCount::Resize(&self.count),
+                Purpose::Check => AnyCount::Check(self.count.of_check()),
+            },
+            ms: milliseconds(self.start.elapsed()),
+        });
+        if let Ok(line) = line {
+            self.print(line.as_bytes());
         }
-        (self.count, self.shard) = (count, shard);
     }
 
     fn print_json(&mut self, line: &impl Serialize) {
@@ -429,25 +461,6 @@ impl Printer {
     /// Returns the exit code of a run that was not stopped: 1 after any failure or damage, otherwise 0.
     pub(crate) fn code(&self) -> u8 {
         u8::from(self.count.failed + self.count.damaged > 0 || self.list_is_incomplete)
-    }
-}
-
-impl<'a, C: Serialize> SummaryLine<'a, C> {
-    fn of(
-        status: &'static str,
-        error: Option<&'a str>,
-        shard: Option<&'a str>,
-        count: &'a C,
-        ms: f64,
-    ) -> Self {
-        SummaryLine {
-            r#type: "summary",
-            status,
-            error,
-            shard,
-            count,
-            ms,
-        }
     }
 }
 

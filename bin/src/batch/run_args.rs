@@ -1,8 +1,7 @@
 //! The flags of commands that process a list of pictures, and the settings that follow from them.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::ffi::OsString;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,7 +44,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         value_name = "K/N",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         help_heading = "Run"
     )]
     pub shard: Option<Asked>,
@@ -56,37 +55,29 @@ pub(crate) struct RunArgs {
         short = 'j',
         long,
         value_name = "N",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         value_parser = workers,
         help_heading = "Run"
     )]
     pub workers: Option<u16>,
 
     /// Shared memory for files being processed, such as 512MiB [default: half of the available memory]
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true, value_parser = text::bytes, help_heading = "Run")]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = text::bytes, help_heading = "Run")]
     pub capacity: Option<u64>,
 
     /// Private memory of each worker, at least 8MiB
     #[arg(
         long,
         value_name = "BYTES",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         value_parser = private_memory,
         default_value = "1GiB",
         help_heading = "Run"
     )]
     pub memory_limit: u64,
 
-    /// Sandbox the workers: no files, no network, no other processes; =require fails if this Linux lacks a part
-    #[arg(
-        long,
-        value_name = "WHEN",
-        value_enum,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "available",
-        help_heading = "Run"
-    )]
+    /// Whether workers are sandboxed: no files, no network, no other processes [default: on]
+    #[arg(long, value_name = "WHEN", value_enum, help_heading = "Run")]
     pub sandbox: Option<LockDown>,
 
     /// Time limit per picture, such as 30s, 500ms or 2m; its worker is killed and the run continues [default: 1m, and
@@ -94,7 +85,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         value_name = "TIME",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         value_parser = text::duration,
         help_heading = "Run"
     )]
@@ -104,7 +95,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         value_name = "N",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         default_value_t = 0,
         value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_RETRIES)),
         help_heading = "Run"
@@ -115,7 +106,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         value_name = "PIXELS",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         value_parser = text::pixels,
         default_value = "400M",
         help_heading = "Run"
@@ -126,7 +117,7 @@ pub(crate) struct RunArgs {
     #[arg(
         long,
         value_name = "N",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         default_value_t = ResizeSpec::MAX_RATIO,
         value_parser = clap::value_parser!(u32).range(1..),
         help_heading = "Run"
@@ -149,7 +140,7 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with = "json", help_heading = "Output")]
     pub print0: bool,
 
-    /// Print only errors, and protection missing from --sandbox
+    /// Print only errors, and with --sandbox what this Linux does not enforce
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
 
@@ -162,12 +153,14 @@ pub(crate) struct RunArgs {
     pub color: Choice,
 }
 
-/// How strict `--sandbox` is.
+/// The values of `--sandbox`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LockDown {
-    /// Use what this Linux supports; name what it lacks on stderr
-    Available,
-    /// Fail if any part is missing
+    /// Workers have your rights
+    Off,
+    /// Enforce what this Linux supports; name what it lacks on stderr
+    On,
+    /// Like on, but fail if this Linux lacks a part
     Require,
 }
 
@@ -177,23 +170,19 @@ impl RunArgs {
     /// # Errors
     ///
     /// A sentence about flags that contradict each other, or a variable with a wrong value.
-    pub(crate) fn settings(
-        &self,
-        inputs: &[OsString],
-        purpose: Purpose,
-    ) -> Result<Settings, String> {
+    pub(crate) fn settings(&self, purpose: Purpose) -> Result<Settings, String> {
         self.check_files()?;
-        self.check_sandbox(inputs)?;
         Ok(Settings {
             purpose,
             workers: self.workers()?,
             capacity: self.capacity,
             memory_limit: self.memory_limit,
             sandbox: match self.sandbox {
-                None => Sandbox::Off,
-                Some(LockDown::Available) => Sandbox::Strict,
+                Some(LockDown::Off) => Sandbox::Off,
+                None | Some(LockDown::On) => Sandbox::Strict,
                 Some(LockDown::Require) => Sandbox::Required,
             },
+            is_sandbox_requested: self.sandbox.is_some(),
             most_retries: self.retries,
             drops_messages: false,
             trace: self.trace.clone(),
@@ -251,16 +240,6 @@ impl RunArgs {
         Ok(())
     }
 
-    fn check_sandbox(&self, inputs: &[OsString]) -> Result<(), String> {
-        if self.sandbox == Some(LockDown::Available)
-            && let Some(word) = inputs.iter().find(|input| is_sandbox_value(input))
-        {
-            let word = word.to_string_lossy();
-            return Err(format!("no such file: {word}; write --sandbox={word}"));
-        }
-        Ok(())
-    }
-
     /// Returns the number of workers: from the flag, from the variable, or one per core.
     fn workers(&self) -> Result<usize, String> {
         let asked = match (self.workers, variable(WORKERS)) {
@@ -287,16 +266,12 @@ impl Settings {
     }
 
     /// Returns whether the workers should start while the search for inputs is still running. The conditions: according
-    /// to the command line there is work for all workers; no extra file could overwrite an input; and no sandbox would
-    /// make a library unavailable that perhaps no input needs.
+    /// to the command line there is work for all workers, and no extra file could overwrite an input.
     pub(crate) fn starts_early(&self, inputs: &[OsString], shard: Option<&Shard>) -> bool {
         let shards = shard.map_or(1, Shard::count);
         let has_enough = inputs.len() / shards >= self.workers
             || inputs.iter().any(|input| Path::new(input).is_dir());
-        has_enough
-            && self.workers <= cores()
-            && self.extra_files().next().is_none()
-            && self.sandbox == Sandbox::Off
+        has_enough && self.workers <= cores() && self.extra_files().next().is_none()
     }
 }
 
@@ -307,16 +282,6 @@ fn cores() -> usize {
 /// Returns the value of an environment variable.
 fn variable(name: &str) -> Option<String> {
     env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-}
-
-/// Returns whether an input is a value of `--sandbox` without its `=`, and not a file. With such an input, the run
-/// would protect less than intended.
-fn is_sandbox_value(input: &OsStr) -> bool {
-    let is_value = |value: &LockDown| {
-        let value = value.to_possible_value();
-        value.is_some_and(|value| input == value.get_name())
-    };
-    LockDown::value_variants().iter().any(is_value) && fs::symlink_metadata(input).is_err()
 }
 
 fn levels() -> impl TypedValueParser<Value = FailOn> {

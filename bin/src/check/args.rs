@@ -13,7 +13,7 @@ Examples:
   Move them away:
     arenite check photos --print0 | xargs -r0 mv -t broken
   Untrusted files, with a time limit for each:
-    arenite check uploads --sandbox --timeout 30s
+    arenite check uploads --sandbox require --timeout 30s
   A list of names, and an answer for a program:
     find photos -name '*.jpg' -print0 | arenite check -0 --json";
 

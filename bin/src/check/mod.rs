@@ -29,7 +29,7 @@ pub(crate) fn run(args: &CheckArgs) -> ExitCode {
 
 /// Returns the exit code, or the reason why nothing was started.
 fn check(args: &CheckArgs, stop: &Stop, printer: &mut Printer) -> Result<u8, Refusal> {
-    let settings = args.run.settings(&args.inputs, Purpose::Check)?;
+    let settings = args.run.settings(Purpose::Check)?;
     let shard = args.run.shard()?;
     let shard = shard.as_ref();
     let make = args.run.make(ResizeSpec::full_size(), Vec::new());

@@ -49,6 +49,7 @@ fn value(report: &Report, removed: &[SegmentName]) -> Value {
                 "cpu_seconds": bounds.cpu_seconds,
                 "mappings": bounds.mappings,
             },
+            "jpeg_assembly": machine.jpeg_assembly,
             "heic": machine.heic,
             "features": machine.features.iter().map(feature).collect::<Vec<_>>(),
         },

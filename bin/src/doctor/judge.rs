@@ -49,6 +49,7 @@ impl Machine {
             self.mappings(),
         ]);
         findings.extend(self.features.iter().map(feature));
+        findings.push(self.jpeg());
         findings.push(self.heic());
         findings.push(self.names());
         findings
@@ -92,6 +93,22 @@ impl Machine {
             )
             .at(Level::Trouble, "mount it: mount -t proc proc /proc")
         }
+    }
+
+    fn jpeg(&self) -> Finding {
+        const SUBJECT: &str = "jpeg";
+        if self.jpeg_assembly {
+            return Finding::fine(
+                SUBJECT,
+                "built with assembly",
+                "resize and check decode JPEG at full speed",
+            );
+        }
+        let means = "resize and check take up to twice as long for JPEG";
+        Finding::fine(SUBJECT, "built without assembly", means).at(
+            Level::Notice,
+            "install nasm and build this command again, or take the published one",
+        )
     }
 
     fn heic(&self) -> Finding {

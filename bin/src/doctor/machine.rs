@@ -48,6 +48,8 @@ pub(super) struct Machine {
     pub bounds: Bounds,
     /// Features of Linux, and whether they work.
     pub features: Vec<Feature>,
+    /// Whether this command decodes JPEG by assembly.
+    pub jpeg_assembly: bool,
     /// The version of libde265, which decodes HEIC; `None` if it is missing.
     pub heic: Option<String>,
     /// Names of this user's arenas in `/dev/shm`, in use or left behind.
@@ -182,6 +184,7 @@ impl Machine {
             capacity: memory.map(|_| platform::default_capacity()),
             bounds: Bounds::probe(),
             features: features(),
+            jpeg_assembly: arenite_image::has_jpeg_assembly(),
             heic: arenite_image::heic_decoder().ok(),
             names: platform::segments(),
         }

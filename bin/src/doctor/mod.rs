@@ -17,7 +17,7 @@ use arenite::{Builder, Engine, Sandbox};
 use clap::Args;
 
 use crate::store::engines;
-use crate::text::{Choice, print, reason, show_name, wants_color};
+use crate::text::{Choice, columns, print, reason, show_name, wants_color};
 use finding::{Finding, Level, Report};
 
 const DETAILS: &str = "\
@@ -27,8 +27,8 @@ What is examined:
   temporary files (TMPDIR), limits of this process (ulimit), features of Linux,
   names of this user's arenas in /dev/shm, in use or left behind, and whether
   engines of this user wait for workers that cannot start. Then an engine with
-  one worker runs a job; and another one with a sandboxed worker
-  (see resize --sandbox).
+  one worker runs a job; and another one with a sandboxed worker, as resize
+  and check have.
 
 Marks:
   ✔ as it should be
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &DoctorArgs) -> ExitCode {
     let text = if args.json {
         json::render(&report, &removed)
     } else {
-        text::render(&report, &removed, color)
+        text::render(&report, &removed, color, columns())
     };
     match print(text.as_bytes()) {
         Ok(()) => code,
@@ -177,15 +177,16 @@ fn trial() -> Finding {
     }
 }
 
-/// Starts an engine with a sandboxed worker and runs a job. A failure is only a notice: the sandbox is optional.
+/// Starts an engine with a sandboxed worker and runs a job.
 fn sandbox_trial() -> Finding {
     const SUBJECT: &str = "sandbox-trial";
-    const WITHOUT: &str = "nothing, unless you mean to use --sandbox; it needs seccomp, Landlock and mseal, see above";
+    const WITHOUT: &str =
+        "run resize and check with --sandbox off, and only on files that you trust";
     let engine = match smallest().sandbox(Sandbox::Strict).build() {
         Ok(engine) => engine,
         Err(error) => {
             let found = "an engine with a sandboxed worker does not start";
-            return Finding::fine(SUBJECT, found, error.to_string()).at(Level::Notice, WITHOUT);
+            return Finding::fine(SUBJECT, found, error.to_string()).at(Level::Trouble, WITHOUT);
         }
     };
     let result = engine.submit(answer, (41,)).wait();
@@ -204,7 +205,10 @@ fn sandbox_trial() -> Finding {
             "a sandboxed worker ran a job, with some rights left",
             lacks,
         )
-        .at(Level::Notice, WITHOUT),
+        .at(
+            Level::Notice,
+            "nothing: resize and check enforce what is there; a newer Linux has more, see above",
+        ),
         (Ok(other), _) => {
             let found = format!("a sandboxed worker returned {other} instead of 42");
             Finding::fine(SUBJECT, found, "results cannot be trusted here").at(
@@ -214,7 +218,7 @@ fn sandbox_trial() -> Finding {
         }
         (Err(error), _) => {
             let found = "a tiny job failed in a sandboxed worker";
-            Finding::fine(SUBJECT, found, error.to_string()).at(Level::Notice, WITHOUT)
+            Finding::fine(SUBJECT, found, error.to_string()).at(Level::Trouble, WITHOUT)
         }
     }
 }

@@ -9,6 +9,7 @@ use super::finding::{Finding, Level, Report};
 use super::machine::{
     Bounds, ContainerRoom, ContainerTasks, Feature, Machine, Need, Room, is_root,
 };
+use super::text::render;
 
 const GIB: u64 = 1 << 30;
 
@@ -47,6 +48,7 @@ fn good() -> Machine {
             mappings: Some(65_530),
             ..Bounds::default()
         },
+        jpeg_assembly: true,
         heic: Some("1.0.11".into()),
         features: vec![
             feature("pidfd", Need::Always),
@@ -82,12 +84,42 @@ fn a_good_machine_has_only_fine_findings_each_with_an_explanation() {
     assert_eq!(subjects.len(), findings.len(), "each subject once");
 }
 
+#[test]
+fn the_text_fits_the_terminal() {
+    let mut machine = good();
+    machine.heic = None;
+    machine.jpeg_assembly = false;
+    machine.memory = room(32 * GIB, GIB / 2);
+    machine.container = container(8 * GIB, GIB);
+    let findings = machine.judge();
+    let report = Report { machine, findings };
+    // Bars and their legend take what is left.
+    let words = |text: &str| {
+        let checks = text.split("Checks").nth(1).unwrap().split_whitespace();
+        checks.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let wide = render(&report, &[], false, None);
+    for columns in [44, 60, 80, 96, 200] {
+        let text = render(&report, &[], false, Some(columns));
+        let longest = text.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(longest <= columns.min(96), "{columns}: {text}");
+        assert!(longest > columns.min(96) - 16, "{columns}: {text}");
+        assert_eq!(words(&text), words(&wide));
+        assert_eq!(
+            text.matches(" free").count(),
+            wide.matches(" free").count(),
+            "{text}"
+        );
+    }
+}
+
 /// Makes one fact of a machine bad.
 type Spoil = fn(&mut Machine);
 
 #[test]
 fn each_bad_fact_is_found_and_comes_with_advice() {
-    let cases: [(&str, Level, &str, Spoil); 26] = [
+    let cases: [(&str, Level, &str, Spoil); 27] = [
+        ("jpeg", Level::Notice, "nasm", |m| m.jpeg_assembly = false),
         ("kernel", Level::Trouble, "5.10", |m| {
             m.kernel = "5.9.16".into()
         }),

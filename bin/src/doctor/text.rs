@@ -10,16 +10,27 @@ use super::finding::{Finding, Level, Report};
 use super::machine::Room;
 use crate::text::show_bytes;
 
-/// The number of cells of a bar.
+/// The maximum number of cells of a bar.
 const BAR: usize = 40;
-/// The maximum number of characters per line.
+/// The maximum number of characters per line, except those with paths and names.
 const WIDTH: usize = 96;
+/// The minimum, however narrow the terminal is.
+const LEAST_WIDTH: usize = 44;
+/// The number of characters in front of a bar, and behind it.
+const LABEL: usize = 13;
+const LONGEST_ROOM: usize = "1023.9 GiB of 1023.9 GiB free".len();
 
-/// Returns the whole report.
-pub(super) fn render(report: &Report, removed: &[SegmentName], color: bool) -> String {
+/// Returns the whole report, for a terminal of `columns`.
+pub(super) fn render(
+    report: &Report,
+    removed: &[SegmentName],
+    color: bool,
+    columns: Option<usize>,
+) -> String {
     let mut page = Page {
         text: String::new(),
         color,
+        width: columns.unwrap_or(WIDTH).clamp(LEAST_WIDTH, WIDTH),
     };
     page.room(report);
     page.checks(&report.findings);
@@ -31,6 +42,8 @@ pub(super) fn render(report: &Report, removed: &[SegmentName], color: bool) -> S
 struct Page {
     text: String,
     color: bool,
+    /// The maximum number of characters per line.
+    width: usize,
 }
 
 fn plain(color: AnsiColor) -> Style {
@@ -92,10 +105,19 @@ impl Page {
         let most = machine.capacity.map_or_else(String::new, |capacity| {
             format!(", {} at most by default", show_bytes(capacity))
         });
-        self.line(&format!(
-            "  {:<10} █ used   ▒ an engine's arrays{most}   ░ free",
-            ""
-        ));
+        let legend = ["█ used", &format!("▒ an engine's arrays{most}"), "░ free"];
+        let indent = " ".repeat(LABEL);
+        let whole = format!("{indent}{}", legend.join("   "));
+        match whole.chars().count() <= self.width {
+            true => self.line(&whole),
+            false => {
+                for part in legend {
+                    for line in wrapped(part, self.width - LABEL) {
+                        self.line(&format!("{indent}{line}"));
+                    }
+                }
+            }
+        }
     }
 
     fn bar(&mut self, name: &str, room: Room, wanted: u64, level: Level) {
@@ -109,7 +131,8 @@ impl Page {
                 show_bytes(room.size)
             )
         };
-        let bar = self.painted(style, &cells(room, wanted));
+        let length = self.width.saturating_sub(LABEL + 2 + LONGEST_ROOM).min(BAR);
+        let bar = self.painted(style, &cells(room, wanted, length));
         self.line(&format!("  {name:<10} {bar}  {words}"));
     }
 
@@ -125,7 +148,7 @@ impl Page {
             } else {
                 finding.found.clone()
             };
-            let lines = wrapped(&words, WIDTH - 20);
+            let lines = wrapped(&words, self.width - 20);
             for (index, line) in lines.iter().enumerate() {
                 if index == 0 {
                     self.line(&format!("  {sign} {subject:<15} {line}"));
@@ -171,15 +194,15 @@ impl Page {
         for finding in findings.iter().filter(|f| f.level != Level::Fine) {
             let (sign, style) = mark(finding.level);
             self.text.push('\n');
-            let head = self.painted(
-                style,
-                &format!("{sign} {}: {}", finding.subject, finding.found),
-            );
-            self.line(&head);
-            for line in wrapped(&finding.means, WIDTH - 4) {
+            let head = format!("{sign} {}: {}", finding.subject, finding.found);
+            for line in wrapped(&head, self.width) {
+                let line = self.painted(style, &line);
+                self.line(&line);
+            }
+            for line in wrapped(&finding.means, self.width - 4) {
                 self.line(&format!("    {line}"));
             }
-            for (index, line) in wrapped(&finding.advice, WIDTH - 6).iter().enumerate() {
+            for (index, line) in wrapped(&finding.advice, self.width - 6).iter().enumerate() {
                 let arrow = if index == 0 { "→" } else { " " };
                 self.line(&format!("    {arrow} {line}"));
             }
@@ -211,19 +234,19 @@ impl Page {
     }
 }
 
-/// Returns the cells of a bar: `████▒▒▒░░░`.
-fn cells(room: Room, wanted: u64) -> String {
+/// Returns the cells of a bar of this length: `████▒▒▒░░░`.
+fn cells(room: Room, wanted: u64, length: usize) -> String {
     if room.size == 0 || room.size == u64::MAX {
-        return "░".repeat(BAR);
+        return "░".repeat(length);
     }
-    let part = |bytes: u64| (bytes as f64 / room.size as f64 * BAR as f64).round() as usize;
-    let used = part(room.size.saturating_sub(room.free)).min(BAR);
-    let ours = part(wanted.min(room.free)).min(BAR - used);
+    let part = |bytes: u64| (bytes as f64 / room.size as f64 * length as f64).round() as usize;
+    let used = part(room.size.saturating_sub(room.free)).min(length);
+    let ours = part(wanted.min(room.free)).min(length - used);
     format!(
         "{}{}{}",
         "█".repeat(used),
         "▒".repeat(ours),
-        "░".repeat(BAR - used - ours)
+        "░".repeat(length - used - ours)
     )
 }
 
@@ -269,7 +292,7 @@ mod tests {
             (room(u64::MAX, u64::MAX), 50, 0, 0),
             (room(0, 0), 0, 0, 0),
         ] {
-            let bar = cells(room, wanted);
+            let bar = cells(room, wanted, BAR);
             let count = |cell| bar.chars().filter(|found| *found == cell).count();
             assert_eq!(bar.chars().count(), BAR, "{bar}");
             assert_eq!((count('█'), count('▒')), (used, ours), "{bar}");

@@ -13,10 +13,10 @@ use serde_json::json;
 
 use super::client::write_file;
 use super::table::{kernels, running};
-use super::{Failure, StoreName, print, print_json, width};
+use super::{Failure, StoreName, print, print_json};
 use crate::text;
 use crate::text::USAGE;
-use crate::text::{one_line, reason, show_path};
+use crate::text::{columns, one_line, reason, show_path};
 
 /// Call a kernel of a service
 ///
@@ -50,7 +50,7 @@ pub(crate) struct CallArgs {
     out: Vec<PathBuf>,
 
     /// How long the call may run, such as 20s; then its worker is killed
-    #[arg(long, value_name = "TIME", value_parser = text::duration)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = text::duration)]
     timeout: Option<Duration>,
 
     #[command(flatten)]
@@ -96,7 +96,7 @@ pub(super) fn call(args: &CallArgs) -> Result<(), Failure> {
         if args.json {
             return found.iter().try_for_each(print_json);
         }
-        return print(kernels(&found, width()).as_bytes());
+        return print(kernels(&found, columns()).as_bytes());
     };
     if let Some(limit) = args.timeout {
         service = service.deadline(limit);
@@ -152,7 +152,7 @@ fn list(json: bool) -> Result<(), Failure> {
     if json {
         return found.iter().try_for_each(print_json);
     }
-    print(running(&found, width()).as_bytes())
+    print(running(&found, columns()).as_bytes())
 }
 
 /// Converts an argument of the command line to a value.

@@ -11,11 +11,11 @@ use arenite_store::{Kind, Object};
 use clap::{Args, ValueEnum};
 
 use super::table::objects;
-use super::{Failure, StoreName, print, print_json, width};
+use super::{Failure, StoreName, print, print_json};
 use crate::batch::stop::Stop;
 use crate::folder::Folder;
 use crate::resize::output::{NotPut, Writer};
-use crate::text::{duration, show_path};
+use crate::text::{columns, duration, show_path};
 
 /// Put a file into a store as a named object
 ///
@@ -118,7 +118,7 @@ pub(crate) struct GetArgs {
     out: PathBuf,
 
     /// Wait until the object exists, for this long at most, such as 10s
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = duration)]
     wait: Option<Duration>,
 
     #[command(flatten)]
@@ -200,7 +200,7 @@ pub(super) fn ls(args: &LsArgs) -> Result<(), Failure> {
     if args.json {
         return found.iter().try_for_each(print_json);
     }
-    print(objects(&found, now(), width()).as_bytes())
+    print(objects(&found, now(), columns()).as_bytes())
 }
 
 /// Remove objects from a store; programs that hold them keep them

@@ -9,7 +9,7 @@ mod serve;
 mod table;
 mod top;
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::process::ExitCode;
 
 use arenite_store::{Store, StoreError, StoreErrorKind, connect};
@@ -59,7 +59,7 @@ pub(crate) fn run(command: &StoreCommand) -> ExitCode {
 #[derive(Args, Debug)]
 pub(crate) struct StoreName {
     /// The store: its name, or the path of its socket [env: ARENITE_STORE] [default: main]
-    #[arg(long = "store", value_name = "NAME")]
+    #[arg(long = "store", visible_alias = "name", value_name = "NAME")]
     name: Option<String>,
 }
 
@@ -144,10 +144,4 @@ fn print(bytes: &[u8]) -> Result<(), Failure> {
 fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let line = json_line(value).map_err(|error| Failure::object(error.to_string()))?;
     print(line.as_bytes())
-}
-
-/// Returns the width of the terminal at stdout in columns. `None` if stdout is no terminal.
-fn width() -> Option<usize> {
-    let (width, _) = terminal_size::terminal_size().filter(|_| io::stdout().is_terminal())?;
-    Some(usize::from(width.0))
 }

@@ -49,6 +49,7 @@ pub(crate) struct ServeArgs {
     /// The store's name, or the path of its socket [env: ARENITE_STORE] [default: main]
     #[arg(
         long,
+        visible_alias = "store",
         value_name = "NAME",
         default_value_t = default_name(),
         hide_default_value = true
@@ -56,11 +57,11 @@ pub(crate) struct ServeArgs {
     name: String,
 
     /// Bytes that all objects together may have, such as 20GiB [default: half of the available memory]
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
     capacity: Option<u64>,
 
     /// End once no program has been connected for this long, such as 10m
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = duration)]
     idle_exit: Option<Duration>,
 
     /// Show the store in a browser, at an address of this machine such as 127.0.0.1:0

@@ -37,7 +37,7 @@ pub(crate) struct TopArgs {
     store: StoreName,
 
     /// Time between two views
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1s")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = duration, default_value = "1s")]
     interval: Duration,
 
     /// Print one JSON object: store (null without a server), objects, clients and engines

@@ -264,7 +264,7 @@ fn lists_globs_and_shards_are_those_of_resize() {
 #[test]
 fn sandbox_memory_limit_and_reports_work() {
     let world = whole_files();
-    check(&world, "p --sandbox").exits(0);
+    check(&world, "p").exits(0);
     let large = png(3000, 3000);
     world.file("q/large.png", &large);
     let run = check(&world, "q --memory-limit 16MiB").exits(1);

@@ -232,11 +232,49 @@ fn a_negative_number_is_a_value_and_not_an_input() {
     assert!(!world.path("out").exists());
 }
 
+/// A value with a minus sign is named, and not taken for a flag.
+#[test]
+fn negative_values_with_units_are_named() {
+    let world = World::new();
+    world.photos(&["a.jpg"]);
+    for value in [
+        "--timeout -5s",
+        "--capacity -1GiB",
+        "--max-pixels -2M",
+        "-j -2",
+        "-s -5x5",
+    ] {
+        let run = world.run(&format!("a.jpg -s 8 -o out {value}")).exits(2);
+        let (_, number) = value.split_once(' ').unwrap();
+        let named = format!("invalid value '{number}'");
+        assert!(run.stderr.contains(&named), "{}", run.stderr);
+    }
+    for line in [
+        "top --interval -1s",
+        "serve --idle-exit -5m",
+        "call x --timeout -1s",
+    ] {
+        let (name, line) = line.split_once(' ').unwrap();
+        let run = world.finish(world.subcommand(name, line)).exits(2);
+        assert!(run.stderr.contains("invalid value '-"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn formats_are_written_in_any_case() {
+    let world = World::new();
+    world.photos(&["a.jpg"]);
+    for (format, name) in [("JPG", "a.jpg"), ("Png", "a.png"), ("WEBP", "a.webp")] {
+        let run = world.run(&format!("a.jpg -s 8 -o out --format {format} --overwrite"));
+        assert_eq!(run.exits(0).lines(), [format!("out/{name}")]);
+    }
+}
+
 #[test]
 fn little_memory_suffices_for_a_small_picture_and_too_little_is_refused() {
     let world = World::new();
     world.photos(&["a.jpg"]);
-    for sandbox in ["", "--sandbox"] {
+    for sandbox in ["", "--sandbox off"] {
         let run = world.run(&format!("a.jpg -s 8 -o out --memory-limit 16MiB {sandbox}"));
         assert_eq!(run.exits(0).lines(), ["out/a.jpg"]);
     }
@@ -288,6 +326,19 @@ fn man_pages_and_completions_are_generated() {
             "{what}"
         );
     }
+    // What it prints is described once, and not at the head of each command's options.
+    for name in ["resize", "check", "doctor", "put", "ls"] {
+        let help = world.finish(world.subcommand(name, "--help")).exits(0);
+        assert!(
+            !help.stdout.contains("--generate"),
+            "{name}: {}",
+            help.stdout
+        );
+    }
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_arenite"));
+    command.arg("--help");
+    let help = world.finish(command).exits(0).stdout;
+    assert!(help.contains("arenite --generate complete-bash"), "{help}");
     world.run("--generate nonsense").exits(2);
     world.run("--generate man -j 2").exits(2);
     // A variable that is set does not conflict with --generate.

@@ -72,9 +72,9 @@ fn avif_is_read_and_written() {
     let world = World::new();
     world.file("p/a.avif", include_bytes!("alpha.avif"));
     world.photos(&["p/b.jpg"]);
-    let run = world.run("p -s 16x16 -o own --sandbox").exits(0);
+    let run = world.run("p -s 16x16 -o own").exits(0);
     assert_eq!(run.lines(), ["own/a.avif", "own/b.jpg"]);
-    let run = world.run("p -s 16x16 --format avif -o out --sandbox");
+    let run = world.run("p -s 16x16 --format avif -o out");
     assert_eq!(run.exits(0).lines(), ["out/a.avif", "out/b.avif"]);
     let name = world.run("p/b.jpg -s 16x16 -o named --name {stem}-{width}.avif");
     assert_eq!(name.exits(0).lines(), ["named/b-16.avif"]);
@@ -89,7 +89,7 @@ fn avif_is_read_and_written() {
 fn jpeg_xl_is_read_and_becomes_png() {
     let world = World::new();
     world.file("p/a.jxl", include_bytes!("damaged-exif.jxl"));
-    let run = world.run("p -s 24x24 -o out --sandbox").exits(0);
+    let run = world.run("p -s 24x24 -o out").exits(0);
     assert_eq!(run.lines(), ["out/a.png"]);
     assert!(!run.stderr.contains("ERROR"), "{}", run.stderr);
     assert_eq!(world.sides("out/a.png"), (24, 16));

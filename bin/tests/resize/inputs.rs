@@ -401,7 +401,7 @@ fn of_raw_files_of_cameras_the_preview_is_taken_unless_refused() {
     world
         .file("p/a.RAF", &raf)
         .file("p/b.PEF", b"MM\0*\0\0\0\x08\0\0");
-    let run = world.run("p -s 8 -o out --sandbox").exits(1);
+    let run = world.run("p -s 8 -o out").exits(1);
     assert_eq!(run.lines(), ["out/a.jpg"]);
     assert_eq!((world.sides("out/a.jpg"), run.errors().len()), ((8, 6), 1));
     let note = "1 raw file of a camera: its largest preview is taken";

@@ -622,7 +622,7 @@ fn jobs_work_in_the_sandbox_and_within_their_memory() {
     let world = small_and_large();
     let answers = run(
         &world,
-        "-s 8 --sandbox --memory-limit 32MiB",
+        "-s 8 --memory-limit 32MiB",
         &[
             json!({"in": "a.jpg", "out": "b.jpg"}),
             json!({"in": "large.png", "out": "c.jpg", "max-pixels": "1G"}),

@@ -67,9 +67,7 @@ fn each_file_can_be_written_without_the_other() {
     world.run("p -s 16 -o one --trace run.json").exits(0);
     assert_eq!(runs(&events(&world, "run.json")).len(), 1);
     assert!(!world.path("run.html").exists());
-    world
-        .run("p -s 16 -o two --report run.html --sandbox")
-        .exits(0);
+    world.run("p -s 16 -o two --report run.html").exits(0);
     let page = fs::read_to_string(world.path("run.html")).unwrap();
     assert!(
         page.contains("resize_file"),

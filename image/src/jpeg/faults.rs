@@ -22,6 +22,16 @@ use super::super::damage::FailOn;
 use super::super::error::ImageError;
 use super::super::format::Format;
 
+unsafe extern "C" {
+    /// Whether libjpeg transforms blocks by assembly on this processor. Always false if it was built without.
+    safe fn jsimd_can_idct_islow() -> c_int;
+}
+
+/// Returns whether libjpeg was built with its assembly.
+pub(in super::super) fn has_assembly() -> bool {
+    jsimd_can_idct_islow() != 0
+}
+
 /// The reports of the decode that runs on this thread.
 #[derive(Debug, Default)]
 struct Reports {

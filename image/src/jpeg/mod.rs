@@ -34,6 +34,7 @@ use super::pixels::{Color, Pixels, Samples};
 use super::resample::take_buffer;
 use super::size::Region;
 use super::tiff::{Directory, Shape};
+pub(super) use faults::has_assembly;
 use markers::{Scans, is_frame, segments};
 
 const EXIF: &[u8] = b"Exif\0\0";

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import uuid
 
+from .. import _machine
 from . import child, work
 
 SHM = "/dev/shm"
@@ -24,11 +25,6 @@ PATIENCE = 60
 #: The first and the last element of the array. All other elements are 1.
 FIRST, LAST = 3.0, 5.0
 KEY = b"x"
-
-
-def arenite_command():
-    """Returns the path of the command `arenite`; None if it does not exist."""
-    return shutil.which(os.environ.get("ARENITE_COMMAND") or "arenite")
 
 
 class Peer:
@@ -139,7 +135,7 @@ def hold_store(folder, elements):
 
     path = f"{folder}/store.sock"
     capacity = str(8 * elements + (64 << 20))
-    command = [arenite_command(), "serve", "--json", "--name", path, "--capacity", capacity]
+    command = [_machine.command(), "serve", "--json", "--name", path, "--capacity", capacity]
     with server(command, folder, lambda line: b'"pid"' in line):
         store = arenite.connect(path)
         draft = store.draft(elements, "f4")

@@ -5,8 +5,9 @@ import shutil
 import socket
 import sys
 
+from .. import _machine
 from . import work
-from .peer import FIRST, LAST, SHM, Peer, Redis, arenite_command
+from .peer import FIRST, LAST, SHM, Peer, Redis
 from .row import Goal, NotInstalled, Row, check, timed
 from .table_rows import ALL_BUT_ARENITE
 
@@ -31,7 +32,7 @@ class OfPeer(Row):
 class OfStore(OfPeer):
     def missing(self):
         missing = super().missing()
-        if arenite_command() is None:
+        if _machine.command() is None:
             missing.append("the command `arenite` on PATH or in ARENITE_COMMAND, for its server")
         return missing
 

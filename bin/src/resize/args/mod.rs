@@ -48,7 +48,7 @@ Examples:
   Continue after an interruption:
     arenite resize photos -s 224 -o thumbs --resume
   Answer the jobs of a server, each a line of JSON:
-    arenite resize --jobs - -s 224 --timeout 20s --sandbox";
+    arenite resize --jobs - -s 224 --timeout 20s";
 
 /// The text that `--help` prints after the list of flags.
 const DETAILS: &str = include_str!("help.txt");
@@ -81,7 +81,7 @@ pub(crate) struct ResizeArgs {
         short,
         long,
         value_name = "SIZE",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         required_unless_present = "jobs"
     )]
     pub size: Vec<Size>,
@@ -135,7 +135,7 @@ pub(crate) struct ResizeArgs {
     pub no_enlarge: bool,
 
     /// Output format [default: that of the input; PNG for those that are only read]
-    #[arg(long, value_name = "FORMAT", value_parser = formats(), help_heading = "Result")]
+    #[arg(long, value_name = "FORMAT", ignore_case = true, value_parser = formats(), help_heading = "Result")]
     pub format: Option<Format>,
 
     /// Of an animation, take the first frame; otherwise all of them, except in JPEG and AVIF
@@ -154,7 +154,7 @@ pub(crate) struct ResizeArgs {
     #[arg(
         long,
         value_name = "N",
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         default_value_t = 80,
         value_parser = clap::value_parser!(u8).range(QUALITY),
         help_heading = "Result"
@@ -229,7 +229,7 @@ fn formats() -> impl TypedValueParser<Value = Format> {
         PossibleValue::new("gif"),
         PossibleValue::new("avif"),
     ])
-    .try_map(|name| name.parse::<Format>())
+    .try_map(|name| name.to_ascii_lowercase().parse::<Format>())
 }
 
 fn palettes() -> impl TypedValueParser<Value = Palette> {
@@ -322,7 +322,7 @@ impl<'a> Options<'a> {
         let Some(out) = &args.out else {
             return Err("--size and --out are needed".to_owned());
         };
-        let engine = args.run.settings(&args.inputs, Purpose::Resize)?;
+        let engine = args.run.settings(Purpose::Resize)?;
         check_position(args)?;
         let name = args.name.clone().unwrap_or_default();
         check_names(args, &name)?;
@@ -367,7 +367,7 @@ pub(crate) fn settings_of_jobs(args: &ResizeArgs) -> Result<Settings, String> {
         most_retries: MAX_RETRIES,
         // If the caller does not read stderr, the work must continue.
         drops_messages: true,
-        ..args.run.settings(&args.inputs, Purpose::Resize)?
+        ..args.run.settings(Purpose::Resize)?
     })
 }
 

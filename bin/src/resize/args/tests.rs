@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use arenite::Sandbox;
 use clap::Parser;
 
 use super::*;
-use crate::batch::run_args::LockDown;
+use crate::batch::printer::Purpose;
 use crate::text::Choice;
 use crate::{Cli, Command};
 
@@ -68,23 +69,22 @@ fn colours_parse_as_in_css() {
 }
 
 #[test]
-fn the_value_of_sandbox_needs_an_equals_sign() {
-    let sandbox = |line: &str| parse(line).map(|args| args.run.sandbox);
-    assert_eq!(sandbox("p -s 5 -o x").unwrap(), None);
-    assert_eq!(
-        sandbox("--sandbox p -s 5 -o x").unwrap(),
-        Some(LockDown::Available)
-    );
-    assert_eq!(
-        sandbox("p -s 5 -o x --sandbox=require").unwrap(),
-        Some(LockDown::Require)
-    );
-    assert_eq!(
-        sandbox("p -s 5 -o x --sandbox=some")
-            .unwrap_err()
-            .exit_code(),
-        2
-    );
+fn workers_are_sandboxed_unless_that_is_refused() {
+    let sandbox = |flag: &str| {
+        let args = parse(&format!("p -s 5 -o x {flag}"));
+        args.map(|args| args.run.settings(Purpose::Resize).unwrap().sandbox)
+    };
+    for (flag, expected) in [
+        ("", Sandbox::Strict),
+        ("--sandbox on", Sandbox::Strict),
+        ("--sandbox=off", Sandbox::Off),
+        ("--sandbox require", Sandbox::Required),
+    ] {
+        assert_eq!(sandbox(flag).unwrap(), expected, "{flag}");
+    }
+    for wrong in ["--sandbox", "--sandbox available", "--sandbox="] {
+        assert_eq!(sandbox(wrong).unwrap_err().exit_code(), 2, "{wrong}");
+    }
 }
 
 #[test]

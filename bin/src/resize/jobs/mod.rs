@@ -56,9 +56,7 @@ pub(super) fn run(args: &ResizeArgs, stop: &Stop, printer: &mut Printer) -> Resu
         None => None,
     };
     let makers = Makers::start(&engine, engine.workers, true)?;
-    for part in makers.missing_protection() {
-        printer.warn(&format!("not enforced by this Linux: {part}"));
-    }
+    printer.confined(makers.confinement());
     let callers = Callers {
         room: Room::new(makers.budget()),
         makers,
