@@ -504,3 +504,164 @@ def test_a_script_without_a_guard(tmp_path):
     ran = harness.script(source, cwd=tmp_path)
     assert ran.out.split("\n")[0] == "[[10, 11, 12, 13], [14, 15]]" and "1 True" in ran.out, ran
     assert (ran.code, ran.left) == (0, []), ran
+
+
+# ---- streams and columns
+
+
+def shard(number, rng):
+    for k in range(number):
+        yield {"shard": number, "number": k, "drawn": rng.random()}
+
+
+def plain(batches):
+    return [{name: values.tolist() for name, values in batch.items()} for batch in batches]
+
+
+def stream_model(shards, lanes, batch_size, seed, epoch, shuffle, rank, world, drop_last, ends=()):
+    """The batches of a stream, in plain Python."""
+    numbers = list(range(len(shards)))
+    if shuffle:
+        numbers = np.random.default_rng([seed, epoch]).permutation(len(shards)).tolist()
+    numbers = numbers[rank::world]
+    queues = []
+    for lane in range(lanes):
+        samples = []
+        for n in numbers[lane::lanes]:
+            draw = np.random.default_rng([seed, epoch, n])
+            drawn = [(shards[n], k, draw.random()) for k in range(shards[n])]
+            samples += drawn[: dict(ends).get(shards[n])]
+        queues.append([samples[k : k + batch_size] for k in range(0, len(samples), batch_size)])
+    found = [batch for turn in itertools.zip_longest(*queues) for batch in turn if batch is not None]
+    if drop_last:
+        found = [batch for batch in found if len(batch) == batch_size]
+    return [dict(zip(("shard", "number", "drawn"), map(list, zip(*batch, strict=True)), strict=True)) for batch in found]
+
+
+@pytest.mark.parametrize("round", range(8))
+def test_a_stream_has_the_order_of_its_model(round, executors):
+    chance = random.Random(f"{os.environ['ARENITE_SEED']} stream {round}")
+    shards = [chance.randrange(12) for _ in range(chance.randrange(10))]
+    lanes, batch_size, seed = chance.randrange(1, 5), chance.randrange(1, 6), chance.randrange(100)
+    shuffle, drop_last, world = chance.random() < 0.6, chance.random() < 0.4, chance.choice([1, 2])
+    rank = chance.randrange(world)
+    expected = [stream_model(shards, lanes, batch_size, seed, e, shuffle, rank, world, drop_last) for e in range(2)]
+
+    def make(seed=seed):
+        return al.Loader(
+            al.Stream(shard, shards, lanes), batch_size, shuffle, seed=seed, rank=rank, world=world,
+            drop_last=drop_last, prefetch=chance.randrange(5), executor=executors[chance.randrange(4)],
+        )  # fmt: skip
+
+    loader, states = make(), []
+    for epoch in range(2):
+        found = []
+        for batch in loader:
+            found += plain([batch])
+            states.append(loader.state_dict())
+        assert found == expected[epoch], (lanes, shards)
+        if not found:
+            return
+    for state in chance.sample(states, min(3, len(states))):
+        resumed = make(seed=0)
+        resumed.load_state_dict(state)
+        rest = plain(resumed)
+        if state["epoch"] < 2:
+            assert rest == expected[state["epoch"]][state["batch"] :], state
+
+
+class Crashing:
+    def __init__(self, folder, when, how):
+        self.folder, self.when, self.how = str(folder), when, how
+
+    def __call__(self, number, rng):
+        for k in range(number):
+            if (number, k) in ((7, 3), (5, 0)):
+                try:
+                    if self.when == ONCE:
+                        os.close(os.open(f"{self.folder}/{number}-{k}", os.O_CREAT | os.O_EXCL))
+                    HOW[self.how]()
+                except FileExistsError:
+                    pass
+            yield {"shard": number, "number": k, "drawn": rng.random()}
+
+
+@pytest.mark.parametrize("how", ["kill", "raise"])
+def test_a_stream_whose_shards_crash(how, tmp_path, limited):
+    shards = [4, 7, 6, 5, 8, 3]
+    once = al.Loader(al.Stream(Crashing(tmp_path, ONCE, how), shards, 2), 4, executor=limited)
+    assert plain(once) == stream_model(shards, 2, 4, 0, 0, False, 0, 1, False)
+    assert once.failures == [] and len(os.listdir(tmp_path)) == 2
+    skipping = al.Loader(al.Stream(Crashing(tmp_path, ALWAYS, how), shards, 2), 4, on_error="skip", executor=limited)
+    assert plain(skipping) == stream_model(shards, 2, 4, 0, 0, False, 0, 1, False, {7: 3, 5: 0}.items())
+    assert sorted(failure.index for failure in skipping.failures) == [1, 3]
+    raising = al.Loader(al.Stream(Crashing(tmp_path, ALWAYS, how), shards, 2), 4, executor=limited)
+    with pytest.raises(OSError if how == "raise" else arenite.WorkerDied) as caught:
+        list(raising)
+    assert any(note.startswith("shard ") for note in caught.value.__notes__)
+
+
+class IterableDataset:
+    def __iter__(self):
+        return iter(range(5))
+
+    def __getitem__(self, index):
+        raise NotImplementedError
+
+
+def test_an_iterable_dataset(executors):
+    loader = al.Loader(IterableDataset(), 2, executor=executors[2])
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4]]
+    with pytest.raises(TypeError, match="no length"):
+        len(loader)
+
+
+ROWS = [
+    {"path": f"/päth/{i}", "label": i, "weight": i / 3, "is_new": i % 2 == 0, "raw": b"\0" * i, "tags": ["a"] * i,
+     "box": np.arange(4) + i, "big": 1 << (60 + i), "mixed": i if i % 2 else None}
+    for i in range(9)
+]  # fmt: skip
+
+
+class Table:
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return {**self.rows[i], "again": self.rows["path"][i]}
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_rows_as_columns(is_shared, executors):
+    made = al.share(ROWS, executors[2] if is_shared else None)
+    assert len(made) == 9 and type(made[2]["label"]) is int and type(made[2]["is_new"]) is bool
+    for one, other in zip(made, ROWS, strict=True):
+        assert list(one) == list(other)
+        assert all(np.array_equal(one[name], other[name]) and type(one[name]) is type(other[name]) for name in one)
+    assert made[-1]["path"] == "/päth/8" and [row["label"] for row in made[1:3]] == [1, 2]
+    with pytest.raises(IndexError):
+        made[9]
+    plain_rows = [{name: row[name] for name in ("path", "label", "box")} for row in ROWS]
+    [batch] = al.Loader(Table(al.share(plain_rows)), 9, executor=executors[2])
+    assert batch["path"] == batch["again"] == [row["path"] for row in ROWS] and batch["box"][3].tolist() == [3, 4, 5, 6]
+    with pytest.raises(ValueError, match="row 1 has"):
+        al.share([{"a": 1}, {"b": 1}])
+
+
+def test_columns_of_arrow():
+    pyarrow = pytest.importorskip("pyarrow")
+    rows = [{"a": i, "b": str(i), "c": None if i else 2} for i in range(5)]
+    assert list(al.share(pyarrow.Table.from_pylist(rows))) == rows
+
+
+def test_a_dataset_is_sent_once(executors):
+    """Its arrays have one copy, and tasks only get their addresses."""
+    dataset = Table(al.share([{"path": str(i), "box": np.full(1000, i)} for i in range(500)]))
+    loader = al.Loader(dataset, 10, executor=executors[2])
+    next(iter(loader))
+    before = executors[2].stats().bytes_copied
+    assert len(list(loader)) == 50
+    assert executors[2].stats().bytes_copied - before < 4_000_000 / 4

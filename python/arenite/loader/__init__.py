@@ -6,9 +6,12 @@
 [[0, 1, 2, 3], [4, 5]]
 """
 
+from .columns import Rows as Rows
+from .columns import share as share
 from .faults import Failure as Failure
 from .layout import Batch as Batch
 from .layout import BatchTuple as BatchTuple
 from .layout import jax as jax
 from .layout import torch as torch
 from .loader import Loader as Loader
+from .stream import Stream as Stream

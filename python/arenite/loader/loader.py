@@ -6,11 +6,13 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Literal
 
 from .. import Executor
 from . import faults, layout, order, torch_names
 from .samples import Samples
+from .stream import Batches, as_stream
 
 #: Modules of each worker.
 _PRELOAD = ("numpy", "arenite.loader.work")
@@ -36,7 +38,8 @@ class Loader:
     when the last view of a batch is gone.
 
     :param dataset: Has `__len__` and `__getitem__(index)`, or `__getitem__(index, rng)` with a numpy generator of seed,
-        epoch and index. Workers get it once: its arrays of `share` have one copy for all processes.
+        epoch and index; or a `Stream`, or an IterableDataset of PyTorch. Workers get it once: its arrays have one copy for
+        all processes.
     :param batch_size: The number of samples of a batch.
     :param shuffle: Whether each epoch has another order, drawn from seed and epoch.
     :param seed: The seed of the order and of `rng`.
@@ -49,7 +52,8 @@ class Loader:
     :param rank: The number of this process among `world` that share the samples; by default that of `torchrun`.
     :param drop_last: Whether to leave out a last batch that is smaller than the others. With several ranks also leaves
         out samples that do not suffice for all ranks; otherwise some are repeated.
-    :param prefetch: The number of batches that are made ahead.
+    :param prefetch: The number of batches that are made ahead. By default one more than workers, and more if a batch takes
+        less than two milliseconds.
     :param sampler: The indices of an epoch in order: an iterable, whose `set_epoch` is called, or a function of a numpy
         generator of seed and epoch. It belongs to this rank: rank and world do not apply.
     :param collate: A function that makes a batch of a list of samples. It runs in workers.
@@ -92,7 +96,6 @@ class Loader:
             raise ValueError("a sampler gives the indices of this rank: leave out rank and world")
         rank, world = (0, 1) if sampler is not None else order.ranks(rank, world)
         count = (len(os.sched_getaffinity(0)) if workers is None else workers) if executor is None else 2
-        self._prefetch = (count + 1 if count else 0) if prefetch is None else prefetch
         self._given = executor
         self._owned: Executor | None = None
         self._workers, self._memory_limit = workers, memory_limit
@@ -100,13 +103,21 @@ class Loader:
         self.failures: list[faults.Failure] = []
         self.dataset, self.batch_size, self.drop_last, self.sampler = dataset, batch_size, drop_last, sampler
         self._seed, self._epoch, self._batch = seed, 0, 0
+        self._batches_of_stream: Batches | None = None
+        if (stream := as_stream(dataset)) is not None:
+            if sampler is not None or collate is not None:
+                raise ValueError("a stream has no sampler and no collate")
+            self._batches_of_stream = Batches(
+                stream, batch_size, shuffle, rank, world, drop_last, faults.check(on_error), deadline, ragged or {},
+                self.failures, prefetch, count,
+            )  # fmt: skip
         indices = order.Order(
             lambda: len(dataset), batch_size, shuffle=shuffle, rank=rank, world=world, drop_last=drop_last,
             sampler=sampler,
         )  # fmt: skip
         self._source = Samples(
             dataset, indices, batch_size, faults.check(on_error), deadline, ragged or {}, collate, self.failures,
-            self._prefetch + 2,
+            prefetch, count,
         )  # fmt: skip
         self._jobs: deque[Any] = deque()
         self._next: tuple[int, int] = (0, 0)
@@ -118,6 +129,8 @@ class Loader:
 
     def __len__(self) -> int:
         """The number of batches of an epoch."""
+        if self._batches_of_stream is not None:
+            raise TypeError("a stream has no length: its samples are not counted before they are read")
         return self._source.batches(self._seed, self._epoch)
 
     @property
@@ -138,6 +151,8 @@ class Loader:
         self._is_resumed = False
         self._turn += 1
         self._begin()
+        if self._batches_of_stream is not None:
+            return self._stream(self._batches_of_stream, self._turn, self._epoch, self._batch)
         first = self._jobs[0] if self._jobs else None
         if first is None or (first.at, first.number) != ((self._seed, self._epoch), self._batch):
             self._discard()
@@ -148,7 +163,7 @@ class Loader:
         try:
             count = self._source.batches(self._seed, epoch)
             while self._epoch == epoch and self._batch < count:
-                self._ahead(max(1, self._prefetch))
+                self._ahead(max(1, self._source.ahead()))
                 job = self._jobs.popleft()
                 try:
                     batch = self._source.finish(job)
@@ -156,7 +171,7 @@ class Loader:
                     self._source.drop(job)
                     raise
                 del job
-                self._ahead(self._prefetch)
+                self._ahead(self._source.ahead())
                 self._batch += 1
                 if self._batch == count:
                     self._epoch, self._batch, is_ended = epoch + 1, 0, True
@@ -169,6 +184,20 @@ class Loader:
         finally:
             if not is_ended and turn == self._turn:
                 self._discard()
+
+    def _stream(self, source: Batches, turn: int, epoch: int, done: int) -> Iterator[Any]:
+        run = source.run((self._seed, epoch))
+        # One batch ahead: only then is the state after the last batch that of the next epoch.
+        following = next(islice(run, done, None), None)
+        while following is not None:
+            batch, following = following, next(run, None)
+            self._batch += 1
+            if following is None:
+                self._epoch, self._batch = epoch + 1, 0
+            yield batch
+            del batch
+            if turn != self._turn:
+                raise RuntimeError("another iteration of this loader has begun, which has its batches now")
 
     def _ahead(self, count: int) -> None:
         """Submits batches until this number is in the making: those of the next epoch follow those of this one."""
@@ -217,7 +246,7 @@ class Loader:
             spec = getattr(module, "__spec__", None)
             preload = [*_PRELOAD, spec.name] if spec is not None else _PRELOAD
             executor = self._owned = Executor(self._workers, memory_limit=self._memory_limit, preload=preload)
-        self._source.begin(executor)
+        (self._batches_of_stream or self._source).begin(executor)
         self._has_begun = True
 
     def close(self) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 from .. import Executor, mut
 from . import faults, layout, order, work
-from .ring import Ring
+from .ring import Format
 
 #: A part of a batch is one task: about this many seconds of work, but at least this many samples while these take less
 #: than the longer time.
 _SHORT, _LEAST, _LONG = 0.004, 8, 0.4
+#: Of a batch that takes less than these seconds, more are made ahead.
+_SHORT_BATCH = 0.002
 
 
 class Job:
@@ -29,18 +31,18 @@ class Job:
 
 
 class Samples:
-    """The batches of a dataset. `options`: those of each task."""
+    """The batches of a dataset. `workers`: their number, as far as it is known."""
 
     def __init__(
         self, dataset: Any, indices: order.Order, batch_size: int, on_error: faults.OnError,
         deadline: float | None, ragged: dict[str, layout.Ragged], collate: Callable[[list[Any]], Any] | None,
-        failures: list[faults.Failure], slots: int,
+        failures: list[faults.Failure], prefetch: int | None, workers: int,
     ) -> None:  # fmt: skip
         self._dataset, self._order, self._batch_size = dataset, indices, batch_size
         self._on_error, self._deadline, self._ragged, self._collate = on_error, deadline, ragged, collate
-        self._failures, self._slots = failures, slots
+        self._failures, self._prefetch, self._workers = failures, prefetch, workers
         self._seconds: float | None = None
-        self._is_described = collate is not None
+        self._format: Format | None = None
 
     def begin(self, executor: Executor) -> None:
         self._executor = executor
@@ -54,17 +56,27 @@ class Samples:
     def submit(self, at: tuple[int, int], number: int) -> Job:
         """Submits the tasks of a batch. `at`: seed and epoch."""
         indices = self._order.batch(*at, number)
-        if not self._is_described:
-            self._describe(at, indices[0])
         if self._collate is not None:
             job, rows = Job(at, number, indices, []), range(len(indices))
             job.parts = [(rows, self._all.submit(work.collated, self._reader, self._collate, indices, at))]
             return job
-        job, size = Job(at, number, indices, self._ring.take()), self._part()
+        if self._format is None:
+            self._describe(at, indices[0])
+        ring = self._format.ring  # type: ignore[union-attr]
+        ring.slots = self.ahead() + 2
+        job, size = Job(at, number, indices, ring.take()), self._part()
         for start in range(0, len(indices), size):
             rows = range(start, min(start + size, len(indices)))
             job.parts.append((rows, self._fill(job, rows)))
         return job
+
+    def ahead(self) -> int:
+        """Returns the number of batches that are made ahead."""
+        if self._prefetch is not None:
+            return self._prefetch
+        # Waiting for a short batch takes longer than making it.
+        is_short = self._seconds is not None and self._seconds * self._batch_size < _SHORT_BATCH
+        return (self._workers + 1) * (4 if is_short else 1) if self._workers else 0
 
     def _part(self) -> int:
         """Returns the number of samples of a part."""
@@ -82,15 +94,12 @@ class Samples:
 
         future, _ = self._settled(describe(index), index, at, describe, [])
         tree, self._seconds = future.result()
-        self._tree, self._leaves = tree, layout.leaves(tree)
-        self._shipped = work.Shipped(self._executor, tree)
-        self._ring = Ring(self._executor.empty, self._leaves, self._batch_size, self._slots)
-        self._is_described = True
+        self._format = Format(self._executor, tree, self._batch_size, self.ahead() + 2)
 
     def _fill(self, job: Job, rows: range) -> Any:
         outs = [mut(array[rows.start : rows.stop]) for array in job.memory]
         indices = tuple(job.indices[rows.start : rows.stop])
-        return self._tasks.submit(work.fill, self._reader, self._shipped, indices, job.at, *outs)
+        return self._tasks.submit(work.fill, self._reader, self._format.tree, indices, job.at, *outs)
 
     def finish(self, job: Job) -> Any:
         """Waits for a batch, and runs parts that have failed again, sample by sample. Returns the batch."""
@@ -104,14 +113,8 @@ class Samples:
         indices = tuple(job.indices)
         if self._collate is not None:
             return job.made
-        arrays = iter(self._ring.lend(job.memory))
         parts = [job.lists[start] for start in sorted(job.lists)]
-        lists = iter([[one for part in parts for one in part[k]] for k in range(len(parts[0]))])
-        values = (
-            layout.collected(leaf, next(lists)) if leaf.shape is None else next(arrays)[: len(indices)]
-            for leaf in self._leaves
-        )
-        return layout.build(self._tree, values, indices)
+        return self._format.batch(job.memory, parts, indices, len(indices))
 
     def _record(self, job: Job, rows: range, future: Any) -> None:
         if self._collate is not None:

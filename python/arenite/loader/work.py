@@ -28,11 +28,11 @@ _open: dict[Any, Any] = {}
 class Shipped:
     """An object that is pickled once, in shared memory, and that each worker unpickles once."""
 
-    def __init__(self, executor: Executor, value: Any, kind: type | None = None) -> None:
+    def __init__(self, executor: Executor, value: Any, kind: Any = None) -> None:
         self._value = value
         self._key = os.getpid(), id(executor), next(_numbers)
-        #: Goes along with tasks, so that workers have its class as it is in the program now.
-        self._kind = kind if kind is not None and kind.__module__ == "__main__" else None
+        #: A class or function that goes along with tasks, so that workers have it as it is in the program now.
+        self._kind = kind if getattr(kind, "__module__", None) == "__main__" else None
         self._parts: list[Any] = []
         buffers: list[memoryview] = []
 
@@ -73,7 +73,7 @@ class Reader:
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
-        self._takes_rng = _takes_rng(type(dataset).__getitem__)
+        self._takes_rng = takes_rng(type(dataset).__getitem__)
 
     def read(self, index: int, seed: int, epoch: int) -> Any:
         if self._takes_rng:
@@ -81,7 +81,8 @@ class Reader:
         return self._dataset[index]
 
 
-def _takes_rng(function: Any) -> bool:
+def takes_rng(function: Any) -> bool:
+    """Whether a function has a parameter for random numbers."""
     try:
         return "rng" in inspect.signature(function).parameters
     except (TypeError, ValueError):
