@@ -9,6 +9,8 @@
 from .columns import Rows as Rows
 from .columns import share as share
 from .faults import Failure as Failure
+from .frames import Frames as Frames
+from .frames import frames as frames
 from .layout import Batch as Batch
 from .layout import BatchTuple as BatchTuple
 from .layout import jax as jax

@@ -42,7 +42,7 @@ class Samples:
         self._on_error, self._deadline, self._ragged, self._collate = on_error, deadline, ragged, collate
         self._failures, self._prefetch, self._workers = failures, prefetch, workers
         self._seconds: float | None = None
-        self._format: Format | None = None
+        self._format: Any = None
 
     def begin(self, executor: Executor) -> None:
         self._executor = executor
@@ -62,7 +62,7 @@ class Samples:
             return job
         if self._format is None:
             self._describe(at, indices[0])
-        ring = self._format.ring  # type: ignore[union-attr]
+        ring = self._format.ring
         ring.slots = self.ahead() + 2
         job, size = Job(at, number, indices, ring.take()), self._part()
         for start in range(0, len(indices), size):
