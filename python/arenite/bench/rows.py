@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 
-from . import child, store_rows, table_rows, work
+from . import child, loader_rows, store_rows, table_rows, work
 from .peer import Peer
 from .row import Goal, Row, check, timed
 
@@ -452,6 +452,7 @@ ALL = {
         BusyImages,
         BusyImagesNice,
         *table_rows.ROWS,
+        *loader_rows.ROWS,
         *store_rows.ROWS,
         Start,
         Crash,
