@@ -67,6 +67,18 @@ def test_short_calls_are_fewer_tasks_and_give_the_same(ex, tasks, how):
     assert 16 <= tasks() < MANY / 4
 
 
+def test_later_maps_go_by_the_time_that_earlier_ones_have_measured(ex):
+    class Cube:
+        def __call__(self, n):
+            return n**3
+
+    assert list(ex.map(Cube(), range(MANY))) == [n**3 for n in range(MANY)]
+    before = ex.stats().submitted
+    # Otherwise each of them is a task of its own, to measure its time.
+    assert list(ex.map(Cube(), range(4))) == [0, 1, 8, 27]
+    assert ex.stats().submitted - before < 4
+
+
 def test_values_of_all_kinds_arrive_as_they_are(ex):
     values = [
         None, True, False, 0, -1, 2**62, 2**63, -(2**63) - 1, 10**400, 1.5, float("inf"), -0.0, 1j, "", "text", "\ud800",

@@ -40,7 +40,7 @@ def make() -> int:
 
 def begin(path: str, waits: bool) -> None:
     """Imports the modules in the file, in a worker. `waits`: repeats this until the worker gets a task."""
-    global _file, _count
+    global _file
     try:
         file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
@@ -52,12 +52,20 @@ def begin(path: str, waits: bool) -> None:
     _file = file
     with _importing:
         _catch_up()
-        _names.update(sys.modules)
-        _count = len(sys.modules)
+        note_loaded()
     if waits:
         import threading
 
         threading.Thread(target=_wait, name="arenite-imports", daemon=True).start()
+
+
+def note_loaded() -> None:
+    """Notes the modules that are loaded already: they are not imports of tasks. Called in a template, too, so that its
+    copies need not look at them."""
+    global _count
+    if _count != len(sys.modules):
+        _names.update(sys.modules)
+        _count = len(sys.modules)
 
 
 def end() -> None:
@@ -97,7 +105,7 @@ def _is_found(module: Any) -> bool:
 
 def _catch_up() -> None:
     """Imports modules that were added to the file."""
-    global _read, _count
+    global _read
     try:
         data = os.pread(_file, max(0, os.fstat(_file).st_size - _read), _read)
     except OSError:
@@ -112,8 +120,7 @@ def _catch_up() -> None:
             __import__(name)
         except BaseException:
             pass  # A task that imports the module gets the error.
-    _names.update(sys.modules)
-    _count = len(sys.modules)
+    note_loaded()
 
 
 def _wait() -> None:

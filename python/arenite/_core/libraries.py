@@ -150,6 +150,10 @@ def changed(has_threads: bool = True) -> list[tuple[int, Any]]:
     return found
 
 
+#: The specifications of modules that are not of the program, by name: thousands of them take milliseconds.
+_of_libraries: dict[str, Any] = {}
+
+
 def of_modules() -> dict[str, tuple[Any, list[tuple[str, Any]]]]:
     """Returns the settings of the program's own modules that workers import, by the name of the module: the plain
     globals, and plain attributes of classes and their instances, if a module has no objects of other kinds. Otherwise
@@ -157,10 +161,13 @@ def of_modules() -> dict[str, tuple[Any, list[tuple[str, Any]]]]:
 
     found: dict[str, tuple[Any, list[tuple[str, Any]]]] = {}
     for home, module in list(sys.modules.items()):
-        spec = getattr(module, "__spec__", None)
-        if type(module) is not ModuleType or spec is None or not spec.has_location:
+        spec = getattr(module, "__spec__", None) if type(module) is ModuleType else None
+        if spec is None or _of_libraries.get(home) is spec:
             continue
-        if reach.is_library(home) or not reach.is_importable(home) or process.imported(home) is None:
+        if not spec.has_location or reach.is_library(home):
+            _of_libraries[home] = spec
+            continue
+        if not reach.is_importable(home) or process.imported(home) is None:
             continue
         settings: list[tuple[str, Any]] = []
         names = (item for item in list(vars(module).items()) if not item[0].startswith("__"))

@@ -25,12 +25,13 @@ from .inputs import (
     present,
 )
 from .outcomes import Entry, Failed, Flat, clear, failure, pieces, values_of
-from .packing import STUCK, Pace, Packing, release
+from .packing import STUCK, Packing, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from .._arenite import Options, Task
+    from .packing import Pace
     from .workers import Workers
 
 
@@ -46,6 +47,8 @@ _MOST_UNSIZED = 4096
 #: The number of items that are taken from the input before sending, if the previous ones took at most this many
 #: seconds.
 _MOST_PULLED, _QUICK_PULL = 4096, 0.001
+#: The number of items that are taken first, if the calls are known to be short.
+_FIRST_PULLED = 16
 #: The part of the arena for copies of the arguments of one map, as a divisor.
 _PART = 4
 
@@ -64,8 +67,8 @@ class Results(Generic[T]):
         more: int = 0, packs: bool = False, pace: Pace | None = None, is_star: bool = False,
         beside: Callable[..., out_of_band.Beside] = out_of_band.Arguments,
     ) -> None:  # fmt: skip
-        """`packs`: without a `chunksize`, short calls may be sent in packets. `pace`: the measured time of calls.
-        `is_star`: whether an item of the only input is a tuple of all arguments of a call. `beside`: replaces arrays in
+        """`packs`: without a `chunksize`, short calls may be sent in packets. `pace`: the measured time of calls, by
+        default that of earlier maps of the function. `is_star`: whether an item of the only input is a tuple of all arguments of a call. `beside`: replaces arrays in
         arguments."""
         self._workers = workers
         self._engine = workers.engine
@@ -88,19 +91,21 @@ class Results(Generic[T]):
         copied = copies_of_repeated(iterables, workers.copy_once)
         self._beside = partial(WithCopies, copies=copied) if copied else beside
         self._is_star = is_star
+        #: The number of items that are taken from the input at a time.
+        self._most_pulled = 1
         #: Sends short calls in packets, if that is allowed.
         self.packing: Packing | None = None
         if packs and chunksize is None:
-            pace = pace or Pace()
+            pace = pace or workers.pace_of(function)
             is_single = len(iterables) == 1 and not is_star
             self.packing = Packing(workers, self._function, options, more, pace, is_single, self._beside)
             self._dump: Callable[[Any], Any] = self.packing.dump
+            # The first packets of calls that are known to be short are no single calls.
+            self._most_pulled = max(1, min(pace.size, _FIRST_PULLED))
             if self._beside is out_of_band.Arguments:
                 self._dump = Layouts(self._dump, self._engine.find_object, self._function.objects()).dump
         #: Tasks in flight, in order; calls in packets are in `line` of `packing`.
         self._flying: deque[Entry] = deque()
-        #: The number of items that are taken from the input at a time.
-        self._most_pulled = 1
         #: With packets: the number of values that were taken, and the bytes that were copied for their calls.
         self._given = self._given_bytes = 0
         #: Values of a task that the caller has not got yet.

@@ -88,7 +88,7 @@ def dump_plain(value: Any) -> bytes | None:
 class Function:
     """A pickled function: the part of a call that is the same for all its calls."""
 
-    __slots__ = ("head", "kind", "buffers", "copied", "names", "own", "_bundle", "_definitions", "_source")
+    __slots__ = ("head", "kind", "buffers", "copied", "names", "own", "_bundle", "_changing", "_definitions", "_source")
 
     def __init__(
         self,
@@ -102,6 +102,8 @@ class Function:
     ) -> None:
         #: The function and its pickler, whose memo has the objects of the function, if tasks can change them.
         self._source = source
+        #: The identities of those objects that tasks can change or compare; None before they are needed.
+        self._changing: set[int] | None = None
         #: The head, the kind and the buffers of a call.
         self.head = data
         self.kind = kind
@@ -148,8 +150,10 @@ class Function:
         """Whether the function contains objects of the arguments that tasks can change or compare."""
         if not picklers or self._source is None:
             return False
-        memo = picklers[0].memo.copy()
-        return any(reach.has_identity(memo[key][1]) for key in memo.keys() & self._source[1].memo.copy().keys())
+        if self._changing is None:
+            memo = self._source[1].memo.copy()
+            self._changing = {key for key, (_, one) in memo.items() if reach.has_identity(one)}
+        return not self._changing.isdisjoint(picklers[0].memo.copy())
 
     def call(
         self, call: Any, kind: int, private: bool, beside: Callable[[Arena | None, bool], Beside] = Arguments

@@ -239,7 +239,7 @@ def setup(
         "definitions": defined,
         "initializer": first,
         "sandboxed": sandboxed,
-        "hash_seed": {**os.environ, **(env or {})}.get("PYTHONHASHSEED"),
+        "hash_seed": (env or {}).get("PYTHONHASHSEED", os.environ.get("PYTHONHASHSEED")),
         "key": None if sandboxed else _key(),
         "tools": [] if sandboxed else tools.followers(interpreter(python)),
     }

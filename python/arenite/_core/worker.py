@@ -6,6 +6,7 @@ Imports little: a worker is ready when this module is loaded, and tasks import w
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import gc
 import os
 import sys
@@ -85,6 +86,7 @@ def load(setup: bytes) -> str | None:
         atexit.register = register
     # Otherwise each copy would write the buffered output.
     flush()
+    imports.note_loaded()
     # Freezes existing objects: collections in copies do not write to them, so their pages remain shared.
     if not given["is_forked"]:
         gc.collect()
@@ -158,8 +160,6 @@ def renew() -> None:
 def start(setup: bytes) -> str | None:
     """Prepares this process. Returns the reason why it cannot be a worker, or None."""
     global _arena, _private, _private_values, _is_sandboxed, _dump
-    import faulthandler
-
     if not _is_loaded:
         mirror.clear_main()
     given = pickle.loads(setup)

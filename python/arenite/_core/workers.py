@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from . import channel, values
     from .definitions import Definitions
     from .map import Results
+    from .packing import Pace
     from .stats import Stats
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ T = TypeVar("T")
 #: Workers that end before the interpreter does.
 running: WeakSet[Workers] = WeakSet()
 _is_exiting = False
-#: The number of function names for which an executor stores options.
+#: The number of functions for which an executor stores options, or the time of their calls.
 _MOST_NAMES = 1024
 #: The seconds that killed workers may take to end.
 _LAST = 2.0
@@ -115,6 +116,8 @@ class Workers:
         self.servings: WeakSet[Serving] = WeakSet()
         self.plain = TaskOptions({})
         self.sent = context.Sent()
+        #: By the code of a function, or the type and the name of another callable object.
+        self._paces: dict[Any, Pace] = {}
         #: Arrays of arguments that were copied into the arena.
         self._copies = copies.Copies()
         #: Receivers of the data that workers send outside of results.
@@ -149,6 +152,17 @@ class Workers:
     def chosen(self, fn: Callable[..., T], options: TaskOptions) -> Callable[..., T]:
         """Returns the function to send: options that retry exceptions of some classes wrap it."""
         return retry.Chosen(fn, options.retried) if options.retried and not self.is_inline else fn
+
+    def pace_of(self, fn: Any) -> Pace:
+        """Returns the measured time of a function's calls in the maps of this executor."""
+        from .packing import Pace
+
+        while type(fn) is partial:
+            fn = fn.func
+        key = getattr(fn, "__code__", None) or (type(fn), name_of(fn))
+        if len(self._paces) >= _MOST_NAMES:
+            self._paces.clear()
+        return self._paces.setdefault(key, Pace())
 
     def pickle_function(
         self, fn: Any, private: bool, beside: Callable[..., pickling.Beside] = pickling.Arguments
