@@ -73,9 +73,9 @@ use crate::sys::Segment;
 pub mod memory {
     //! Files, maps and leases, for the crate in `python/memory`. For no one else: they change without notice.
     //!
-    //! A [`Map`] has addresses and no references, and its methods change no byte. The file of an arena is not given out:
-    //! [`PrivateMap::of`] maps its bytes copy-on-write. Memory becomes that of an array only by [`SealedFile::lease`],
-    //! which is `unsafe`.
+    //! A [`Map`] has addresses and no references, and its methods change no byte. The file of an arena is not given
+    //! out: [`PrivateMap::of`] maps its bytes copy-on-write. Memory becomes that of an array only by
+    //! [`SealedFile::lease`], which is `unsafe`.
 
     pub use crate::array::{PrivateMap, SealedFile};
     pub use crate::sys::fork::{AfterFork, OwnerProcess, run_around_forks};
