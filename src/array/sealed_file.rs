@@ -154,9 +154,9 @@ impl SealedFile {
         })
     }
 
-    /// Leases bytes of a memory file to arrays, which [`array`](Self::array) makes. Jobs take these arrays by reference:
-    /// workers open the file through the descriptor of `segment`. `keep` is dropped after the last array, on any thread
-    /// of this process: it must neither wait nor call an engine.
+    /// Leases bytes of a memory file to arrays, which [`array`](Self::array) makes. Jobs take these arrays by
+    /// reference: workers open the file through the descriptor of `segment`. `keep` is dropped after the last array, on
+    /// any thread of this process: it must neither wait nor call an engine.
     ///
     /// # Safety
     ///

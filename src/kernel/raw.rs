@@ -69,13 +69,14 @@ use super::wire::{Lease, Malformed};
 use crate::array::{Array, ArrayLocation, ArrayMut, MapError};
 use crate::sys::Segment;
 
-/// Files, maps and leases, for the crate in `python/memory`. For no one else: they change without notice.
-///
-/// A [`Map`] has addresses and no references, and its methods change no byte. The file of an arena is not given out:
-/// [`PrivateMap::of`] maps its bytes copy-on-write. Memory becomes that of an array only by [`SealedFile::lease`], which
-/// is `unsafe`.
 #[doc(hidden)]
 pub mod memory {
+    //! Files, maps and leases, for the crate in `python/memory`. For no one else: they change without notice.
+    //!
+    //! A [`Map`] has addresses and no references, and its methods change no byte. The file of an arena is not given
+    //! out: [`PrivateMap::of`] maps its bytes copy-on-write. Memory becomes that of an array only by
+    //! [`SealedFile::lease`], which is `unsafe`.
+
     pub use crate::array::{PrivateMap, SealedFile};
     pub use crate::sys::fork::{AfterFork, OwnerProcess, run_around_forks};
     pub use crate::sys::inject::allowed;

@@ -1,5 +1,5 @@
-//! Copies of a process that are templates of workers, made by `fork`, and copies of a template that become workers, made
-//! by the bare system call: each of these is a child of the template's parent.
+//! Copies of a process that are templates of workers, made by `fork`, and copies of a template that become workers,
+//! made by the bare system call: each of these is a child of the template's parent.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 

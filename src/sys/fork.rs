@@ -73,8 +73,8 @@ pub(super) fn lock_unforked() -> MutexGuard<'static, Vec<RawFd>> {
     UNFORKED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// As long as this exists, templates that are copies of this process do not have a descriptor: if they had it, the process at the other end would
-/// not notice the end of this process.
+/// As long as this exists, templates that are copies of this process do not have a descriptor: if they had it, the
+/// process at the other end would not notice the end of this process.
 #[derive(Debug)]
 pub struct Unforked(RawFd);
 

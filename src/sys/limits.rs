@@ -92,7 +92,7 @@ pub fn memory_now(root: &Path) -> Option<Memory> {
     read().ok()
 }
 
-/// Like [`memory_now`], for callers without a previous result: unknown values are [`UNKNOWN_MEMORY`].
+/// Like `memory_now`, for callers without a previous result: unknown values are `UNKNOWN_MEMORY`.
 pub fn memory_available(root: &Path) -> Memory {
     memory_now(root).unwrap_or(Memory {
         limit: UNKNOWN_MEMORY,

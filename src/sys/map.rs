@@ -319,8 +319,8 @@ impl Map {
     pub(crate) fn detach(&self, segment: &Segment, offset: u64) -> Result<()> {
         let error = |errno| Error::new("mmap", errno, format!("{} bytes of a map", self.len));
         allowed().map_err(error)?;
-        // SAFETY: MAP_FIXED replaces the pages of this live map. If Linux refuses, it does so before it unmaps anything:
-        // with `MAP_NORESERVE` it accounts for nothing.
+        // SAFETY: MAP_FIXED replaces the pages of this live map. If Linux refuses, it does so before it unmaps
+        // anything: with `MAP_NORESERVE` it accounts for nothing.
         let mapped = unsafe {
             libc::mmap(
                 self.base.as_ptr().cast(),

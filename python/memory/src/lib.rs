@@ -17,8 +17,8 @@
 //! [`arenite::raw::memory`] has what this crate is built on: files ([`Segment`]), their maps ([`Map`]), what else a
 //! process does around `fork`. Three of its functions reach into the engine:
 //!
-//! - [`SealedFile::lease`] makes arrays of a part of a memory file. Jobs hold the lease like any array; its owner learns
-//!   of the end by a drop. The function is `unsafe`: the heap must not change the bytes during the lease.
+//! - [`SealedFile::lease`] makes arrays of a part of a memory file. Jobs hold the lease like any array; its owner
+//!   learns of the end by a drop. The function is `unsafe`: the heap must not change the bytes during the lease.
 //! - [`PrivateMap::of`] maps an argument or a result copy-on-write. The engine never gives out the file of an arena.
 //! - In a worker, the lane remembers each [`PrivateMap`] of its job. Before the job is answered, the lane makes those
 //!   that still exist independent of the arena.

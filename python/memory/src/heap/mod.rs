@@ -511,8 +511,9 @@ impl CowHeap {
                     region: number,
                     block: first,
                 };
-                // SAFETY: `read` maps the segment, which cannot shrink, for reading. The heap writes to the block's part of
-                // the file only while `snapshots` is 0: programs write copies of the pages, because the block is private.
+                // SAFETY: `read` maps the segment, which cannot shrink, for reading. The heap writes to the block's
+                // part of the file only while `snapshots` is 0: programs write copies of the pages, because the block
+                // is private.
                 let file = unsafe { SealedFile::lease(read, segment, keep) };
                 image.snapshots += 1;
                 image.last = Arc::downgrade(&file);
