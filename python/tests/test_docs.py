@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 #: The pages with code in Python, and how many blocks each has at least.
-PAGES = {"docs/python.md": 20, "docs/asyncio.md": 5, "python/README.md": 1}
+PAGES = {"docs/python.md": 20, "docs/asyncio.md": 5, "python/README.md": 1, "docs/ten-minutes-python.md": 4}
 PAGES |= {f"docs/{name}.md": 1 for name in ["beyond-one-machine", "tables", "store"]}
 MODULES = [
     module.name
