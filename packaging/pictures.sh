@@ -23,7 +23,7 @@ python=$folder/venv/bin/python
 if [ "${1:-}" = --measure ]; then
     shift
     mkdir -p docs/pictures
-    "$python" -m arenite.bench --rows resize-copied,crash-results,touch-copied \
+    "$python" -m arenite.bench --rows resize-born,resize-copied,crash-results,touch-copied \
         --systems arenite,pool,ppe,loky,threads --json docs/pictures/bench.json
 fi
 "$python" packaging/pictures/make.py "$ARENITE_COMMAND" "$folder" "$@"

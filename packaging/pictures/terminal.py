@@ -188,16 +188,18 @@ class Drawing:
             f"{100 * at / whole:.2f}%{{transform:translateX({-index * self.stride}px)}}"
             for index, (at, _, _) in enumerate(frames)
         )
-        end = f"transform:translateX({-(len(frames) - 1) * self.stride}px)"
+        end = -(len(frames) - 1) * self.stride
         style = (
-            f"@keyframes film{{{steps}to{{{end}}}}}.film{{animation:film {whole:.2f}s step-end infinite}}"
-            f"@media(prefers-reduced-motion:reduce){{.film{{animation:none;{end}}}}}"
+            f"@keyframes film{{{steps}to{{transform:translateX({end}px)}}}}"
+            f".film{{animation:film {whole:.2f}s step-end infinite}}"
+            "@media(prefers-reduced-motion:reduce){.film{animation:none}}"
         )
         drawn = "\n".join(
             f'<g transform="translate({index * self.stride})">{self.frame(lines, cursor)}</g>'
             for index, (_, lines, cursor) in enumerate(frames)
         )
-        return self.window(title, style, f'<g class="film">\n{drawn}\n</g>')
+        # Without animation, as in a PDF, the end is shown.
+        return self.window(title, style, f'<g class="film" transform="translate({end})">\n{drawn}\n</g>')
 
     def picture(self, title):
         _, lines, _ = self.terminal.frames[-1]

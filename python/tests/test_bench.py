@@ -268,8 +268,11 @@ def bars(figures, is_linear):
 
 def test_linear_bars_begin_at_zero():
     figures = figures_of(rows.RoundTrip(), arenite=10, pool=100, threads=1000)
+    # The shortest bar is longer than its figure, so that it is seen.
     ours, pool, threads = bars(figures, True)
-    assert (pool / threads, ours / threads) == pytest.approx((0.1, 0.01), abs=0.001)
+    assert (ours, pool / threads) == (2.0, pytest.approx(0.1, abs=0.001))
+    ours, _, threads = bars(figures_of(rows.RoundTrip(), arenite=20, pool=100, threads=1000), True)
+    assert ours / threads == pytest.approx(0.02, abs=0.001)
     ours, pool, threads = bars(figures, False)
     assert (pool / threads, ours) == (pytest.approx(0.5, abs=0.001), 2.0)
     # Counts of a whole have no other scale; one that is zero has no bar.
@@ -289,7 +292,10 @@ def test_the_charts_of_the_readmes_are_of_the_figures_beside_them():
     assert machine["date"] and machine["packages"]["arenite"]
     # `packaging/pictures.sh chart` draws them again.
     for name, colours in (("bench.svg", svg.LIGHT), ("bench-dark.svg", svg.DARK)):
-        assert (pictures / name).read_text() == svg.draw(figures, machine, colours, is_linear=True)
+        drawn = svg.draw(figures, machine, colours, is_linear=True)
+        assert (pictures / name).read_text() == drawn
+        # The first program has to stand on the first screen beside it.
+        assert float(re.search(r'viewBox="0 0 \d+ (\d+)"', drawn)[1]) <= 420
 
 
 def test_work_is_what_its_name_says():

@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 #: The pages with code in Python, and how many blocks each has at least.
-PAGES = {"docs/python.md": 20, "docs/asyncio.md": 5, "python/README.md": 1}
+PAGES = {"docs/python.md": 20, "docs/asyncio.md": 5, "python/README.md": 1, "docs/ten-minutes-python.md": 4}
 PAGES |= {f"docs/{name}.md": 1 for name in ["beyond-one-machine", "loader", "tables", "store"]}
 MODULES = [
     module.name
@@ -215,3 +215,14 @@ def test_each_example_is_run():
     names = {path.name for path in (ROOT / "examples/python").glob("*.py")}
     clients = {"service_client.py", "store_client.py"}
     assert names == {"partitions.py", "server.py", "thumbnails.py", "uploads.py", *clients}
+
+
+def test_recordings_show_their_end_where_nothing_moves():
+    """Readers of PDFs, and of pages that have been saved, see the picture without its animation."""
+    films = [path for path in (ROOT / "docs/pictures").glob("*.svg") if 'class="film"' in path.read_text()]
+    assert {film.stem for film in films} == {"resize", "crash"}
+    for film in films:
+        text = film.read_text()
+        frames = [int(place) for place in re.findall(r'<g transform="translate\((\d+)\)">', text)]
+        still = int(re.search(r'class="film" transform="translate\((-\d+)\)"', text)[1])
+        assert len(frames) > 10 and still == -max(frames), film

@@ -99,7 +99,7 @@ class Resize(Row):
 
 
 class ResizeResident(Resize):
-    name, title = "resize-resident", "64 photos of 10 MB to 224×224, already in shared memory"
+    name, title = "resize-resident", "64 photos of 10 MB, put into shared memory before: shared"
     without = ("pool", "ppe", "loky", "pebble")
     goals = [
         Goal("<=", 1.1, "threads"),
@@ -118,7 +118,7 @@ class ResizeResident(Resize):
 
 
 class ResizeCopied(Resize):
-    name, title = "resize-copied", "64 photos of 10 MB to 224×224, from ordinary memory"
+    name, title = "resize-copied", "64 photos of 10 MB, ordinary arrays: copied once"
     goals = [Goal("<=", 1.4, "threads"), Goal("<=", 1 / 3, "pool"), Goal("<=", 1 / 3, "loky")]
 
     def sample(self, system):
@@ -137,7 +137,7 @@ class Born:
 
 
 class ResizeBorn(Born, ResizeCopied):
-    name, title = "resize-born", "64 photos of 10 MB to 224×224, made by numpy after arenite.install()"
+    name, title = "resize-born", "64 photos of 10 MB, after arenite.install(): shared"
     goals = [Goal("<=", 1.3, "threads"), Goal("<=", 0.1, "pool")]
 
 
@@ -173,7 +173,7 @@ class TouchResident(Touch):
 
 
 class TouchCopied(Touch):
-    name, title = "touch-copied", "1 GiB of ordinary memory to a worker, a byte of each page read"
+    name, title = "touch-copied", "1 GiB, ordinary array, all pages read by a worker"
     goals = [Goal("<=", 1 / 8, "loky")]
 
     def sample(self, system):

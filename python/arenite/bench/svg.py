@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from . import report
 
-WIDTH, MARGIN, GAP = 1360, 32, 24
+# Four rows with five systems each are 420 pixels high.
+WIDTH, MARGIN, GAP = 1000, 16, 12
 PANEL = (WIDTH - 2 * MARGIN - GAP) / 2
-HEAD, FOOT, PANEL_HEAD, LINE, BAR, PAD = 116, 40, 50, 25, 15, 18
-LABELS, FIGURES = 176, 190
+HEAD, FOOT, PANEL_HEAD, LINE, BAR, PAD = 58, 38, 42, 20, 12, 12
+LABELS, FIGURES = 136, 150
 
 
 class Colours(NamedTuple):
@@ -76,9 +77,9 @@ class Scale:
 def panel(figures, x, y, colours, is_linear=False):
     row, scale = figures.row, Scale(figures, is_linear)
     parts = [rect(x, y, PANEL, height(figures), colours.panel, 8)]
-    parts.append(text(x + PAD, y + 24, 14.5, row.title, colours.ink, "bold"))
+    parts.append(text(x + PAD, y + 20, 13, row.title, colours.ink, "bold"))
     better = "less is better" if row.less_is_better else "more is better"
-    parts.append(text(x + PAD, y + 41, 12, f"{row.unit}, {better}", colours.soft))
+    parts.append(text(x + PAD, y + 35, 12, f"{row.unit}, {better}", colours.soft))
     left, room = x + PAD + LABELS, PANEL - 2 * PAD - LABELS - FIGURES
     top, bottom = y + PANEL_HEAD, y + height(figures) - PAD / 2
     for share in scale.lines:
@@ -90,7 +91,7 @@ def panel(figures, x, y, colours, is_linear=False):
         median = figures.median(key)
         bar = colours.ours if key == "arenite" else colours.others
         weight = "bold" if key == "arenite" else "normal"
-        parts.append(text(left - 10, at + 13, 13, report.name_of(key), colours.ink, weight, "end"))
+        parts.append(text(left - 8, at + 11, 12, report.name_of(key), colours.ink, weight, "end"))
         words = report.number(median)
         end = left
         if median:
@@ -100,17 +101,17 @@ def panel(figures, x, y, colours, is_linear=False):
             words += f" · {than}"
         elif median is None or row.name in ("crash", "crash-results", "orphans"):
             words = " · ".join(filter(None, (words, figures.notes.get(key))))
-        parts.append(text(end + 8, at + 13, 12.5, words[:60], colours.ink, weight))
+        parts.append(text(end + 6, at + 11, 12, words[:60], colours.ink, weight))
     return "\n".join(parts)
 
 
 def draw(all_figures, machine, colours=LIGHT, is_linear=False):
-    """Returns a complete SVG file. Up to three rows are placed below each other, more rows in two columns.
+    """Returns a complete SVG file, with rows in two columns if there are more than one.
 
     Bars have a log scale unless `is_linear` is true; figures that are counts out of a whole always have a linear scale.
     """
     shown = [figures for figures in all_figures if keys(figures)]
-    columns = [0.0, 0.0] if len(shown) > 3 else [0.0]
+    columns = [0.0] * min(max(len(shown), 1), 2)
     body = []
     for figures in shown:
         column = columns.index(min(columns))
@@ -123,14 +124,14 @@ def draw(all_figures, machine, colours=LIGHT, is_linear=False):
         words += "Log scale: each grid line is ten times the one before."
     last = textwrap.wrap(words, int(width / 6.6))
     whole += 15 * (len(last) - 1)
-    described = textwrap.wrap(report.describe(machine), int(width / 7.6))[:2]
+    described = report.describe(machine)
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {whole:.0f}" width="{width:.0f}" '
             f'height="{whole:.0f}" font-family="{FONT}" role="img" aria-label="arenite beside other Python pools">',
             rect(0, 0, width, whole, colours.page),
-            text(MARGIN, 46, 24, "arenite beside other Python pools", colours.ink, "bold"),
-            *(text(MARGIN, 72 + 17 * n, 13, line, colours.soft) for n, line in enumerate(described)),
+            text(MARGIN, 26, 20, "arenite beside other Python pools", colours.ink, "bold"),
+            text(MARGIN, 46, 12, textwrap.shorten(described, int(width / 6.6), placeholder=" …"), colours.soft),
             *body,
             *(text(MARGIN, whole - 14 - 15 * n, 11.5, line, colours.soft) for n, line in enumerate(reversed(last))),
             "</svg>\n",
