@@ -263,6 +263,8 @@ class Run:
         self._values: dict[Key, Any] = {}
         self._levels: dict[Key, int] = {}
         self._made: dict[Key, Group] = {}
+        #: Those of them that may share objects.
+        self._grouped: set[Key] = set()
         self._left_out: set[Key] = set()
         #: The variables that are left, by the level of need.
         self._left: list[deque[Key]] = [deque() for _ in range(_ROOT + 1)]
@@ -346,8 +348,10 @@ class Run:
         self._levels[key] = level
         if known == -1 or key not in self._values:
             self._values[key] = value
-            for one in itertools.chain(*self._shared.add(key, value)):
-                if one in self._made and not _is_simple(self._values[one]):
+            joined = self._shared.add(key, value)
+            for one in itertools.chain(*joined) if self._grouped else ():
+                if one in self._grouped:
+                    self._grouped.remove(one)
                     del self._made[one]
                     self._left[self._levels[one]].append(one)
         self._left_out.discard(key)
@@ -426,6 +430,7 @@ class Run:
 
     def _accept(self, group: Group) -> None:
         self._made.update(dict.fromkeys(group.keys, group))
+        self._grouped.update(key for key in group.keys if not _is_simple(self._values[key]))
         level = max(self._levels[key] for key in group.keys)
         inner = min(level, _USED)
         for key in group.keys:
