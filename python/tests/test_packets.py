@@ -64,7 +64,8 @@ def calls(ex, function, items, how):
 @pytest.mark.parametrize("how", ["map", "imap"])
 def test_short_calls_are_fewer_tasks_and_give_the_same(ex, tasks, how):
     assert list(calls(ex, square, range(MANY), how)) == [n * n for n in range(MANY)]
-    assert 16 <= tasks() < MANY / 4
+    # The second map goes by the time of the first one.
+    assert 4 <= tasks() < MANY / 4
 
 
 def test_later_maps_go_by_the_time_that_earlier_ones_have_measured(ex):
