@@ -7,7 +7,9 @@ fn main() -> Result<(), arenite::Error> {
     arenite::init();
     let engine = Engine::builder().build()?;
     // In place of a camera.
-    let stack = engine.from_fn([40, 512 * 512], |i| (i * 2_654_435_761 >> 20) as u16 & 4095)?;
+    let stack = engine.from_fn([40, 512 * 512], |i| {
+        ((i * 2_654_435_761) >> 20) as u16 & 4095
+    })?;
     let dark = engine.from_fn(512 * 512, |i| 90 + i as u16 % 7)?;
     let light = engine.from_fn(512 * 512, |i| 0.8 + (i % 512) as f32 / 512.0)?;
 

@@ -197,7 +197,7 @@ pub mod expanded {
 ///     }),
 ///     0..4,
 /// );
-/// assert_eq!(bright.collect::<Result<Vec<_>, _>>()?, [753, 761, 765, 765]);
+/// assert_eq!(bright.collect::<Result<Vec<_>, _>>()?, [753, 762, 765, 765]);
 /// # Ok(())
 /// # }
 /// ```
@@ -319,6 +319,13 @@ macro_rules! __kernel {
         $crate::__kernel!(@list { $($list)* } $bar [] $($rest)+)
     };
     (@list first $bar:tt [$($list:tt)*] $(,)? | || $($body:tt)+) => {
+        $crate::__kernel!(@capture { $($list)* } [] $bar [] $($body)+)
+    };
+    // rustfmt puts a second closure that takes several lines into a block.
+    (@list first $bar:tt [$($list:tt)*] $(,)? | { | $($rest:tt)+ }) => {
+        $crate::__kernel!(@list { $($list)* } $bar [] $($rest)+)
+    };
+    (@list first $bar:tt [$($list:tt)*] $(,)? | { || $($body:tt)+ }) => {
         $crate::__kernel!(@capture { $($list)* } [] $bar [] $($body)+)
     };
     (@list first $bar:tt [$($list:tt)*] $(,)? | $($body:tt)+) => {

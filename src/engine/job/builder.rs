@@ -96,6 +96,7 @@ impl<'e, G: Program, A, M> JobBuilder<'e, G, A, M> {
     ///
     /// The result is the first argument of `kernel`; `rest` contains the other arguments. If the first kernel fails,
     /// the second does not run.
+    #[allow(clippy::type_complexity, reason = "the chain that it is")]
     pub fn then<H, B, Q, R>(
         self,
         kernel: H,

@@ -358,6 +358,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// Runs a kernel on each item, in the workers. Its first parameter is the item; `args` are its other parameters.
     /// All jobs read the arrays in `args` in place.
     #[doc(alias = "ParDo")]
+    #[allow(clippy::type_complexity, reason = "the marker of the stage that it is")]
     pub fn stage<F, A, Q, R>(
         self,
         kernel: F,
