@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arenite::{Array, Backoff, Engine, JobErrorKind, JobLimit, Limiter, Scalar, Typed};
+use arenite::{Array, Backoff, Engine, JobErrorKind, JobLimit, JobOptions, Limiter, Scalar, Typed};
 use bytemuck::{CheckedBitPattern, NoUninit};
 
 /// Maximum number of requests that the server accepts at a time.
@@ -182,27 +182,28 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .capacity(64 << 20)
         .on_log(|_| {})
         .build()?;
-    let polite = Limiter::builder()
+    let polite = Limiter::new()
         .concurrency(AT_ONCE)
         .rate(PER_SECOND, Duration::from_secs(1))
-        .burst(AT_ONCE)
-        .build();
+        .burst(AT_ONCE);
     let start = Instant::now();
     let (mut known, mut frontier) = (BTreeSet::from([0]), vec![0]);
     let (mut fetched, mut letters) = (0, Vec::new());
+    let patiently = JobOptions::new()
+        .limit(&polite)
+        .deadline(Duration::from_millis(800))
+        .retries(2)
+        .backoff(Backoff::new(
+            Duration::from_millis(20),
+            Duration::from_secs(1),
+        ));
     while !frontier.is_empty() {
         // All pages that are one link further away. A page that fails does not affect the others.
         let report = engine
             .map(fetch, frontier.drain(..).map(|page| (port, page)))
-            .limit(&polite)
-            .deadline(Duration::from_millis(800))
-            .retries(2)
-            .backoff(Backoff::new(
-                Duration::from_millis(20),
-                Duration::from_secs(1),
-            ))
+            .options(&patiently)
             .report();
-        let (links, failures) = report.into_parts();
+        let (links, failures) = (report.values, report.failures);
         letters.extend(failures);
         for links in links.into_iter().flatten() {
             fetched += 1;
@@ -214,9 +215,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for letter in &letters {
         println!(
             "page {}, attempt {}: {}",
-            letter.args().1,
-            letter.attempts(),
-            letter.error().kind()
+            letter.args.1,
+            letter.error.attempt(),
+            letter.error.kind()
         );
     }
     let requests = seen.requests.load(SeqCst);
@@ -228,23 +229,26 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // The dead letters are the permanent failures, each with its page.
     for letter in &letters {
-        let (_, page) = *letter.args();
-        match (trouble(page), letter.error().kind()) {
+        let (_, page) = letter.args;
+        match (trouble(page), letter.error.kind()) {
             (Trouble::Missing, JobErrorKind::Returned(error)) => {
                 assert_eq!(error.value(), Some(PageError::Missing));
-                assert_eq!(letter.attempts(), 1);
+                assert_eq!(letter.error.attempt(), 1);
             }
             (Trouble::Garbage, JobErrorKind::Returned(error)) => {
                 assert_eq!(error.value(), Some(PageError::Garbage));
-                assert_eq!(letter.attempts(), 1);
+                assert_eq!(letter.error.attempt(), 1);
             }
             (Trouble::Silent, JobErrorKind::Limit(JobLimit::Deadline { .. })) => {
-                assert_eq!((letter.attempts(), letter.deaths().len()), (3, 2));
+                assert_eq!(
+                    (letter.error.attempt(), letter.error.deaths().len()),
+                    (3, 2)
+                );
             }
             (trouble, why) => panic!("page {page}, which is {trouble:?}: {why}"),
         }
     }
-    let failed: BTreeSet<u32> = letters.iter().map(|letter| letter.args().1).collect();
+    let failed: BTreeSet<u32> = letters.iter().map(|letter| letter.args.1).collect();
     let bad = |page: &u32| {
         !matches!(
             trouble(*page),

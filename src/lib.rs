@@ -68,7 +68,7 @@
 //! | run one job | [`Engine::submit`]; with options, or several kernels on one worker: [`Engine::job`] |
 //! | use variables of the program in a kernel | [`kernel!`](kernel!) |
 //! | run many | [`Engine::map`] in order; [`unordered`](engine::Map::unordered) or [`as_completed`] as they end |
-//! | limit a job's time, retry it, start it first | [`JobOptions`], of jobs, maps, scopes, nodes and stages |
+//! | limit a job's time, retry it, start it first | [`JobOptions`], of jobs, maps, scopes and stages |
 //! | let `?` take every error | [`Error`] |
 //! | learn why a job failed | [`JobError`], [`JobErrorKind`]; a kernel's own error type: [`Typed`], [`KernelError`] |
 //! | learn what failed, with its arguments | [`Map::report`](engine::Map::report), [`DeadLetter`]; stop or continue: [`OnFailure`] |
@@ -184,7 +184,7 @@ pub use exports::*;
 #[cfg(not(arenite_loom))]
 mod exports {
     pub use crate::arena::{ArenaFull, Backing};
-    pub use crate::array::{Array, ArrayIndex, ArrayMut, Element, NotExclusive, Shape, TileMut};
+    pub use crate::array::{Array, ArrayIndex, ArrayMut, Element, Shape, TileMut};
     #[doc(hidden)]
     pub use crate::control::{lock_socket_names, pin_socket_folder};
     pub use crate::engine::par::{Par, ParMut};
@@ -197,8 +197,13 @@ mod exports {
     };
     #[cfg(feature = "sandbox")]
     pub use crate::engine::{Sandbox, SandboxReport};
+    /// For bindings of other languages: their calls, and what their functions need. Not subject to semantic versioning.
     #[doc(hidden)]
-    pub use crate::kernel::raw;
+    pub mod raw {
+        pub use crate::engine::raw::*;
+        pub use crate::kernel::raw::*;
+        pub use crate::worker::{begin_timed, for_each_element};
+    }
     pub use crate::kernel::{Bytes, Kernel, KernelError, Returned, Scalar, Typed};
     #[cfg(feature = "points")]
     #[doc(hidden)]
@@ -213,8 +218,8 @@ mod exports {
     #[cfg(feature = "template")]
     pub use crate::worker::{ForkedTemplate, Template, run_worker_from_template};
     pub use crate::worker::{
-        JobRng, Scratch, WorkerIdentity, at_worker_end, begin_timed, cancelled, for_each_element,
-        init, rng, run_worker, scratch, scratch_for, worker_identity,
+        JobRng, Scratch, WorkerIdentity, at_worker_end, cancelled, init, rng, run_worker, scratch,
+        scratch_for, worker_identity,
     };
     /// The crate whose derives make plain types [elements](Element) and [scalars](Scalar), in the version that this
     /// crate uses.

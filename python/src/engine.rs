@@ -498,7 +498,7 @@ impl Engine {
         self.shared.send(py, &sent, |engine, call| {
             let mut job = engine.job(run_task, call);
             if let Some((series, first)) = &element {
-                job = job.in_series(&series.0, *first);
+                job = raw::in_series(job, &series.0, *first);
             }
             match options {
                 Some(options) => job.options(&options.job).submit(),
@@ -510,7 +510,7 @@ impl Engine {
     /// Begins a series of calls, which draw random numbers by their index.
     fn series(&self) -> PyResult<Series> {
         self.check_process()?;
-        Ok(self.shared.with(|engine| Ok(Series(engine.series())))?)
+        Ok(self.shared.with(|engine| Ok(Series(raw::series(engine))))?)
     }
 
     /// Starts an actor: `function` creates its object. The other parameters are as for `submit`.
@@ -768,7 +768,7 @@ impl Drop for Engine {
 
 /// Calls that draw random numbers by their index.
 #[pyclass(frozen, module = "arenite._arenite")]
-pub struct Series(pub arenite::engine::Series);
+pub struct Series(pub raw::Series);
 
 /// The progress of closing an engine.
 struct Closed {

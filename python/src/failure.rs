@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use arenite::engine::{Crash, CrashClass, CrashedAccess, Death};
+use arenite::engine::{Crash, CrashClass, CrashedAccess};
 use arenite::{
     ArenaFull, FailedDependency, JobError, JobErrorKind, JobLimit, KernelError, WorkerExit,
 };
@@ -75,7 +75,7 @@ pub fn describe<'py>(py: Python<'py>, error: &JobError) -> PyResult<Bound<'py, P
     let crash = match error.kind() {
         // A quarantined job is described by the cause of its last attempt.
         JobErrorKind::Limit(JobLimit::Quarantined { .. }) => {
-            error.deaths().last().and_then(Death::crash)
+            error.deaths().last().and_then(|death| death.crash.as_ref())
         }
         _ => error.crash(),
     };
@@ -87,30 +87,33 @@ pub fn describe<'py>(py: Python<'py>, error: &JobError) -> PyResult<Bound<'py, P
 /// Describes a crash as the arguments of the Python class `Crash`.
 fn describe_crash<'py>(py: Python<'py>, crash: &Crash) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
-    let (array, offset) = match *crash.class() {
+    let (array, offset) = match crash.class {
         CrashClass::Input { array, offset, .. } => (Some(array), Some(offset)),
         CrashClass::Published { offset, .. } | CrashClass::Unused { offset, .. } => {
             (None, Some(offset))
         }
         _ => (None, None),
     };
-    dict.set_item("kind", crash.class().name())?;
+    dict.set_item("kind", crash.class.name())?;
     // The worker, which is not trusted, has written the names of functions and files.
     let shown = |text: &str| arenite::escape_text(text).to_string();
     dict.set_item("text", shown(&crash.what()))?;
-    dict.set_item("signal", crash.signal())?;
-    dict.set_item("address", crash.address())?;
-    dict.set_item("access", crash.access().map(CrashedAccess::name))?;
+    dict.set_item("signal", crash.signal)?;
+    dict.set_item("address", crash.address)?;
+    dict.set_item("access", crash.access.map(CrashedAccess::name))?;
     dict.set_item("array", array)?;
     dict.set_item("offset", offset)?;
     let frames = crash.frames().iter().map(|frame| {
         let dict = PyDict::new(py);
-        dict.set_item("function", frame.function().map(shown))?;
-        dict.set_item("file", frame.file().map(shown))?;
-        dict.set_item("line", frame.line())?;
-        let module = frame.module().map(|path| shown(&path.to_string_lossy()));
+        dict.set_item("function", frame.function.as_deref().map(shown))?;
+        dict.set_item("file", frame.file.as_deref().map(shown))?;
+        dict.set_item("line", frame.line)?;
+        let module = frame
+            .module
+            .as_deref()
+            .map(|path| shown(&path.to_string_lossy()));
         dict.set_item("module", module)?;
-        dict.set_item("address", frame.address())?;
+        dict.set_item("address", frame.address)?;
         Ok(dict)
     });
     dict.set_item("frames", frames.collect::<PyResult<Vec<_>>>()?)?;

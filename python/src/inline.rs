@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use arenite::raw;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -53,7 +54,7 @@ impl Inline {
 
     /// See `Engine.series`.
     fn series(&self) -> Series {
-        Series(self.engine.series())
+        Series(raw::series(&self.engine))
     }
 
     /// Calls a function. `element`: see `Engine.submit`.
@@ -73,7 +74,7 @@ impl Inline {
         }));
         let mut job = self.engine.job(run_inline, ());
         if let Some((series, index)) = &element {
-            job = job.in_series(&series.0, *index);
+            job = raw::in_series(job, &series.0, *index);
         }
         let ran = job.submit().wait();
         CALL.take()

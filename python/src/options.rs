@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use arenite::engine::{Backoff, Retried};
-use arenite::{JobOptions, Priority};
+use arenite::engine::Backoff;
+use arenite::{JobOptions, Priority, raw};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -13,7 +13,7 @@ const LOADING: Duration = Duration::from_secs(60);
 /// The options of a task. Immutable, so that any number of tasks can share them.
 #[pyclass(frozen, module = "arenite._arenite")]
 pub struct Options {
-    pub job: JobOptions<Retried>,
+    pub job: JobOptions<true>,
     /// The number of further attempts.
     pub retries: u32,
 }
@@ -50,9 +50,7 @@ impl Options {
             job = job.limit(&limit.limiter);
         }
         if let Some(seconds) = deadline {
-            job = job
-                .deadline(duration("deadline", seconds)?)
-                .loading(LOADING);
+            job = raw::loading(job.deadline(duration("deadline", seconds)?), LOADING);
         }
         if let Some((first, longest)) = backoff {
             let first = duration("backoff", first)?;
@@ -81,7 +79,7 @@ impl Limiter {
     #[new]
     #[pyo3(signature = (at_once=None, between=None))]
     fn new(at_once: Option<u32>, between: Option<f64>) -> PyResult<Self> {
-        let mut limiter = arenite::Limiter::builder();
+        let mut limiter = arenite::Limiter::new();
         if let Some(tasks) = at_once {
             limiter = limiter.concurrency(tasks.max(1));
         }
@@ -89,9 +87,7 @@ impl Limiter {
             let between = duration("per_second", seconds)?;
             limiter = limiter.rate(1, between.max(Duration::from_nanos(1)));
         }
-        Ok(Self {
-            limiter: limiter.build(),
-        })
+        Ok(Self { limiter })
     }
 
     /// The number of tasks with a permit: running, or about to run.

@@ -272,7 +272,7 @@ impl Task {
     fn arm(&self, token: u64) -> PyResult<bool> {
         let waker = Waker::from(Arc::new(TokenWaker(token)));
         Ok(match &*self.pending()?.read() {
-            Slot::Sent(job) => job.wake_when_done(&waker),
+            Slot::Sent(job) => raw::wake_when_done(job, &waker),
             Slot::Ended(_) | Slot::Discarded => true,
         })
     }
@@ -340,7 +340,7 @@ impl Drop for Task {
             number: self.number,
         }));
         let has_ended = match &*self.pending.read() {
-            Slot::Sent(job) => job.wake_when_done(&waker),
+            Slot::Sent(job) => raw::wake_when_done(job, &waker),
             Slot::Ended(_) | Slot::Discarded => true,
         };
         if has_ended {

@@ -87,7 +87,7 @@ pub fn for_each_call<T>(f: impl FnOnce(&dyn Fn(u64)) -> T) -> T {
         return f(&|_| {});
     };
     let mut made = None;
-    arenite::for_each_element(series, |at| {
+    arenite::raw::for_each_element(series, |at| {
         made = Some(f(&|number| at.set(first + number)))
     });
     made.expect("`for_each_element` calls its argument")
@@ -405,7 +405,7 @@ pub fn random_bits() -> u128 {
 /// Starts the clock of the running task's deadline. Called when everything that the task's function needs was loaded.
 #[pyfunction]
 pub fn begin_timed() {
-    arenite::begin_timed();
+    arenite::raw::begin_timed();
 }
 
 /// The arena of the running task.

@@ -62,7 +62,7 @@ fn a_lease_keeps_an_array_sealed() {
         panic!("{array:?}")
     };
     let lease = Arc::clone(block);
-    let array = array.try_into_mut().unwrap_err().into_array();
+    let array = array.try_into_mut().unwrap_err();
     drop(lease);
     let (block, shape) = array.try_into_mut().unwrap().into_block().unwrap();
     assert_eq!((block.len(), shape), (100, Shape::from(100)));

@@ -10,7 +10,7 @@ use super::lane::{LaneChunkOwner, LaneCount, LaneTicket};
 use super::memory::{self, AllocError, Content, ExclusiveMemory};
 use super::sealed::check_reshape;
 use super::show::debug;
-use super::{Array, BadReshape, Element, Shape, TileMut, TilesMut};
+use super::{Array, Element, Shape, ShapeError, TileMut, TilesMut};
 use crate::arena::{Arena, ArenaFull, Block, BlockPlacement, Extent, Offset};
 use crate::sys::PAGE;
 
@@ -259,14 +259,8 @@ impl<T: Element> ArrayMut<T> {
 
     /// The number of elements.
     #[inline]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
-    }
-
-    /// Whether there are no elements.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// The address of the first element. Does not form a reference to the elements, as `array[..].as_ptr()` does: see
@@ -330,8 +324,8 @@ impl<T: Element> ArrayMut<T> {
     ///
     /// # Errors
     ///
-    /// [`BadReshape`] if the number of elements differs.
-    pub fn reshape(mut self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, BadReshape> {
+    /// [`ShapeError`] if the number of elements differs.
+    pub fn reshape(mut self, shape: impl Into<Shape>) -> Result<ArrayMut<T>, ShapeError> {
         self.shape = check_reshape::<T>(self.shape, shape.into())?;
         Ok(self)
     }
@@ -400,7 +394,14 @@ impl<T: Element> ArrayMut<T> {
     /// let first = out[0];
     /// tile[0] = first;
     /// ```
-    pub fn tiles_mut(&mut self, rows: usize) -> TilesMut<'_, T> {
+    pub fn tiles_mut(
+        &mut self,
+        rows: usize,
+    ) -> impl DoubleEndedIterator<Item = TileMut<'_, T>> + ExactSizeIterator {
+        self.tiles(rows)
+    }
+
+    pub(crate) fn tiles(&mut self, rows: usize) -> TilesMut<'_, T> {
         // If there is no memory for pages of its own, the array does not move, and lending it reports the error.
         let _ = self.own_pages();
         TilesMut::new(self, rows)
@@ -426,7 +427,7 @@ impl<T: Element> ArrayMut<T> {
         assert!(n > 0, "an array in 0 parts");
         let (rows, n) = (self.shape.rows(), n.min(self.shape.rows()));
         let end_of = move |part: usize| part * (rows / n) + part.min(rows % n);
-        let mut tiles = self.tiles_mut(rows.max(1));
+        let mut tiles = self.tiles(rows.max(1));
         (0..n).map(move |part| tiles.at(end_of(part)..end_of(part + 1)))
     }
 
@@ -446,7 +447,7 @@ impl<T: Element> ArrayMut<T> {
     #[track_caller]
     pub fn split_rows_mut(&mut self, at: impl AsRef<[usize]>) -> Vec<TileMut<'_, T>> {
         let rows = self.shape.rows();
-        let mut tiles = self.tiles_mut(rows.max(1));
+        let mut tiles = self.tiles(rows.max(1));
         let starts = [0].into_iter().chain(at.as_ref().iter().copied());
         let ends = at.as_ref().iter().copied().chain([rows]);
         starts

@@ -75,14 +75,14 @@ pub use index::ArrayIndex;
 pub(crate) use lane::{LaneChunk, LaneCount, LaneMemory};
 pub(crate) use memory::AllocError;
 pub use memory_file::MemoryFile;
-pub use partitions::Partitions;
 pub use private_map::PrivateMap;
+pub use sealed::Array;
 pub(crate) use sealed::ArrayLocation;
-pub use sealed::{Array, NotExclusive};
 pub(crate) use sealed_file::FileName;
 pub use sealed_file::{MapError, SealedFile};
-pub use shape::{BadRank, BadReshape, MAX_DIMS, Shape};
-pub use tile::{TileMut, TilesMut};
+pub use shape::{MAX_DIMS, Shape, ShapeError};
+pub use tile::TileMut;
+pub(crate) use tile::TilesMut;
 
 /// Types that an array can hold: plain old data, valid in every bit pattern, without padding and pointers.
 ///

@@ -7,7 +7,7 @@ use ndarray::{
     IxDyn,
 };
 
-use super::shape::BadRank;
+use super::ShapeError;
 use super::{Array, ArrayMut, Element, Shape, TileMut};
 use crate::sys::limits::cores;
 
@@ -140,9 +140,9 @@ from_dimension!(Ix0, Ix1, Ix2, Ix3, Ix4, Ix5, Ix6);
 
 /// Copies the elements in row-major order. More than 6 dimensions are an error.
 impl<T: Element, S: Data<Elem = T>> TryFrom<ArrayBase<S, IxDyn>> for ArrayMut<T> {
-    type Error = BadRank;
+    type Error = ShapeError;
 
-    fn try_from(from: ArrayBase<S, IxDyn>) -> Result<ArrayMut<T>, BadRank> {
+    fn try_from(from: ArrayBase<S, IxDyn>) -> Result<ArrayMut<T>, ShapeError> {
         let shape = shape_of(from.shape())?;
         Ok(copy(&from, shape))
     }
@@ -150,15 +150,15 @@ impl<T: Element, S: Data<Elem = T>> TryFrom<ArrayBase<S, IxDyn>> for ArrayMut<T>
 
 /// Copies the elements in row-major order. More than 6 dimensions are an error.
 impl<T: Element, S: Data<Elem = T>> TryFrom<ArrayBase<S, IxDyn>> for Array<T> {
-    type Error = BadRank;
+    type Error = ShapeError;
 
-    fn try_from(from: ArrayBase<S, IxDyn>) -> Result<Array<T>, BadRank> {
+    fn try_from(from: ArrayBase<S, IxDyn>) -> Result<Array<T>, ShapeError> {
         ArrayMut::try_from(from).map(ArrayMut::seal)
     }
 }
 
 /// Converts the extents of an `ndarray` to a shape. No dimensions give the shape 1.
-pub(crate) fn shape_of(dims: &[usize]) -> Result<Shape, BadRank> {
+pub(crate) fn shape_of(dims: &[usize]) -> Result<Shape, ShapeError> {
     match dims {
         [] => Ok(Shape::from(1)),
         dims => Shape::try_from(dims),

@@ -1,6 +1,5 @@
 //! Parts of an array along its leading axis.
 
-use std::fmt;
 use std::iter::FusedIterator;
 
 use super::{Array, Element};
@@ -32,7 +31,7 @@ impl<T: Element> Array<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[track_caller]
-    pub fn partitions(&self, n: usize) -> Partitions<T> {
+    pub fn partitions(&self, n: usize) -> impl ExactSizeIterator<Item = Array<T>> + Clone + use<T> {
         assert!(n > 0, "an array in 0 parts");
         Partitions {
             rest: self.clone(),
@@ -44,7 +43,7 @@ impl<T: Element> Array<T> {
 /// Iterator over the parts of an array, returned by [`Array::partitions`].
 #[must_use = "iterators are lazy"]
 #[derive(Clone)]
-pub struct Partitions<T: Element> {
+struct Partitions<T: Element> {
     /// The rows that are in no part yet.
     rest: Array<T>,
     left: usize,
@@ -71,15 +70,6 @@ impl<T: Element> Iterator for Partitions<T> {
 
 impl<T: Element> ExactSizeIterator for Partitions<T> {}
 impl<T: Element> FusedIterator for Partitions<T> {}
-
-impl<T: Element> fmt::Debug for Partitions<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Partitions")
-            .field("rest", &format_args!("{}", self.rest.shape()))
-            .field("left", &self.left)
-            .finish_non_exhaustive()
-    }
-}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]

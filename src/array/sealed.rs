@@ -10,7 +10,7 @@ use super::lane::{LaneCount, LaneTicket};
 use super::memory::{self, SealedMemory};
 use super::sealed_file::SealedFile;
 use super::show::debug;
-use super::{ArrayMut, BadReshape, Element, Shape};
+use super::{ArrayMut, Element, Shape, ShapeError};
 use crate::arena::{ArenaFull, Block, Extent, Offset};
 
 /// A sealed array: immutable, row-major, contiguous, and shared by reference counting. Any number of jobs may read it.
@@ -122,17 +122,11 @@ impl<T: Element> Array<T> {
 
     /// The number of elements.
     #[inline]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are no elements.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The address of the first element. It is aligned even if there are no elements, and valid for [`len`](Array::len)
+    /// The address of the first element. It is aligned even if there are no elements, and valid for `len()`
     /// elements while a handle to the array lives.
     ///
     /// Unlike `array[..].as_ptr()`, this call forms no reference to the elements. So a binding of another language can
@@ -187,7 +181,7 @@ impl<T: Element> Array<T> {
     ///
     /// # Errors
     ///
-    /// [`BadReshape`] if the number of elements differs.
+    /// [`ShapeError`] if the number of elements differs.
     ///
     /// ```
     /// # use arenite::array::Array;
@@ -195,9 +189,9 @@ impl<T: Element> Array<T> {
     /// let table = bytes.reshape([2, 3])?;
     /// assert_eq!(table.row(1)[..], [4, 5, 6]);
     /// assert!(table.reshape([4, 4]).is_err());
-    /// # Ok::<(), arenite::array::BadReshape>(())
+    /// # Ok::<(), arenite::array::ShapeError>(())
     /// ```
-    pub fn reshape(mut self, shape: impl Into<Shape>) -> Result<Array<T>, BadReshape> {
+    pub fn reshape(mut self, shape: impl Into<Shape>) -> Result<Array<T>, ShapeError> {
         self.shape = check_reshape::<T>(self.shape, shape.into())?;
         Ok(self)
     }
@@ -207,7 +201,7 @@ impl<T: Element> Array<T> {
     ///
     /// # Errors
     ///
-    /// [`NotExclusive`], which contains the array, if there are other handles, or if its memory cannot be written here
+    /// The array as it was, if there are other handles, or if its memory cannot be written here
     /// (a kernel's input, or a mapped file). In a worker also if any part of the array was returned, passed to a
     /// spawned job, or saved in a checkpoint: other processes may read it. Use [`copy`](Array::copy) then.
     ///
@@ -215,13 +209,13 @@ impl<T: Element> Array<T> {
     /// # use arenite::array::Array;
     /// let a = Array::from_slice(&[1, 2, 3]);
     /// let clone = a.clone();
-    /// let a = a.try_into_mut().expect_err("there is a clone").into_array();
+    /// let a = a.try_into_mut().expect_err("there is a clone");
     /// drop(clone);
     /// let mut a = a.try_into_mut().expect("it is the only handle");
     /// a[0] = 7;
     /// assert_eq!(a.seal()[..], [7, 2, 3]);
     /// ```
-    pub fn try_into_mut(self) -> Result<ArrayMut<T>, NotExclusive<T>> {
+    pub fn try_into_mut(self) -> Result<ArrayMut<T>, Array<T>> {
         let Array {
             first,
             shape,
@@ -231,13 +225,13 @@ impl<T: Element> Array<T> {
         } = self;
         match memory.try_unseal() {
             Ok(memory) => Ok(ArrayMut::assemble(first, shape, len, memory)),
-            Err(memory) => Err(NotExclusive(Array {
+            Err(memory) => Err(Array {
                 first,
                 shape,
                 len,
                 memory,
                 element,
-            })),
+            }),
         }
     }
 
@@ -429,42 +423,6 @@ impl<T: Element> Deref for Array<T> {
     }
 }
 
-/// The error of [`Array::try_into_mut`]: the array cannot become writable. Dereferences to the array.
-pub struct NotExclusive<T: Element>(Array<T>);
-
-impl<T: Element> NotExclusive<T> {
-    /// Returns the array as it was.
-    pub fn into_array(self) -> Array<T> {
-        self.0
-    }
-}
-
-impl<T: Element> Deref for NotExclusive<T> {
-    type Target = Array<T>;
-
-    fn deref(&self) -> &Array<T> {
-        &self.0
-    }
-}
-
-impl<T: Element> fmt::Display for NotExclusive<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shape = self.0.shape;
-        write!(
-            f,
-            "an array of shape {shape} has other handles, or its memory is read-only here: change a copy (`Array::copy`)"
-        )
-    }
-}
-
-impl<T: Element> fmt::Debug for NotExclusive<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NotExclusive").field(&self.0).finish()
-    }
-}
-
-impl<T: Element> std::error::Error for NotExclusive<T> {}
-
 impl<T: Element> AsRef<[T]> for Array<T> {
     fn as_ref(&self) -> &[T] {
         self
@@ -517,12 +475,12 @@ impl<T: Element> fmt::Debug for Array<T> {
     }
 }
 
-pub(super) fn check_reshape<T>(from: Shape, to: Shape) -> Result<Shape, BadReshape> {
+pub(super) fn check_reshape<T>(from: Shape, to: Shape) -> Result<Shape, ShapeError> {
     // `bytes` also fails for an empty shape with strides that overflow.
     if to.bytes::<T>().is_some() && from.len() == to.len() {
         Ok(to)
     } else {
-        Err(BadReshape { from, to })
+        Err(ShapeError::Elements { from, to })
     }
 }
 

@@ -36,7 +36,7 @@ impl Shape {
     }
 
     /// Number of axes, 1 to 6.
-    pub fn rank(&self) -> usize {
+    pub(crate) fn rank(&self) -> usize {
         usize::from(self.rank)
     }
 
@@ -76,7 +76,7 @@ impl Shape {
 
     /// The same shape with another leading extent.
     #[must_use]
-    pub fn with_rows(mut self, rows: usize) -> Shape {
+    pub(crate) fn with_rows(mut self, rows: usize) -> Shape {
         self.dims[0] = rows;
         self
     }
@@ -155,12 +155,12 @@ from_fixed! {
 }
 
 impl TryFrom<&[usize]> for Shape {
-    type Error = BadRank;
+    type Error = ShapeError;
 
-    fn try_from(dims: &[usize]) -> Result<Shape, BadRank> {
+    fn try_from(dims: &[usize]) -> Result<Shape, ShapeError> {
         match dims.len() {
             1..=MAX_DIMS => Ok(Shape::from_dims(dims)),
-            rank => Err(BadRank { rank }),
+            rank => Err(ShapeError::Rank(rank)),
         }
     }
 }
@@ -183,50 +183,36 @@ impl fmt::Debug for Shape {
     }
 }
 
-/// The number of dimensions is not between one and six.
+/// A shape that an array cannot have.
 #[derive(Copy, Clone, PartialEq, Eq)]
-pub struct BadRank {
-    rank: usize,
+#[non_exhaustive]
+pub enum ShapeError {
+    /// The number of dimensions is not between one and six.
+    Rank(usize),
+    /// The requested shape has another number of elements than the array.
+    Elements {
+        /// The array's shape.
+        from: Shape,
+        /// The requested shape.
+        to: Shape,
+    },
 }
 
-impl BadRank {
-    /// The number of dimensions.
-    pub fn rank(&self) -> usize {
-        self.rank
-    }
-}
-
-impl fmt::Display for BadRank {
+impl fmt::Display for ShapeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} dimensions: a shape has 1 to {MAX_DIMS}, so flatten or split the array",
-            self.rank
-        )
+        match self {
+            ShapeError::Rank(rank) => write!(
+                f,
+                "{rank} dimensions: a shape has 1 to {MAX_DIMS}, so flatten or split the array"
+            ),
+            ShapeError::Elements { from, to } => write!(
+                f,
+                "an array of shape {from} cannot be reshaped to {to}: the number of elements differs"
+            ),
+        }
     }
 }
 
-impl std::error::Error for BadRank {}
+impl std::error::Error for ShapeError {}
 
-/// The requested shape has another number of elements than the array.
-#[derive(Copy, Clone, PartialEq, Eq)]
-pub struct BadReshape {
-    /// The array's shape.
-    pub from: Shape,
-    /// The requested shape.
-    pub to: Shape,
-}
-
-impl fmt::Display for BadReshape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let BadReshape { from, to } = self;
-        write!(
-            f,
-            "an array of shape {from} cannot be reshaped to {to}: the number of elements differs"
-        )
-    }
-}
-
-impl std::error::Error for BadReshape {}
-
-debug_as_text!(BadRank, BadReshape);
+debug_as_text!(ShapeError);

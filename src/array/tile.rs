@@ -119,7 +119,7 @@ impl<T: Element> fmt::Debug for TileMut<'_, T> {
 }
 
 /// Iterator over the tiles of an array, in order, returned by [`ArrayMut::tiles_mut`].
-pub struct TilesMut<'s, T: Element> {
+pub(crate) struct TilesMut<'s, T: Element> {
     first: NonNull<T>,
     shape: Shape,
     row_len: usize,
@@ -223,13 +223,3 @@ impl<T: Element> DoubleEndedIterator for TilesMut<'_, T> {
 
 impl<T: Element> ExactSizeIterator for TilesMut<'_, T> {}
 impl<T: Element> FusedIterator for TilesMut<'_, T> {}
-
-impl<T: Element> fmt::Debug for TilesMut<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TilesMut")
-            .field("shape", &format_args!("{}", self.shape))
-            .field("step", &self.step)
-            .field("left", &self.left)
-            .finish_non_exhaustive()
-    }
-}

@@ -207,8 +207,7 @@ impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
         Some((index, result))
     }
 
-    /// Converts into a [`Stream`] of the results, for any executor. The stream is a separate type, because iterators
-    /// and streams both have a method `next`.
+    /// Converts into a [`Stream`] of the results, for any executor. Dropping it cancels the jobs that have not ended.
     ///
     /// ```
     /// # fn main() -> Result<(), arenite::JobError> {
@@ -225,7 +224,7 @@ impl<R: Send + 'static, E: JobFailure> AsCompleted<R, E> {
     /// })
     /// # }
     /// ```
-    pub fn stream(self) -> CompletedStream<R, E> {
+    pub fn stream(self) -> impl Stream<Item = (usize, Result<R, E>)> + Unpin + use<R, E> {
         CompletedStream(self)
     }
 }
@@ -255,7 +254,7 @@ impl<R, E: JobFailure> fmt::Debug for AsCompleted<R, E> {
 /// The stream of [`AsCompleted::stream`]. Dropping it cancels the jobs that have not ended.
 #[derive(Debug)]
 #[must_use = "a stream does nothing before it is polled"]
-pub struct CompletedStream<R, E: JobFailure = JobError>(AsCompleted<R, E>);
+pub(super) struct CompletedStream<R, E: JobFailure = JobError>(AsCompleted<R, E>);
 
 // The stream is not self-referential.
 impl<R, E: JobFailure> Unpin for CompletedStream<R, E> {}

@@ -8,8 +8,8 @@ use super::limits::{MAX_LANES, MAX_WORKERS};
 use super::stream::StreamError;
 use super::{ActorNameError, InputError, JobError, TraceError};
 use crate::arena::{ArenaError, ArenaFull};
+use crate::array::ShapeError;
 use crate::array::npy::NpyError;
-use crate::array::{BadRank, BadReshape};
 use crate::sys::debug_as_text;
 
 /// An engine could not be built.
@@ -155,8 +155,7 @@ any_error! {
     Job(JobError), "A job failed.";
     Input(InputError), "A file or a foreign array could not be brought in.";
     Npy(NpyError), "A file is not the `.npy` array that was asked for.";
-    Rank(BadRank), "Too many axes.";
-    Reshape(BadReshape), "Another number of elements.";
+    Shape(ShapeError), "Too many axes, or another number of elements.";
     Stream(StreamError), "A stream ended early.";
     ActorName(ActorNameError), "An actor's name is taken or unknown.";
     Trace(TraceError), "A trace cannot be written.";

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::{Death, JobError, JobErrorKind};
+use super::JobError;
 use crate::array::{Array, Element};
 use crate::kernel::Key;
 
@@ -36,89 +36,53 @@ impl<A> JobFailure for DeadLetter<A> {
     type Retained = A;
     const NOTHING: Option<A> = None;
     fn from_error(index: usize, args: A, error: JobError, _: Key) -> Self {
-        Self::new(Origin::Item(index), args, error)
+        Self::of_item(index, args, error)
     }
 }
 
 /// A failed job as data: its arguments, its error, its attempts. Arrays in it are handles, so it can be inspected,
 /// logged, or submitted again.
+///
+/// [`JobError::attempt`] of the error is the number of attempts, and [`JobError::deaths`] lists the earlier ones.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeadLetter<A> {
-    origin: Origin,
-    args: A,
-    error: JobError,
-}
-
-/// Where the arguments of a failed job come from.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Origin {
-    /// The index of an item of an iterator; 0 for a single job.
-    Item(usize),
-    /// A range of rows of an array.
-    Rows(Range<usize>),
-    /// An item or window of a stream, at a stage counted from 1.
-    Stage { stage: usize, item: u64 },
+    /// The position of the failed item, from 0 on: of an item in its iterator or source, of a window in its stream, or
+    /// of the first failed row in its array. 0 for a single job.
+    pub index: usize,
+    /// The stage of a stream at which the item failed, from 1 on. `None` for jobs that do not belong to a stream.
+    pub stage: Option<usize>,
+    /// The arguments as they were passed: a tuple for a job or a map, the item or window at the stage for a stream, the
+    /// rows of the input for an array.
+    pub args: A,
+    /// The error of the last attempt.
+    pub error: JobError,
+    /// The number of failed rows of an array.
+    rows: Option<usize>,
 }
 
 impl<A> DeadLetter<A> {
-    pub(super) fn new(origin: Origin, args: A, error: JobError) -> Self {
+    pub(super) fn of_item(index: usize, args: A, error: JobError) -> Self {
         Self {
-            origin,
+            index,
+            stage: None,
             args,
             error,
+            rows: None,
         }
     }
 
-    /// Returns the position of the failed item, from 0 on: of an item in its iterator or source, of a window in its
-    /// stream, or of the first failed row in its array. 0 for a single job.
-    pub fn index(&self) -> usize {
-        match &self.origin {
-            Origin::Item(index) => *index,
-            Origin::Rows(rows) => rows.start,
-            Origin::Stage { item, .. } => *item as usize,
+    pub(super) fn of_stage(stage: usize, index: usize, args: A, error: JobError) -> Self {
+        Self {
+            stage: Some(stage),
+            ..Self::of_item(index, args, error)
         }
     }
 
-    /// Returns the stage of a stream at which the item failed, from 1 on. `None` for jobs that do not belong to a
-    /// stream.
-    pub fn stage(&self) -> Option<usize> {
-        match self.origin {
-            Origin::Stage { stage, .. } => Some(stage),
-            Origin::Item(_) | Origin::Rows(_) => None,
-        }
-    }
-
-    /// Returns the arguments as they were passed: a tuple for a job or a map, the item or window at the stage for a
-    /// stream, the rows of the input for an array.
-    pub fn args(&self) -> &A {
-        &self.args
-    }
-
-    /// Returns the arguments, to submit them again.
-    pub fn into_args(self) -> A {
-        self.args
-    }
-
-    /// Returns the error of the last attempt.
-    pub fn error(&self) -> &JobError {
-        &self.error
-    }
-
-    /// Returns the number of attempts.
-    pub fn attempts(&self) -> u32 {
-        self.error.attempt()
-    }
-
-    /// Returns how the earlier attempts ended: see [`JobError::deaths`].
-    pub fn deaths(&self) -> &[Death] {
-        self.error.deaths()
-    }
-
-    /// Returns the stack of the panic, if the job panicked.
-    pub fn backtrace(&self) -> Option<&str> {
-        match self.error.kind() {
-            JobErrorKind::Panicked { backtrace, .. } if !backtrace.is_empty() => Some(backtrace),
-            _ => None,
+    pub(super) fn of_rows(rows: Range<usize>, args: A, error: JobError) -> Self {
+        Self {
+            rows: Some(rows.len()),
+            ..Self::of_item(rows.start, args, error)
         }
     }
 }
@@ -131,11 +95,12 @@ impl<A> From<DeadLetter<A>> for JobError {
 
 impl<A> fmt::Display for DeadLetter<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.origin {
-            Origin::Item(index) => write!(f, "item {index}")?,
-            Origin::Rows(rows) if rows.len() == 1 => write!(f, "row {}", rows.start)?,
-            Origin::Rows(rows) => write!(f, "rows {}..{}", rows.start, rows.end)?,
-            Origin::Stage { stage, item } => write!(f, "stage {stage}, item {item}")?,
+        let index = self.index;
+        match (self.stage, self.rows) {
+            (Some(stage), _) => write!(f, "stage {stage}, item {index}")?,
+            (None, None) => write!(f, "item {index}")?,
+            (None, Some(1)) => write!(f, "row {index}")?,
+            (None, Some(rows)) => write!(f, "rows {index}..{}", index + rows)?,
         }
         write!(f, ": {}", self.error)
     }
@@ -148,7 +113,8 @@ impl<A: fmt::Debug> fmt::Debug for DeadLetter<A> {
             return fmt::Display::fmt(self, f);
         }
         f.debug_struct("DeadLetter")
-            .field("origin", &self.origin)
+            .field("index", &self.index)
+            .field("stage", &self.stage)
             .field("args", &self.args)
             .field("error", &self.error)
             .finish()
@@ -160,7 +126,7 @@ impl<A: fmt::Debug> std::error::Error for DeadLetter<A> {}
 /// The maximum number of failures in the text of a report.
 const SHOWN: usize = 10;
 
-/// The results of a map ([`Map::report`]) or of an array ([`Par::report`]), with each failure as a [`DeadLetter`].
+/// The results of a map ([`Map::report`]) or of an array ([`Par::map_report`]), with each failure as a [`DeadLetter`].
 ///
 /// For a map, `V` is `Vec<Option<R>>`: one entry for each item, in order, and `None` if it failed. With
 /// [`OnFailure::Stop`](crate::OnFailure::Stop) the vector ends at the first failure. Such a report can be collected
@@ -178,39 +144,25 @@ const SHOWN: usize = 10;
 /// smol::block_on(async {
 ///     let roots = engine.map(root, [4, -9, 16].map(|n| (n,))).keep_args().stream();
 ///     let report: Report<_, _> = roots.collect().await;
-///     assert_eq!(report.values(), &[Some(2), None, Some(4)]);
-///     assert_eq!(report.failures()[0].args(), &(-9,));
+///     assert_eq!(report.values, [Some(2), None, Some(4)]);
+///     assert_eq!(report.failures[0].args, (-9,));
 /// });
 /// ```
 ///
 /// For an array, `V` is the resulting `Array`, in which rows that failed are zero.
 ///
 /// [`Map::report`]: super::Map::report
-/// [`Par::report`]: super::Par::report
+/// [`Par::map_report`]: super::Par::map_report
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Report<A, V> {
-    values: V,
+    /// The results.
+    pub values: V,
+    /// The failures, in order.
+    pub failures: Vec<DeadLetter<A>>,
     total: usize,
     /// The unit that `total` counts.
     unit: &'static str,
-    failures: Vec<DeadLetter<A>>,
-}
-
-impl<A, V> Report<A, V> {
-    /// Returns the results.
-    pub fn values(&self) -> &V {
-        &self.values
-    }
-
-    /// Returns the failures, in order.
-    pub fn failures(&self) -> &[DeadLetter<A>] {
-        &self.failures
-    }
-
-    /// Returns the results and the failures.
-    pub fn into_parts(self) -> (V, Vec<DeadLetter<A>>) {
-        (self.values, self.failures)
-    }
 }
 
 impl<A, R> Report<A, Vec<Option<R>>> {
@@ -274,11 +226,11 @@ impl<A, R> FromIterator<Result<R, DeadLetter<A>>> for Report<A, Vec<Option<R>>> 
 
 impl<A, V> fmt::Display for Report<A, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |letter: &DeadLetter<A>| match &letter.origin {
-            Origin::Rows(rows) => rows.len(),
-            Origin::Item(_) | Origin::Stage { .. } => 1,
-        };
-        let failed: usize = self.failures.iter().map(count).sum();
+        let failed: usize = self
+            .failures
+            .iter()
+            .map(|letter| letter.rows.unwrap_or(1))
+            .sum();
         write!(f, "{failed} of {} {} failed", self.total, self.unit)?;
         for letter in self.failures.iter().take(SHOWN) {
             write!(f, "\n  {letter}")?;

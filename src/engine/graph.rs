@@ -70,9 +70,9 @@ impl<'e> Graph<'e> {
 
     /// Submits a job of the same engine that has options. Its [name](JobBuilder::name) is drawn in place of its
     /// kernel's.
-    pub fn add_job<G, A, M, E>(
+    pub fn add_job<G, A, const RETRIES: bool, E>(
         &mut self,
-        job: JobBuilder<'e, G, A, M, E>,
+        job: JobBuilder<'e, G, A, RETRIES, E>,
     ) -> Job<<G::Reply as Reply>::Out, E>
     where
         G: Program + Accepts<A>,

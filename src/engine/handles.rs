@@ -4,6 +4,8 @@ use std::future::Future;
 
 use futures_core::Stream;
 
+use super::completed::CompletedStream;
+use super::map::MapStream;
 use super::*;
 use crate::array::{Array, ArrayMut};
 
@@ -19,8 +21,8 @@ fn a_job_of<R: Send + 'static>() {
     sent::<Job<R>>();
     unpinned::<Job<R>>();
     future::<Job<R>, R>();
-    sent::<Calling<u64, R>>();
-    unpinned::<Calling<u64, R>>();
+    sent::<Submitting<R>>();
+    unpinned::<Submitting<R>>();
     sent::<AsCompleted<R>>();
     sent::<CompletedStream<R>>();
     unpinned::<CompletedStream<R>>();

@@ -11,7 +11,7 @@ use crate::arena::{ArenaFull, BlockPlacement, default_capacity};
 #[cfg(feature = "ndarray")]
 use crate::array::nd;
 use crate::array::npy::{self, NpyError};
-use crate::array::{AllocError, Array, ArrayMut, BadRank, Element, Shape, check_count};
+use crate::array::{AllocError, Array, ArrayMut, Element, Shape, ShapeError, check_count};
 use crate::sys::debug_as_text;
 
 /// How many bytes of a file without a length are read at a time.
@@ -37,7 +37,7 @@ pub enum InputError {
         error: NpyError,
     },
     /// The array has more dimensions than a [`Shape`] can have.
-    BadRank(BadRank),
+    Shape(ShapeError),
 }
 
 impl fmt::Display for InputError {
@@ -46,7 +46,7 @@ impl fmt::Display for InputError {
             Self::Io { path, error } => write!(f, "cannot read {}: {error}", path.display()),
             Self::ArenaFull(full) => full.fmt(f),
             Self::Npy { path, error } => write!(f, "cannot read {}: {error}", path.display()),
-            Self::BadRank(rank) => rank.fmt(f),
+            Self::Shape(error) => error.fmt(f),
         }
     }
 }
@@ -57,7 +57,7 @@ impl std::error::Error for InputError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io { error, .. } => error.source(),
-            Self::ArenaFull(_) | Self::BadRank(_) => None,
+            Self::ArenaFull(_) | Self::Shape(_) => None,
             Self::Npy { error, .. } => error.source(),
         }
     }
@@ -279,7 +279,7 @@ impl Engine {
         S: ndarray::Data<Elem = T>,
         D: ndarray::Dimension,
     {
-        let shape = nd::shape_of(from.shape()).map_err(InputError::BadRank)?;
+        let shape = nd::shape_of(from.shape()).map_err(InputError::Shape)?;
         Ok(self.fill(shape, |to| match self.supervisor() {
             // The calling thread may be in a sandboxed worker, which must not start threads.
             None => nd::write(from, to),

@@ -18,6 +18,7 @@ mod map;
 mod numbers;
 mod observe;
 pub mod par;
+pub(crate) mod raw;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod scope;
@@ -35,28 +36,27 @@ use std::time::Duration;
 
 pub use crate::arena::{ArenaError, ArenaStats, SystemError, SystemLimit};
 pub use crate::supervisor::{
-    ActorStatus, AtMostOnce, Backoff, Backtrace, Crash, CrashClass, CrashFrame, CrashedAccess,
-    Death, FailedDependency, FailedInput, JobError, JobErrorKind, JobLimit, JobOptions,
-    KernelStats, Limiter, LimiterBuilder, LogLevel, LogLine, LogSource, Permits, Priority,
-    Progress, RefusedBy, Rejection, ResultKey, Retried, Stats, WorkerExit, WorkerStats,
+    ActorStatus, Backoff, Backtrace, Crash, CrashClass, CrashFrame, CrashedAccess, Death,
+    FailedDependency, FailedInput, JobError, JobErrorKind, JobLimit, JobOptions, KernelStats,
+    Limiter, LogLevel, LogLine, LogSource, Permits, Priority, Progress, RefusedBy, Rejection,
+    ResultKey, Stats, WorkerExit, WorkerStats,
 };
 pub use crate::trace::Traced;
-pub use actor::{Actor, ActorBuilder, ActorNameError, Calling};
+pub use actor::{Actor, ActorBuilder, ActorNameError};
 pub use builder::{Builder, Guard};
 pub use canceller::Canceller;
-pub use completed::{AsCompleted, CompletedStream, as_completed, wait_all, wait_any};
+pub use completed::{AsCompleted, as_completed, wait_all, wait_any};
 pub use error::{BuildError, Error};
 pub use failure::{DeadLetter, JobFailure, Report};
 pub use graph::Graph;
 pub use input::InputError;
 pub use job::{Job, JobBuilder, Killer, Refused};
-pub use map::{Map, MapStream, OnFailure};
+pub use map::{Map, OnFailure};
 pub use observe::{Trace, TraceError};
 pub use par::{Par, ParMut};
 #[cfg(feature = "sandbox")]
 pub use sandbox::{Sandbox, SandboxReport};
-pub use scope::{Scope, ScopedJob, ScopedJobBuilder};
-pub use seeds::Series;
+pub use scope::{Scope, ScopedJob};
 pub use shard::shard;
 pub use spawn::{Call, Spawn, SpawnInput, SpawnInputs, call};
 pub use submitting::Submitting;
@@ -315,26 +315,6 @@ impl Engine {
     /// ```
     pub fn seed(&self) -> u64 {
         self.seeds.run()
-    }
-
-    /// Begins a series: jobs that draw [random numbers](crate::rng) by their index in it, however they are divided and
-    /// sent, as the jobs of [`map`](Engine::map) do. [`JobBuilder::in_series`] submits one of them;
-    /// [`for_each_element`](crate::for_each_element) runs several as one job.
-    ///
-    /// ```
-    /// use arenite::Engine;
-    /// use rand::Rng;
-    ///
-    /// let draw = || arenite::rng().next_u64();
-    /// let (engine, again) = (Engine::builder().seed(7).inline(), Engine::builder().seed(7).inline());
-    /// let mapped: Result<Vec<u64>, _> = engine.map(draw, [(), ()]).collect();
-    /// let series = again.series();
-    /// let second = again.job(draw, ()).in_series(&series, 1).submit().wait()?;
-    /// assert_eq!(mapped?[1], second);
-    /// # Ok::<(), arenite::JobError>(())
-    /// ```
-    pub fn series(&self) -> Series {
-        self.seeds.series()
     }
 
     /// Returns statistics of the arena, each worker and each kernel. [`progress`](Engine::progress) counts jobs.

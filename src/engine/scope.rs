@@ -7,13 +7,12 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{held, option_setters, permit, run_kernel};
+use super::job::{held, permit, run_kernel};
 use super::seeds::Series;
 use super::{Backend, Canceller, Engine, JobError, JobErrorKind};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Args, Bind, CallWriter, Kernel, KernelInfo, Params, Reply, RetrySafe, Single, captures_nothing,
-    kernel_name,
+    Args, Bind, CallWriter, Kernel, KernelInfo, Params, Reply, Single, captures_nothing, kernel_name,
 };
 use crate::supervisor::{Failed, Flight, Group, JobId, JobOptions, Owner, Read, Supervisor};
 
@@ -309,24 +308,57 @@ impl<'env> Scope<'env> {
         R: Reply,
     {
         const { captures_nothing::<F::Kernel>() };
-        self.job(kernel, args).submit()
+        self.submit_with(&JobOptions::default(), kernel, args)
     }
 
-    /// Starts building a job of this scope, with a deadline, a priority or a limiter.
+    /// Like [`submit`](Self::submit), with options: a deadline, a priority, a limiter, a label or a name.
+    ///
+    /// The job may change memory that is lent to it, so it has no retries. If it is killed, that memory is unspecified,
+    /// and the error lists it. A scope waits for its jobs, and so for their permits; a cancelled scope does not wait for
+    /// permits, and an inline engine does not run its remaining jobs.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
-    /// use std::time::Duration;
+    /// use arenite::{JobOptions, Limiter, TileMut};
     ///
-    /// let mut out = engine.zeros::<u32>(6)?;
+    /// fn fill(mut tile: TileMut<'_, u32>) {
+    ///     tile.iter_mut().for_each(|x| *x = 7);
+    /// }
+    ///
+    /// let two = JobOptions::new().limit(&Limiter::new().concurrency(2));
+    /// let mut out = engine.zeros::<u32>(100)?;
     /// engine.scope(|s| {
-    ///     let fill = |values: &mut [u32]| values.fill(7);
-    ///     s.job(fill, (&mut out,)).deadline(Duration::from_secs(10)).submit();
+    ///     for tile in out.tiles_mut(10) {
+    ///         s.submit_with(&two, fill, (tile,));
+    ///     }
     /// })?;
-    /// assert_eq!(out[..], [7; 6]);
+    /// assert_eq!(out[..], [7; 100]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn job<F, A, P, R>(&self, kernel: F, args: A) -> ScopedJobBuilder<'_, 'env, R::Out>
+    ///
+    /// Submit jobs that only read with [`Engine::job`], which may be [retried](super::JobBuilder::retries):
+    ///
+    /// ```compile_fail,E0308
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::{JobOptions, TileMut};
+    ///
+    /// fn fill(mut tile: TileMut<'_, u32>) {
+    ///     tile.fill(7);
+    /// }
+    ///
+    /// let mut values = engine.zeros::<u32>(10).unwrap();
+    /// engine.scope(|s| {
+    ///     for tile in values.tiles_mut(5) {
+    ///         s.submit_with(&JobOptions::new().retries(1), fill, (tile,));
+    ///     }
+    /// });
+    /// ```
+    pub fn submit_with<F, A, P, R>(
+        &self,
+        options: &JobOptions,
+        kernel: F,
+        args: A,
+    ) -> ScopedJob<'_, 'env, R::Out>
     where
         F: Bind<A>,
         F::Kernel: Kernel<P, R>,
@@ -338,44 +370,90 @@ impl<'env> Scope<'env> {
         // Only the type of the kernel is used: its value has no bytes.
         let (_, args) = kernel.bind(args);
         let index = self.jobs.replace(self.jobs.get() + 1);
-        let call = match &self.engine.backend {
+        let state = match &self.engine.backend {
             Backend::Inline => {
-                let held = held::<P>(kernel_name::<F::Kernel>(), args);
-                ScopedCall::Inline(Box::new(move |scope, options| {
-                    let name = kernel_name::<F::Kernel>();
-                    let cancelled = || match scope.is_over() {
-                        true => Some(Failed::new(JobErrorKind::Cancelled, name, 0)),
-                        false => None,
-                    };
-                    if let Some(why) = cancelled() {
-                        return Err(why.into());
-                    }
-                    let _permit = permit(&options.limit, name)?;
-                    // Another thread may have cancelled the scope while this thread waited.
-                    if let Some(why) = cancelled() {
-                        return Err(why.into());
-                    }
-                    let _job = scope.series.begin_inline(index);
-                    held.and_then(run_kernel::<F::Kernel, P, R>)
-                }))
+                let run = || self.run_inline::<F::Kernel, _, P, R>(options, index, args);
+                let result = run().map_err(|error| error.named_by(options));
+                if let Err(error) = &result {
+                    self.note(error);
+                }
+                Scoped::Inline(result)
             }
             Backend::Workers(workers) => {
-                let mut call = CallWriter(ArgWriter::new(workers.shared.arena.id()));
+                let shared = &workers.shared;
+                let mut call = CallWriter(ArgWriter::new(shared.arena.id()));
                 args.send(&mut call);
                 call.0.seed = self.series.seed(index);
-                ScopedCall::Sent {
-                    shared: &workers.shared,
-                    call,
-                    kernel: KernelInfo::of::<Single<F::Kernel, P, R>>(),
+                let kernel = KernelInfo::of::<Single<F::Kernel, P, R>>().named(options.name);
+                let owner = self.group.map_or(Owner::Handle, Owner::scope);
+                let guard = NoUnwinding;
+                let id = shared.submit(&kernel, &mut call.0, owner, options.if_set());
+                self.open.borrow_mut().insert(index, id);
+                std::mem::forget(guard);
+                self.forget_dropped(shared, &kernel);
+                Scoped::Sent {
+                    shared,
+                    index,
+                    id,
                     read: R::receive,
                 }
             }
         };
-        ScopedJobBuilder {
+        ScopedJob {
             scope: self,
-            index,
-            call,
-            options: JobOptions::default(),
+            state: Some(state),
+        }
+    }
+
+    fn run_inline<F, A, P, R>(
+        &self,
+        options: &JobOptions,
+        index: u64,
+        args: A,
+    ) -> Result<R::Out, JobError>
+    where
+        F: Kernel<P, R>,
+        A: Args<'env, P>,
+        P: Params,
+        R: Reply,
+    {
+        let name = kernel_name::<F>();
+        let held = held::<P>(name, args);
+        let cancelled = || match self.is_over() {
+            true => Err(JobError::from(Failed::new(
+                JobErrorKind::Cancelled,
+                name,
+                0,
+            ))),
+            false => Ok(()),
+        };
+        cancelled()?;
+        let _permit = permit(&options.limit, name)?;
+        // Another thread may have cancelled the scope while this thread waited.
+        cancelled()?;
+        let _job = self.series.begin_inline(index);
+        held.and_then(run_kernel::<F, P, R>)
+    }
+
+    /// Options for a job of this crate that overwrites all memory that is lent to it and does not read it first: then it
+    /// makes no difference what a dead attempt has written.
+    pub(super) fn writes_all(&self, retries: u32) -> JobOptions {
+        JobOptions {
+            retries,
+            ..JobOptions::default()
+        }
+    }
+
+    /// Options for a job that runs in a worker without other jobs, like a job with a deadline, so that only the job
+    /// itself can end that worker. They have no effect with
+    /// [`co_schedule_deadlines`](super::Builder::co_schedule_deadlines).
+    pub(super) fn exclusive(&self, exclusive: bool) -> JobOptions {
+        let lanes = |shared: &Arc<Supervisor>| shared.active_lanes() > shared.active_workers();
+        let is_needed = exclusive && self.engine.supervisor().is_some_and(lanes);
+        JobOptions {
+            // A deadline beyond the range of the clock never expires.
+            deadline: is_needed.then_some(Duration::MAX),
+            ..JobOptions::default()
         }
     }
 
@@ -528,156 +606,6 @@ impl fmt::Debug for Scope<'_> {
                 "open",
                 &(self.open.borrow().len() + self.dropped.borrow().jobs.open.len()),
             )
-            .finish_non_exhaustive()
-    }
-}
-
-/// A job of a scope under construction: see [`Scope::job`].
-///
-/// The job may change memory that is lent to it, so it has no retries. If it is killed, that memory is unspecified, and
-/// the error lists it. A scope waits for its jobs, and so for their permits; a cancelled scope does not wait for
-/// permits, and an inline engine does not run its remaining jobs.
-///
-/// ```
-/// # let engine = arenite::Engine::inline();
-/// use arenite::{Limiter, TileMut};
-///
-/// fn fill(mut tile: TileMut<'_, u32>) {
-///     tile.iter_mut().for_each(|x| *x = 7);
-/// }
-///
-/// let two = Limiter::builder().concurrency(2).build();
-/// let mut out = engine.zeros::<u32>(100)?;
-/// engine.scope(|s| {
-///     for tile in out.tiles_mut(10) {
-///         s.job(fill, (tile,)).limit(&two).submit();
-///     }
-/// })?;
-/// assert_eq!(out[..], [7; 100]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[must_use = "a job under construction does nothing until it is submitted"]
-pub struct ScopedJobBuilder<'s, 'env, R> {
-    scope: &'s Scope<'env>,
-    index: u64,
-    call: ScopedCall<'env, R>,
-    options: JobOptions,
-}
-
-#[allow(
-    clippy::large_enum_variant,
-    reason = "short-lived, and a box for each job of a scope would be slower"
-)]
-enum ScopedCall<'env, R> {
-    Sent {
-        shared: &'env Arc<Supervisor>,
-        call: CallWriter,
-        kernel: KernelInfo,
-        read: Read<R>,
-    },
-    /// The job runs on the caller's thread.
-    Inline(RunInline<'env, R>),
-}
-
-type RunInline<'env, R> = Box<dyn FnOnce(&Scope<'env>, &JobOptions) -> Result<R, JobError>>;
-
-impl<'s, 'env, R> ScopedJobBuilder<'s, 'env, R> {
-    fn with_options(mut self, change: impl FnOnce(&mut JobOptions)) -> Self {
-        change(&mut self.options);
-        self
-    }
-
-    option_setters!(for_this_thread);
-    option_setters!(@name);
-
-    /// Cannot be called: a job of a scope runs once, since it may have changed what is lent to it when it fails. Submit
-    /// jobs that only read with [`Engine::job`], which may be [retried](super::JobBuilder::retries).
-    ///
-    /// ```compile_fail,E0277
-    /// # let engine = arenite::Engine::inline();
-    /// use arenite::TileMut;
-    ///
-    /// fn fill(mut tile: TileMut<'_, u32>) {
-    ///     tile.fill(7);
-    /// }
-    ///
-    /// let mut values = engine.zeros::<u32>(10).unwrap();
-    /// engine.scope(|s| {
-    ///     for tile in values.tiles_mut(5) {
-    ///         s.job(fill, (tile,)).retries(1).submit();
-    ///     }
-    /// });
-    /// ```
-    pub fn retries(self, _: u32) -> Self
-    where
-        Self: RetrySafe,
-    {
-        self
-    }
-
-    /// Sets retries. Call this only for kernels of this crate that overwrite all memory that is lent to them and do not
-    /// read it first: then it makes no difference what a dead attempt has written.
-    pub(super) fn writes_all(mut self, retries: u32) -> Self {
-        self.options.retries = retries;
-        self
-    }
-
-    /// Runs the job in a worker without other jobs, like a job with a deadline, so that only the job itself can end
-    /// that worker. Has no effect with [`co_schedule_deadlines`](super::Builder::co_schedule_deadlines).
-    pub(super) fn exclusive(mut self, exclusive: bool) -> Self {
-        let lanes = |shared: &Arc<Supervisor>| shared.active_lanes() > shared.active_workers();
-        if exclusive && self.scope.engine.supervisor().is_some_and(lanes) {
-            // A deadline beyond the range of the clock never expires.
-            self.options.deadline = Some(Duration::MAX);
-        }
-        self
-    }
-
-    /// Submits the job.
-    pub fn submit(self) -> ScopedJob<'s, 'env, R> {
-        let scope = self.scope;
-        let state = match self.call {
-            ScopedCall::Sent {
-                shared,
-                mut call,
-                kernel,
-                read,
-            } => {
-                let kernel = kernel.named(self.options.name);
-                let owner = scope.group.map_or(Owner::Handle, Owner::scope);
-                let guard = NoUnwinding;
-                let id = shared.submit(&kernel, &mut call.0, owner, self.options.if_set());
-                let index = self.index;
-                scope.open.borrow_mut().insert(index, id);
-                std::mem::forget(guard);
-                scope.forget_dropped(shared, &kernel);
-                Scoped::Sent {
-                    shared,
-                    index,
-                    id,
-                    read,
-                }
-            }
-            ScopedCall::Inline(run) => {
-                let options = &self.options;
-                let result = run(scope, options).map_err(|error| error.named_by(options));
-                if let Err(error) = &result {
-                    scope.note(error);
-                }
-                Scoped::Inline(result)
-            }
-        };
-        ScopedJob {
-            scope,
-            state: Some(state),
-        }
-    }
-}
-
-impl<R> fmt::Debug for ScopedJobBuilder<'_, '_, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScopedJobBuilder")
-            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct InlineJob {
     _inside: Inside,
 }
 
-/// The jobs of one call, identified by their index in the call: see [`Engine::series`](super::Engine::series).
+/// The jobs of one call, identified by their index in the call: see [`raw::series`](crate::raw::series).
 #[derive(Clone, Debug)]
 pub struct Series {
     run: u64,
@@ -86,7 +86,7 @@ impl Seeds {
 }
 
 impl Series {
-    /// Returns the number of this series among those of its engine, which [`for_each_element`](crate::for_each_element)
+    /// Returns the number of this series among those of its engine, which [`for_each_element`](crate::raw::for_each_element)
     /// takes.
     pub fn number(&self) -> u64 {
         self.number

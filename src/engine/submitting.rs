@@ -1,8 +1,8 @@
 //! Submitting in `async` code.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -59,22 +59,22 @@ impl PendingCall {
 
 /// How far a future has submitted a call.
 #[allow(clippy::large_enum_variant, reason = "short-lived")]
-pub(super) enum Submission<R, E: JobFailure, H> {
+enum Submission<R, E: JobFailure> {
     Waits {
         entering: Entering,
         call: PendingCall,
         read: Read<R>,
         retained: E::Retained,
-        /// Dropped when the call is submitted.
-        _handle: H,
+        /// Keeps the actor of a call alive until the call is submitted.
+        _actor: Option<Arc<dyn Any + Send + Sync>>,
     },
     /// The call ran on the caller's thread.
     Ran(Job<R, E>),
     Submitted,
 }
 
-impl<R: Send + 'static, E: JobFailure, H> Submission<R, E, H> {
-    pub(super) fn poll(&mut self, context: &Context<'_>) -> Poll<Job<R, E>> {
+impl<R: Send + 'static, E: JobFailure> Submission<R, E> {
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Job<R, E>> {
         let mut id = None;
         if let Self::Waits { entering, call, .. } = self {
             let Entering { shared, line } = entering;
@@ -96,17 +96,38 @@ impl<R: Send + 'static, E: JobFailure, H> Submission<R, E, H> {
     }
 }
 
-/// The future of [`JobBuilder::submit_async`]. Dropping it leaves the line for admission, and drops the arguments.
+/// The future of [`JobBuilder::submit_async`] and [`Actor::call_async`](super::Actor::call_async): a call that waits for
+/// admission. Dropping it leaves the line and drops the arguments: the call does not run.
 #[must_use = "a future does nothing before it is polled"]
-pub struct Submitting<G: Program, A, E: JobFailure = JobError> {
-    state: Submission<<G::Reply as Reply>::Out, E, ()>,
-    args: PhantomData<fn(A)>,
-}
+pub struct Submitting<R, E: JobFailure = JobError>(Submission<R, E>);
 
 // The future is not self-referential.
-impl<G: Program, A, E: JobFailure> Unpin for Submitting<G, A, E> {}
+impl<R, E: JobFailure> Unpin for Submitting<R, E> {}
 
-impl<G: Program, A, M, E: JobFailure> JobBuilder<'_, G, A, M, E> {
+impl<R: Send + 'static, E: JobFailure> Submitting<R, E> {
+    pub(super) fn new(
+        shared: &Arc<Supervisor>,
+        call: PendingCall,
+        read: Read<R>,
+        retained: E::Retained,
+        actor: Option<Arc<dyn Any + Send + Sync>>,
+    ) -> Self {
+        Self(Submission::Waits {
+            entering: Entering::new(shared),
+            call,
+            read,
+            retained,
+            _actor: actor,
+        })
+    }
+
+    /// Returns the future of a call that has run on the caller's thread.
+    pub(super) fn of_ran(job: Job<R, E>) -> Self {
+        Self(Submission::Ran(job))
+    }
+}
+
+impl<G: Program, A, const RETRIES: bool, E: JobFailure> JobBuilder<'_, G, A, RETRIES, E> {
     /// Submits the job without blocking an event loop: with
     /// [`max_in_flight_bytes`](super::Builder::max_in_flight_bytes), the future is ready when the job is admitted (it
     /// waits in the same line as blocking callers); without a limit, it is ready at once. An inline engine has run the
@@ -122,37 +143,29 @@ impl<G: Program, A, M, E: JobFailure> JobBuilder<'_, G, A, M, E> {
     /// })
     /// # }
     /// ```
-    pub fn submit_async(self) -> Submitting<G, A, E>
+    pub fn submit_async(self) -> Submitting<<G::Reply as Reply>::Out, E>
     where
         G: Accepts<A>,
     {
-        let state = match self.engine.supervisor() {
+        match self.engine.supervisor() {
             Some(shared) => {
                 let (call, retained) = self.into_pending(shared.arena.id(), 0);
-                Submission::Waits {
-                    entering: Entering::new(shared),
-                    call,
-                    read: G::Reply::receive,
-                    retained,
-                    _handle: (),
-                }
+                Submitting::new(shared, call, G::Reply::receive, retained, None)
             }
-            None => Submission::Ran(self.run_inline()),
-        };
-        let args = PhantomData;
-        Submitting { state, args }
+            None => Submitting::of_ran(self.run_inline()),
+        }
     }
 }
 
-impl<G: Accepts<A>, A, E: JobFailure> Future for Submitting<G, A, E> {
-    type Output = Job<<G::Reply as Reply>::Out, E>;
+impl<R: Send + 'static, E: JobFailure> Future for Submitting<R, E> {
+    type Output = Job<R, E>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.state.poll(context)
+        self.0.poll(context)
     }
 }
 
-impl<G: Program, A, E: JobFailure> fmt::Debug for Submitting<G, A, E> {
+impl<R, E: JobFailure> fmt::Debug for Submitting<R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Submitting").finish_non_exhaustive()
     }

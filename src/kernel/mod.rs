@@ -24,6 +24,7 @@ mod names;
 mod newtype;
 mod owned;
 mod param;
+#[doc(hidden)]
 pub mod raw;
 mod reply;
 mod scalar;

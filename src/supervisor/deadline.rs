@@ -30,7 +30,7 @@ const LOOK_FOR_BEGIN: Duration = Duration::from_millis(10);
 
 impl Lane {
     /// Returns the next time to check a job with `loading`, or `None` if its time is over. If the job has called
-    /// [`begin_timed`](crate::begin_timed), this is `limit` after that moment; otherwise the next poll. The worker
+    /// [`begin_timed`](crate::raw::begin_timed), this is `limit` after that moment; otherwise the next poll. The worker
     /// reports that moment, so there is a fixed end, `most` plus `limit` after the start of the clock, which no report
     /// postpones.
     fn due_after_loading(

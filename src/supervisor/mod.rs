@@ -97,9 +97,9 @@ pub use error::{
 pub(crate) use error::{Because, Failed};
 pub(crate) use kernels::bytes_to_expect;
 pub(crate) use lifecycle::Closing;
-pub use limiter::{Limiter, LimiterBuilder};
+pub use limiter::Limiter;
 pub(crate) use limiter::{Permit, PermitSource};
-pub use options::{AtMostOnce, Backoff, JobOptions, Permits, Priority, Retried};
+pub use options::{Backoff, JobOptions, Permits, Priority};
 pub(crate) use output::Sink;
 pub use output::{LogLevel, LogLine, LogSource};
 pub(crate) use owner::{Group, Owner};

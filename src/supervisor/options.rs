@@ -1,7 +1,6 @@
 //! Job options: deadline, retries, priority, limiter, label, name.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,9 +95,9 @@ impl Default for Backoff {
 
 /// How jobs run: deadline, retries, pauses, priority, limiter, label and name.
 ///
-/// A [job](crate::Engine::job), a [map](crate::Engine::map), a [job of a scope](crate::Scope::job) and a
-/// [stage of a stream](crate::stream::Stream::stage) take the same options: one by one with the methods of these names,
-/// or all at once with `options`.
+/// A [job](crate::Engine::job), a [map](crate::Engine::map), a [job of a scope](crate::Scope::submit_with) and a
+/// [stage of a stream](crate::stream::Stream::stage) take the same options: a job also one by one with the methods of
+/// these names, a job of a scope with [`submit_with`](crate::Scope::submit_with).
 ///
 /// ```
 /// # let engine = arenite::Engine::inline();
@@ -113,10 +112,10 @@ impl Default for Backoff {
 /// # Ok::<(), arenite::JobError>(())
 /// ```
 ///
-/// `M` records whether [`retries`](Self::retries) was called: [`AtMostOnce`] options fit every job, [`Retried`] ones
-/// only jobs whose arguments the kernel cannot change.
+/// `RETRIES` says whether [`retries`](Self::retries) was called: options without retries fit every job, others only jobs
+/// whose arguments the kernel cannot change.
 #[derive(PartialEq)]
-pub struct JobOptions<M = AtMostOnce> {
+pub struct JobOptions<const RETRIES: bool = false> {
     pub(crate) deadline: Option<Duration>,
     /// With `loading`: how long the kernel may take until it calls `begin_timed`, which starts the clock of the
     /// deadline.
@@ -132,24 +131,15 @@ pub struct JobOptions<M = AtMostOnce> {
     pub(crate) label: Option<Arc<str>>,
     /// The name that replaces the kernel's name, stored for the life of the process.
     pub(crate) name: Option<&'static str>,
-    pub(crate) mode: PhantomData<fn() -> M>,
 }
 
-/// [Job options](JobOptions) without retries.
-#[derive(Debug, PartialEq)]
-pub enum AtMostOnce {}
-
-/// [Job options](JobOptions) with retries.
-#[derive(Debug, PartialEq)]
-pub enum Retried {}
-
-/// Arguments of jobs that may have [`JobOptions<M>`](JobOptions): all arguments for [`AtMostOnce`], and for [`Retried`]
+/// Arguments of jobs that may have [`JobOptions<RETRIES>`](JobOptions): all arguments for `false`, and for `true`
 /// those that the kernel only reads.
-pub trait Permits<M> {}
+pub trait Permits<const RETRIES: bool> {}
 
-impl<A> Permits<AtMostOnce> for A {}
+impl<A> Permits<false> for A {}
 
-impl<A: RetrySafe> Permits<Retried> for A {}
+impl<A: RetrySafe> Permits<true> for A {}
 
 impl JobOptions {
     /// Returns options without effect: no deadline, no retries, normal priority.
@@ -169,7 +159,7 @@ impl JobOptions {
     }
 }
 
-impl<M> JobOptions<M> {
+impl<const RETRIES: bool> JobOptions<RETRIES> {
     /// Limits the run time of each attempt. An attempt that exceeds it is ended: its worker is killed and replaced, and
     /// the job fails with [`JobLimit::Deadline`](crate::JobLimit::Deadline) or is [retried](Self::retries).
     ///
@@ -186,10 +176,8 @@ impl<M> JobOptions<M> {
         self
     }
 
-    /// Starts the clock of the [deadline](Self::deadline) when the kernel calls [`begin_timed`](crate::begin_timed),
-    /// instead of when its worker gets the job. This is for bindings of languages whose functions the kernel loads. The
-    /// job is ended in any case after `most` plus the deadline.
-    pub fn loading(mut self, most: Duration) -> Self {
+    /// See [`raw::loading`](crate::raw::loading).
+    pub(crate) fn loading(mut self, most: Duration) -> Self {
         self.loading = Some(most);
         self
     }
@@ -209,7 +197,7 @@ impl<M> JobOptions<M> {
     /// The error is the error of the last attempt; [`JobError::deaths`](crate::JobError::deaths) lists the errors of
     /// earlier attempts. An inline engine tries each job once.
     #[doc(alias = "max_retries")]
-    pub fn retries(self, retries: u32) -> JobOptions<Retried> {
+    pub fn retries(self, retries: u32) -> JobOptions<true> {
         let mut options = self.with_mode();
         options.retries = retries;
         options
@@ -323,12 +311,20 @@ impl<M> JobOptions<M> {
 
     /// Returns the same options, for jobs that may be retried. This is for code that takes options of either mode and
     /// passes arguments that its jobs only read.
-    pub fn retriable(self) -> JobOptions<Retried> {
+    pub fn retriable(self) -> JobOptions<true> {
         self.with_mode()
     }
 
+    /// Returns the same options for a map or a stage, which takes turns of its own at the limiter.
+    pub(crate) fn for_new_caller(&self) -> JobOptions {
+        let mut options: JobOptions = self.clone().with_mode();
+        let limit = options.limit.take();
+        options.limit = limit.map(|set| PermitSource::for_new_caller(set.limiter()));
+        options
+    }
+
     /// Returns the same options in another mode. Called only where the arguments are known to permit that mode.
-    pub(crate) fn with_mode<N>(self) -> JobOptions<N> {
+    pub(crate) fn with_mode<const OTHER: bool>(self) -> JobOptions<OTHER> {
         JobOptions {
             deadline: self.deadline,
             loading: self.loading,
@@ -339,12 +335,11 @@ impl<M> JobOptions<M> {
             limit: self.limit,
             label: self.label,
             name: self.name,
-            mode: PhantomData,
         }
     }
 }
 
-impl<M> Default for JobOptions<M> {
+impl<const RETRIES: bool> Default for JobOptions<RETRIES> {
     fn default() -> Self {
         Self {
             deadline: None,
@@ -356,12 +351,11 @@ impl<M> Default for JobOptions<M> {
             limit: None,
             label: None,
             name: None,
-            mode: PhantomData,
         }
     }
 }
 
-impl<M> Clone for JobOptions<M> {
+impl<const RETRIES: bool> Clone for JobOptions<RETRIES> {
     fn clone(&self) -> Self {
         Self {
             limit: self.limit.clone(),
@@ -371,7 +365,7 @@ impl<M> Clone for JobOptions<M> {
     }
 }
 
-impl<M> fmt::Debug for JobOptions<M> {
+impl<const RETRIES: bool> fmt::Debug for JobOptions<RETRIES> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JobOptions")
             .field("deadline", &self.deadline)

@@ -66,7 +66,7 @@ impl Policy {
         quarantine_after: u32,
         closing: bool,
     ) -> After {
-        let why = death.kind();
+        let why = &death.kind;
         let returned = matches!(why, JobErrorKind::Returned(_));
         let is_retryable = may_succeed_again(why) || returned && self.options.retry_errors;
         if self.options.retries == 0 || self.given_up || !is_retryable {

@@ -28,7 +28,12 @@ impl EngineState {
             let words = killed.map_or_else(Vec::new, |worker| worker.last_words().of(record.job));
             let (traced, job) = (record.is_traced(), record.job);
             let traced = traced.then(|| crash.clone());
-            let death = Death::new(why.clone(), worker, words, crash);
+            let death = Death {
+                kind: why.clone(),
+                worker,
+                last_words: words,
+                crash,
+            };
             let record = self.records.at(index);
             let policy = record.policy.as_mut();
             let after =

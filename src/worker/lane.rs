@@ -71,7 +71,7 @@ pub fn cancelled() -> bool {
 }
 
 /// Starts the clock of the running job's [deadline](crate::JobOptions::deadline), if its options have
-/// [`loading`](crate::JobOptions::loading). A second call restarts the clock. Does nothing outside a job.
+/// [`loading`](crate::raw::loading). A second call restarts the clock. Does nothing outside a job.
 pub fn begin_timed() {
     let lane = LANE.try_with(Cell::get).ok().flatten();
     if let Some(lane) = lane {

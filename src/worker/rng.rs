@@ -98,7 +98,7 @@ struct Elements {
 
 /// In a kernel: runs `f`, which does the work of several jobs, such as the elements of an array, and stores the index
 /// of each in the cell before it begins. The [random numbers](rng) that are drawn for one depend only on the number of
-/// its [series](crate::engine::Series) and on its index.
+/// its [series](crate::raw::Series) and on its index.
 pub fn for_each_element(series: u64, f: impl FnOnce(&Cell<u64>)) {
     let elements = Elements { series, last: None };
     let _restore = RestoreElements {

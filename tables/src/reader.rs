@@ -14,7 +14,7 @@ use super::sources::Sources;
 use super::table::{PartReport, Table};
 use super::tasks::{Task, Tasks};
 use arenite::Array;
-use arenite::engine::{Engine, Job, JobOptions, Permits, Retried};
+use arenite::engine::{Engine, Job, JobOptions, Permits};
 use arenite::kernel::{Arg, Args, Bytes, Kernel, Reply, RetrySafe, SplitArgs, SplitFirst};
 
 /// The maximum default size of a part in bytes.
@@ -158,7 +158,7 @@ impl Tables for Engine {
     {
         let table = table.clone();
         let mut next = 0;
-        let start = move |options: &JobOptions<Retried>| {
+        let start = move |options: &JobOptions<true>| {
             let part = table.parts().get(next)?.clone();
             let origin = table.origin(next).cloned();
             next += 1;
@@ -186,7 +186,7 @@ pub struct Reader<'e> {
     has_header: bool,
     part_bytes: Option<u64>,
     schema: Option<SchemaRef>,
-    options: JobOptions<Retried>,
+    options: JobOptions<true>,
 }
 
 impl<'e> Reader<'e> {
@@ -235,9 +235,9 @@ impl<'e> Reader<'e> {
 
     /// Sets the options of the jobs that read, such as a deadline or retries. An error names a part by its file and
     /// bytes instead of a label.
-    pub fn options<M>(mut self, options: &JobOptions<M>) -> Self
+    pub fn options<const RETRIES: bool>(mut self, options: &JobOptions<RETRIES>) -> Self
     where
-        Part: Permits<M>,
+        Part: Permits<RETRIES>,
     {
         self.options = options.clone().retriable();
         self
@@ -351,7 +351,7 @@ impl<'e> Reader<'e> {
 pub struct Scan<'e> {
     plan: Arc<Plan<'e>>,
     schema: SchemaRef,
-    options: JobOptions<Retried>,
+    options: JobOptions<true>,
 }
 
 type ReadArgs = (Bytes, Spec, Part, Array<u8>);
@@ -402,7 +402,7 @@ impl<'e> Scan<'e> {
     /// Returns a map that starts the job of a part by `submit`. The schema is put into shared memory once.
     fn start<R: Send + 'static>(
         self,
-        mut submit: impl FnMut(ReadArgs, &JobOptions<Retried>) -> Job<R> + Send + 'e,
+        mut submit: impl FnMut(ReadArgs, &JobOptions<true>) -> Job<R> + Send + 'e,
     ) -> PartMap<'e, R> {
         let Self {
             plan,
@@ -412,7 +412,7 @@ impl<'e> Scan<'e> {
         let engine = plan.engine;
         let mut tasks = Tasks::new(Arc::clone(&plan));
         let mut shared: Option<Part> = None;
-        let mut begin = move |task: Task, options: &JobOptions<Retried>| {
+        let mut begin = move |task: Task, options: &JobOptions<true>| {
             let schema = match &shared {
                 Some(part) => part.clone(),
                 None => shared.insert(plan.shared_schema(&schema)?).clone(),
@@ -422,7 +422,7 @@ impl<'e> Scan<'e> {
             let job = submit(args, &labelled(options, origin.as_ref()));
             Ok(Flying { origin, job })
         };
-        let start = move |options: &JobOptions<Retried>| {
+        let start = move |options: &JobOptions<true>| {
             Some(tasks.next()?.and_then(|task| begin(task, options)))
         };
         PartMap::new(engine, Box::new(start)).options(&options)

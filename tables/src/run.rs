@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::error::{Origin, TableError, TableErrorKind};
 use super::part::Part;
 use super::table::{PartReport, Table};
+use arenite::engine::Permits;
 use arenite::engine::{Engine, Job, JobOptions, Priority};
-use arenite::engine::{Permits, Retried};
 use arenite::kernel::{Kernel, Reply};
 
 /// The results of a kernel on the parts of a table, in order: an iterator.
@@ -19,7 +19,7 @@ use arenite::kernel::{Kernel, Reply};
 pub struct PartMap<'e, R> {
     engine: &'e Engine,
     start: Box<Start<'e, R>>,
-    options: JobOptions<Retried>,
+    options: JobOptions<true>,
     flying: VecDeque<Result<Flying<R>, TableError>>,
     ahead: usize,
     is_over: bool,
@@ -27,7 +27,7 @@ pub struct PartMap<'e, R> {
 
 /// Starts the next part.
 pub(super) type Start<'e, R> =
-    dyn FnMut(&JobOptions<Retried>) -> Option<Result<Flying<R>, TableError>> + Send + 'e;
+    dyn FnMut(&JobOptions<true>) -> Option<Result<Flying<R>, TableError>> + Send + 'e;
 
 /// A part in flight.
 pub(super) struct Flying<R> {
@@ -55,9 +55,9 @@ impl<'e, R: Send + 'static> PartMap<'e, R> {
 
     /// Sets the options of the jobs that were not started yet, such as a deadline or retries. An error names a part by
     /// its file and bytes instead of a label.
-    pub fn options<M>(mut self, options: &JobOptions<M>) -> Self
+    pub fn options<const RETRIES: bool>(mut self, options: &JobOptions<RETRIES>) -> Self
     where
-        Part: Permits<M>,
+        Part: Permits<RETRIES>,
     {
         self.options = options.clone().retriable();
         self
@@ -120,7 +120,7 @@ impl<'e> PartMap<'e, Part> {
         R: Reply + 'static,
     {
         let (engine, options) = (self.engine, self.options.clone());
-        let start = move |options: &JobOptions<Retried>| {
+        let start = move |options: &JobOptions<true>| {
             let Done { origin, result } = self.next_done()?;
             Some(result.map(|part| {
                 let job = engine.job(kernel, (part,));
@@ -162,15 +162,12 @@ impl<R> fmt::Debug for PartMap<'_, R> {
 
 /// Returns the options of jobs that other parts depend on. Such jobs run before others, and run again if their worker
 /// dies, which is safe because they only read.
-pub(super) fn essential() -> JobOptions<Retried> {
+pub(super) fn essential() -> JobOptions<true> {
     JobOptions::new().priority(Priority::High).retries(2)
 }
 
 /// Returns the options of a part's job, which the location of the part labels in statistics and traces.
-pub(super) fn labelled(
-    options: &JobOptions<Retried>,
-    origin: Option<&Origin>,
-) -> JobOptions<Retried> {
+pub(super) fn labelled(options: &JobOptions<true>, origin: Option<&Origin>) -> JobOptions<true> {
     match origin {
         Some(origin) => options.clone().label(Arc::<str>::from(origin.to_string())),
         None => options.clone(),

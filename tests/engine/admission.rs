@@ -229,7 +229,7 @@ fn try_submit_returns_the_arguments() {
         bytes,
         in_flight,
         limit,
-    } = refused.why()
+    } = refused.why
     else {
         panic!("{refused}")
     };
@@ -239,7 +239,7 @@ fn try_submit_returns_the_arguments() {
     );
     assert_says(&refused, &limit.to_string());
     let in_use = lab.stats().arena.in_use;
-    let (mut other, path, n) = refused.into_args();
+    let (mut other, path, n) = *refused.args;
     assert_eq!((other[7], &path, n), (8, &gate.path(), 2));
     other[7] = 7;
     assert_eq!(lab.stats().arena.in_use, in_use, "nothing was kept");
@@ -263,7 +263,7 @@ fn a_refused_chain_returns_all_arguments() {
             .try_submit()
     };
     let values = mib(&lab, 2);
-    let ((values,), (text,)) = chain(&lab, values, "four".into()).unwrap_err().into_args();
+    let ((values,), (text,)) = *chain(&lab, values, "four".into()).unwrap_err().args;
     drop(held);
     running.wait().unwrap();
     let job = chain(&lab, values, text).unwrap();

@@ -302,7 +302,7 @@ fn options_hold_for_jobs_with_inputs() {
         .wait()
         .unwrap_err();
     assert_eq!(error.label(), Some("late"));
-    let limiter = Limiter::builder().concurrency(1).build();
+    let limiter = Limiter::new().concurrency(1);
     let jobs: Vec<_> = (0..20u64)
         .map(|n| {
             lab.job(add, (lab.submit(sum, (&input,)), n))

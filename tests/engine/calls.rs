@@ -201,7 +201,7 @@ fn arrays_of_every_shape() {
                 .split(' ')
                 .next()
                 .unwrap(),
-            shape.with_rows(1).to_string()
+            array.rows(..1).shape().to_string()
         );
     }
 }

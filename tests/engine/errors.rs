@@ -170,11 +170,11 @@ fn maps_and_scopes_keep_the_type() {
             }
         }
         let report = engine.map(half, (0..10).map(|n| (n,))).report();
-        for (letter, n) in report.failures().iter().zip([1, 3, 5, 7, 9]) {
-            assert_eq!(*letter.args(), (n,));
-            assert_odd(letter.error(), n);
+        for (letter, n) in report.failures.iter().zip([1, 3, 5, 7, 9]) {
+            assert_eq!(letter.args, (n,));
+            assert_odd(&letter.error, n);
         }
-        assert_eq!(report.failures().len(), 5);
+        assert_eq!(report.failures.len(), 5);
         let error = engine.scope(|s| drop(s.submit(half, (7,)))).unwrap_err();
         assert_odd(&error, 7);
         let error = engine
@@ -304,7 +304,7 @@ fn retries_keep_the_type_of_the_last_error() {
         (Some(2u32), 3),
         "{error}"
     );
-    let earlier = error.deaths().iter().map(|death| death.kind().returned());
+    let earlier = error.deaths().iter().map(|death| death.kind.returned());
     assert!(earlier.eq([Some(0u32), Some(1)]), "{error:#?}");
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use arenite::{Array, Engine, JobError, JobErrorKind, WorkerExit, as_completed};
+use arenite::{Array, Engine, JobError, JobErrorKind, JobOptions, WorkerExit, as_completed};
 
 use crate::harness::{
     Calls, Gate, Lab, assert_kind, assert_says, at_gates, pass, step, tests, wait_until,
@@ -52,7 +52,7 @@ fn a_label_is_in_every_error_of_its_job() {
         .then(|_: u32| -> u32 { panic!("no") }, ());
     labelled(lab.failure_of(chain.submit()));
     let error = lab.scope(|s| {
-        s.job(abort, ()).label(label).submit();
+        s.submit_with(&JobOptions::new().label(label), abort, ());
     });
     labelled(error.unwrap_err());
     step("one that runs beside another that dies, one that is cancelled, one that never runs");

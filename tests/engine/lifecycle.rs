@@ -107,7 +107,7 @@ fn shutdown_timeout_ends_the_rest() {
 }
 
 fn shutdown_timeout_ends_queued_jobs() {
-    let limiter = Limiter::builder().concurrency(1).build();
+    let limiter = Limiter::new().concurrency(1);
     let (other, lab) = (Lab::new(1), Lab::new(1));
     let gate = Gate::new();
     let hung = other.job(pass, (gate.path(),)).limit(&limiter).submit();

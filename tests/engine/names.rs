@@ -98,12 +98,12 @@ fn every_kind_of_job_can_be_named() {
                 .unwrap_err(),
             engine
                 .map(run, [(1, 0)])
-                .name("shapes.any")
+                .options(&JobOptions::new().name("shapes.any"))
                 .next()
                 .unwrap()
                 .unwrap_err(),
             engine
-                .scope(|s| drop(s.job(run, (1, 0)).name("shapes.any").submit()))
+                .scope(|s| drop(s.submit_with(&JobOptions::new().name("shapes.any"), run, (1, 0))))
                 .unwrap_err(),
         ];
         let tried = engine.job(run, (1, 0)).name("shapes.any").try_submit();

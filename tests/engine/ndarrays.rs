@@ -1,5 +1,6 @@
 //! `ndarray` in kernels and callers.
 
+use arenite::array::ShapeError;
 use arenite::{Array, InputError};
 
 use crate::harness::{Calls, Lab, tests};
@@ -37,7 +38,7 @@ fn any_order_is_converted_and_back() {
     let deep = ndarray::ArrayD::<u8>::zeros(vec![1; 7]);
     let refused = lab.from_ndarray(&deep).unwrap_err();
     assert!(
-        matches!(refused, InputError::BadRank(rank) if rank.rank() == 7),
+        matches!(refused, InputError::Shape(ShapeError::Rank(7))),
         "{refused}"
     );
 }

@@ -46,7 +46,7 @@ fn write_to_all(value: u8) -> usize {
             written += 1;
             array.seal()
         }
-        Err(shared) => shared.into_array(),
+        Err(shared) => shared,
     });
     *KEPT.lock().unwrap() = changed.collect();
     written

@@ -275,8 +275,8 @@ fn jobs_are_refused_while_memory_is_short() {
     until_short(&lab, true);
     let len = |values: &Array<u8>| values.len();
     let refused = lab.job(len, (values,)).try_submit().unwrap_err();
-    assert_eq!(refused.why(), RefusedBy::MemoryShort, "{refused}");
-    assert_eq!(refused.into_args().0[..], [1, 2, 3]);
+    assert_eq!(refused.why, RefusedBy::MemoryShort, "{refused}");
+    assert_eq!(refused.args.0[..], [1, 2, 3]);
     system.available(LIMIT / 2);
     until_short(&lab, false);
     wait(lab.job(|| (), ()).try_submit().unwrap());

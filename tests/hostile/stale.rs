@@ -335,7 +335,7 @@ impl Play {
                 assert!(!alone, "it is the only handle");
                 self.tally.shared += 1;
                 assert_eq!(array[..], known.values[..]);
-                self.shared.push((array.into_array(), known));
+                self.shared.push((array, known));
             }
         }
     }

@@ -326,7 +326,7 @@ fn policies() {
     let error = late.wait().unwrap_err();
     assert_eq!(*error.kind(), JobErrorKind::Cancelled);
     // A job that waits for the permit of another.
-    let one = Limiter::builder().concurrency(1).build();
+    let one = Limiter::new().concurrency(1);
     let first = engine.job(pass, (&gate.path(),)).limit(&one).submit();
     let second = engine.job(make, (1,)).limit(&one).submit();
     gate.open();

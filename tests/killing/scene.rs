@@ -12,7 +12,7 @@ use std::time::Duration;
 use arenite::engine::LogSource;
 use arenite::points::Point;
 use arenite::raw::{Buffer, Buffers, Received};
-use arenite::{Array, Backoff, Engine, Job, JobError, Sandbox, TileMut};
+use arenite::{Array, Backoff, Engine, Job, JobError, JobOptions, Sandbox, TileMut};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
@@ -409,11 +409,11 @@ fn lend(engine: &Engine, policy: Policy, log: &str, number: u32) -> Result<Vec<u
     let mut out = engine.zeros::<u32>(LENT_LEN).unwrap();
     engine.scope(|scope| {
         for tile in out.tiles_mut(LENT_LEN) {
-            let mut job = scope.job(fill, (log, tile, number));
+            let mut options = JobOptions::new();
             if let Some(limit) = policy.deadline {
-                job = job.deadline(limit);
+                options = options.deadline(limit);
             }
-            job.submit();
+            scope.submit_with(&options, fill, (log, tile, number));
         }
     })?;
     Ok(bytes(&out.seal()))

@@ -58,8 +58,9 @@ fn items_through_a_stage_and_a_window_take_no_memory() {
         .stage(mix, (5,))
         .window(Windows::count(WINDOW as usize))
         .unwrap()
-        .kernel(total, ());
-    let mut run = sums.run(&lab).map(|sum| sum.unwrap().value);
+        .items()
+        .stage_with(total, |window| ((), (window.value,)));
+    let mut run = sums.run(&lab).map(|sum| sum.unwrap().1);
     let all = sum_of_parts(&lab, MAX, || run.by_ref().take(5000).reduce(|a, b| a + b));
     assert_eq!(all, (0..ITEMS).map(|n| mix(n, 5)).sum::<u64>());
     drop(run);

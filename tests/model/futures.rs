@@ -12,7 +12,7 @@ use std::task::{Context, Poll, RawWakerVTable, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use arenite::{Engine, Job, JobErrorKind, Limiter};
+use arenite::{Engine, Job, JobErrorKind, JobOptions, Limiter};
 use futures_core::Stream;
 
 use crate::harness::{
@@ -126,7 +126,7 @@ fn jobs_on_each_executor() {
         assert_eq!(later.await.unwrap(), 49);
         let fails = lab.job(|n: u64| Err::<u64, _>(format!("not {n}")), (8,));
         let letter = fails.keep_args().submit().await;
-        assert_eq!(letter.unwrap_err().args(), &(8,));
+        assert_eq!(letter.unwrap_err().args, (8,));
     });
 }
 
@@ -166,7 +166,10 @@ fn tasks_on_many_threads() {
                     let first = job.await.unwrap();
                     tokio::task::yield_now().await;
                     let items = (0..200).map(|n| (n,));
-                    let mut map = engine.map(square, items).retries(2).stream();
+                    let mut map = engine
+                        .map(square, items)
+                        .options(&JobOptions::new().retries(2))
+                        .stream();
                     let mut sum = 0;
                     while let Some(value) = next(&mut map).await {
                         sum += value.unwrap();
@@ -369,7 +372,7 @@ fn other_tasks_run_while_admission_is_awaited() {
         gate.open();
     });
     let letter = answer.unwrap_err();
-    assert_eq!(letter.args().0.len() as u64, 3 * MIB);
+    assert_eq!(letter.args.0.len() as u64, 3 * MIB);
     drop(letter);
     first.wait().unwrap();
     lab.assert_in_use(0);
@@ -402,7 +405,7 @@ fn other_tasks_run_while_a_map_waits_for_admission() {
 
 fn other_tasks_run_while_a_permit_is_awaited() {
     let lab = Lab::new(2);
-    let limiter = Limiter::builder().concurrency(1).build();
+    let limiter = Limiter::new().concurrency(1);
     let gate = Gate::new();
     let first = lab.job(through, (gate.path(), 1)).limit(&limiter).submit();
     let second = lab.job(through, ("", 2)).limit(&limiter).submit();
@@ -547,7 +550,10 @@ fn a_waker_that_opens_a_scope_runs_no_job() {
             Mutex::new(None),
         );
         let wakes = Arc::new(wakes);
-        assert!(!dies.wake_when_done(&Waker::from(Arc::clone(&wakes))));
+        assert!(!arenite::raw::wake_when_done(
+            &dies,
+            &Waker::from(Arc::clone(&wakes))
+        ));
         gates[1].open();
         step("the waker to return");
         wait_until("the waker has returned", || {

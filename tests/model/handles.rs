@@ -94,7 +94,7 @@ impl Arrays {
                 true
             }
             Err(shared) => {
-                self.put(number, shared.into_array());
+                self.put(number, shared);
                 false
             }
         }
@@ -176,7 +176,7 @@ fn write_to_left(value: u8) {
                 values.fill(value);
                 array.seal()
             }
-            Err(shared) => shared.into_array(),
+            Err(shared) => shared,
         };
         left.push((array, values));
     }
@@ -396,7 +396,7 @@ impl<'a> Run<'a> {
                         values.fill(value);
                         Handle::Own(own)
                     }
-                    Err(shared) => Handle::Sealed(shared.into_array()),
+                    Err(shared) => Handle::Sealed(shared),
                 },
             },
         };

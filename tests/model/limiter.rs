@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::stream::Stream;
-use arenite::{Array, Backoff, Engine, Job, JobErrorKind, Limiter, Rejection};
+use arenite::{Array, Backoff, Engine, Job, JobErrorKind, JobOptions, Limiter, Rejection};
 
 use crate::harness::{
     Diary, Gate, KILLED, Lab, block_on, late, note, pass, rejected, step, tests, through,
@@ -32,7 +32,7 @@ tests![
 ];
 
 fn at_once(jobs: u32) -> Limiter {
-    Limiter::builder().concurrency(jobs).build()
+    Limiter::new().concurrency(jobs)
 }
 
 /// Submits a job that waits at the gate, if any, and returns the number.
@@ -58,9 +58,14 @@ fn at_most_the_limit_run_at_a_time() {
         .map(|_| lab.job(mark, (&diary,)).limit(&two).submit())
         .collect();
     let mapped = lab.map(mark, (0..150).map(|_| (diary.clone(),)));
-    mapped.limit(&two).for_each(Result::unwrap);
+    mapped
+        .options(&JobOptions::new().limit(&two))
+        .for_each(Result::unwrap);
     let paths = (0..50).map(|_| diary.clone());
-    let streamed = Stream::new(paths).stage(mark, ()).limit(&two).run(&lab);
+    let streamed = Stream::new(paths)
+        .stage(mark, ())
+        .options(&JobOptions::new().limit(&two))
+        .run(&lab);
     streamed.for_each(Result::unwrap);
     jobs.into_iter().for_each(|job| job.wait().unwrap());
     let marks = file.lines();
@@ -76,7 +81,7 @@ fn at_most_the_limit_run_at_a_time() {
 
 fn a_rate_limit_delays_jobs() {
     let lab = Lab::new(2);
-    let limiter = Limiter::builder().rate(200, Duration::from_secs(1)).build();
+    let limiter = Limiter::new().rate(200, Duration::from_secs(1));
     let start = Instant::now();
     step("21 jobs, 5 ms from one to the next");
     let jobs: Vec<_> = (0..21).map(|n| send(&lab, &limiter, "", n)).collect();
@@ -84,8 +89,8 @@ fn a_rate_limit_delays_jobs() {
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(100), "{took:?}");
     // A burst does not wait; later jobs do.
-    let bursts = Limiter::builder().rate(1, Duration::from_secs(3600));
-    let bursts = bursts.burst(3).build();
+    let bursts = Limiter::new().rate(1, Duration::from_secs(3600));
+    let bursts = bursts.burst(3);
     let mut jobs: Vec<_> = (0..4).map(|n| send(&lab, &bursts, "", n)).collect();
     let last = jobs.pop().unwrap();
     assert!(jobs.into_iter().all(|job| job.wait().is_ok()));
@@ -192,7 +197,7 @@ fn all_submissions_of_a_handle_are_one_caller() {
     let run = lab.job(noted, (diary.clone(), 3)).limit(&mine).submit();
     let mut map = lab
         .map(noted, [4, 5].map(|n| (diary.clone(), n)))
-        .limit(&mine)
+        .options(&JobOptions::new().limit(&mine))
         .stream();
     let pulls = futures_core::Stream::poll_next(
         std::pin::Pin::new(&mut map),
@@ -201,7 +206,7 @@ fn all_submissions_of_a_handle_are_one_caller() {
     assert!(pulls.is_pending());
     assert_eq!(lab.stats().limited, 5);
     lab.scope(|s| {
-        s.job(noted, (&diary, 6)).limit(&mine).submit();
+        s.submit_with(&JobOptions::new().limit(&mine), noted, (&diary, 6));
         let others = [10, 11].map(|n| lab.job(noted, (&diary, n)).limit(&other).submit());
         assert_eq!(lab.stats().limited, 8);
         drop(held);
@@ -256,13 +261,15 @@ fn an_inline_engine_shares_a_limit() {
     for _ in 0..2 {
         let failed = inline
             .map(|n: u64| -> u64 { panic!("{n}") }, [(1,)])
-            .limit(&one)
+            .options(&JobOptions::new().limit(&one))
             .next();
         assert!(failed.unwrap().is_err());
     }
-    let rate = Limiter::builder().rate(100, Duration::from_secs(1)).build();
+    let rate = Limiter::new().rate(100, Duration::from_secs(1));
     let start = Instant::now();
-    let all = inline.map(through, (0..6).map(|n| ("", n))).limit(&rate);
+    let all = inline
+        .map(through, (0..6).map(|n| ("", n)))
+        .options(&JobOptions::new().limit(&rate));
     assert_eq!(all.count(), 6);
     assert!(start.elapsed() >= Duration::from_millis(50));
 }
@@ -294,9 +301,12 @@ fn a_job_that_waits_for_its_own_permit_is_rejected() {
         let mut refused = 0;
         let job = engine.job(plain, ()).limit(&limiter).submit();
         refused += u64::from(is_refused(job.wait()));
-        let map = engine.map(|n: u64| n, [(1,), (2,)]).limit(&limiter);
+        let map = engine
+            .map(|n: u64| n, [(1,), (2,)])
+            .options(&JobOptions::new().limit(&limiter));
         refused += map.map(|answer| u64::from(is_refused(answer))).sum::<u64>();
-        let scope = engine.scope(|s| drop(s.job(plain, ()).limit(&limiter).submit()));
+        let scope =
+            engine.scope(|s| drop(s.submit_with(&JobOptions::new().limit(&limiter), plain, ())));
         refused += u64::from(is_refused(scope));
         refused
     }
@@ -452,7 +462,9 @@ fn a_map_leaves_permits_for_others() {
     let known = lab.map(through, (0..500).map(|n| ("", n)));
     known.for_each(|value| assert!(value.is_ok()));
     let items = (0..1000).map(|n| (if n == 0 { gate.path() } else { String::new() }, n));
-    let mut map = lab.map(through, items).limit(&one);
+    let mut map = lab
+        .map(through, items)
+        .options(&JobOptions::new().limit(&one));
     thread::scope(|s| {
         let taken = Arc::new(Mutex::new(0));
         let count = Arc::clone(&taken);
@@ -481,10 +493,9 @@ fn a_map_leaves_permits_for_others() {
 
 fn shutdown_runs_jobs_that_wait_for_permits() {
     let lab = Lab::new(1);
-    let limiter = Limiter::builder()
+    let limiter = Limiter::new()
         .concurrency(1)
-        .rate(1000, Duration::from_secs(1))
-        .build();
+        .rate(1000, Duration::from_secs(1));
     let jobs: Vec<_> = (0..20).map(|n| send(&lab, &limiter, "", n)).collect();
     step("the end of all jobs, including waiting ones");
     lab.into_inner().shutdown();

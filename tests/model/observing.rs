@@ -238,7 +238,7 @@ fn every_job_is_counted_once() {
 
 fn jobs_that_wait_for_a_permit_are_counted() {
     let lab = Lab::new(2);
-    let limiter = Limiter::builder().concurrency(1).build();
+    let limiter = Limiter::new().concurrency(1);
     let gates = [Gate::new(), Gate::new()];
     let submit = |gate: &Gate| lab.job(pass, (&gate.path(),)).limit(&limiter).submit();
     let jobs = [submit(&gates[0]), submit(&gates[1])];

@@ -1,7 +1,9 @@
 //! The origin, cause and last lines of failures: also for jobs that failed because of another one, and for attempts
 //! before the last.
 
-use arenite::{Backoff, FailedDependency, JobError, JobErrorKind, JobLimit, Spawn, call};
+use arenite::{
+    Backoff, FailedDependency, JobError, JobErrorKind, JobLimit, JobOptions, Spawn, call,
+};
 
 use crate::harness::{ABORTED, Lab, assert_kind, cause_of, tests};
 
@@ -31,8 +33,8 @@ fn check(error: &JobError, name: &str, before: usize) {
     assert_eq!(error.last_words(), said, "{error}");
     assert_eq!(error.deaths().len(), before, "{error:?}");
     for death in error.deaths() {
-        assert_eq!((death.kind(), death.worker()), (&ABORTED, Some(0)));
-        assert_eq!(death.last_words(), said);
+        assert_eq!((&death.kind, death.worker), (&ABORTED, Some(0)));
+        assert_eq!(death.last_words, said);
         assert!(death.to_string().ends_with(&said[0]), "{death}");
     }
 }
@@ -106,12 +108,12 @@ fn a_spawned_job_names_its_origin() {
 fn a_dead_letter_has_the_last_lines() {
     let lab = quiet();
     let names = ["a letter"].map(|name| (name,));
-    let map = lab.map(speaks_and_dies, names).retries(1);
-    let report = map.backoff(Backoff::NONE).report();
-    let [letter] = report.failures() else {
+    let once = JobOptions::new().retries(1).backoff(Backoff::NONE);
+    let report = lab.map(speaks_and_dies, names).options(&once).report();
+    let [letter] = &report.failures[..] else {
         panic!("{report}");
     };
-    check(letter.error(), "a letter", 1);
+    check(&letter.error, "a letter", 1);
 }
 
 fn a_jobs_own_failure_has_no_origin() {

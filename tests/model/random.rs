@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use arenite::stream::Stream;
-use arenite::{Array, Backoff, Engine};
+use arenite::{Array, Backoff, Engine, raw};
 use rand::{Rng, RngExt};
 
 use crate::harness::{Gate, Lab, pass, step, tests};
@@ -124,7 +124,7 @@ fn each_job_and_each_generator_has_its_own_numbers() {
 /// The numbers of the second of two elements of a series.
 fn draw_second(series: u64, first: u64) -> [u64; 2] {
     let mut drawn = [0; 2];
-    arenite::for_each_element(series, |at| {
+    raw::for_each_element(series, |at| {
         for index in first..first + 2 {
             at.set(index);
             drawn = draw();
@@ -137,9 +137,9 @@ fn jobs_of_a_series_draw_what_those_of_a_map_draw() {
     let mapped: Result<Vec<_>, _> = inline(3).map(draw, (0..20).map(|_| ())).collect();
     let mapped = mapped.unwrap();
     let lab = seeded(2, 3);
-    let series = lab.series();
+    let series = raw::series(&lab);
     for (index, expected) in mapped.iter().enumerate().rev() {
-        let job = lab.job(draw, ()).in_series(&series, index as u64);
+        let job = raw::in_series(lab.job(draw, ()), &series, index as u64);
         assert_eq!(job.retries(1).submit().wait().unwrap(), *expected);
         if let Some(first) = index.checked_sub(1) {
             let job = lab.submit(draw_second, (series.number(), first as u64));
@@ -302,9 +302,9 @@ fn elements_draw_by_their_index_alone() {
             false => all.map(|_: u32| draw()),
         };
         let all = all.unwrap();
-        let report = engine.par(&input).report().map(|_: u32| draw()).unwrap();
-        assert!(report.failures().is_empty(), "{report}");
-        let (report, _) = report.into_parts();
+        let report = engine.par(&input).map_report(|_: u32| draw()).unwrap();
+        assert!(report.failures.is_empty(), "{report}");
+        let report = report.values;
         let after = engine.map(draw_twice, [(0,)]).next().unwrap().unwrap();
         [all.to_vec(), report.to_vec(), vec![after]].concat()
     };
@@ -349,12 +349,12 @@ fn retried_elements_draw_the_same_numbers() {
         for &(index, name) in names {
             input[index][..name.len()].copy_from_slice(name.as_bytes());
         }
-        let report = engine.par(&input.seal()).report().map(dies_once).unwrap();
-        let (values, letters) = report.into_parts();
+        let report = engine.par(&input.seal()).map_report(dies_once).unwrap();
+        let (values, letters) = (report.values, report.failures);
         let mut drawn = values.to_vec();
         drawn.extend(engine.map(draw_twice, [(0,), (1,)]).map(Result::unwrap));
         drawn.push(engine.submit(draw, ()).wait().unwrap());
-        (drawn, letters.iter().map(|letter| letter.index()).collect())
+        (drawn, letters.iter().map(|letter| letter.index).collect())
     }
     let (mut expected, _) = run(&inline(7), &[]);
     let folder = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use arenite::{Array, Engine, JobErrorKind, WorkerExit};
+use arenite::{Array, Engine, JobErrorKind, JobOptions, WorkerExit};
 
 use crate::harness::{Lab, assert_kind, step, tests};
 
@@ -152,7 +152,9 @@ fn improve(numbers: &[f64], roots: &[f64]) -> Array<f64> {
 
 fn round(engine: &Engine, numbers: &Array<f64>, roots: &[Array<f64>]) -> Vec<Array<f64>> {
     let parts = numbers.partitions(roots.len()).zip(roots);
-    let map = engine.map(improve, parts).retries(5);
+    let map = engine
+        .map(improve, parts)
+        .options(&JobOptions::new().retries(5));
     map.collect::<Result<_, _>>().unwrap()
 }
 

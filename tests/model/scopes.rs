@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use arenite::{Engine, JobErrorKind, Limiter, TileMut};
+use arenite::{Engine, JobErrorKind, JobOptions, Limiter, TileMut};
 use nix::sys::signal::Signal;
 
 use crate::harness::{Gate, KILLED, Lab, assert_kind, pass, send_signal, step, tests, wait_until};
@@ -15,7 +15,7 @@ tests![
 ];
 
 fn one() -> Limiter {
-    Limiter::builder().concurrency(1).build()
+    Limiter::new().concurrency(1)
 }
 
 fn fill(mut tile: TileMut<'_, u32>, by: u32) {
@@ -40,7 +40,7 @@ fn tiles_share_a_limit_with_others() {
     step("100 tiles, one at a time");
     lab.scope(|s| {
         for tile in out.tiles_mut(10) {
-            s.job(fill, (tile, 1)).limit(&one).submit();
+            s.submit_with(&JobOptions::new().limit(&one), fill, (tile, 1));
         }
         assert_eq!(lab.stats().limited, 100);
         drop(held);
@@ -58,7 +58,11 @@ fn a_death_returns_the_permit() {
     let mut out = lab.zeros::<u32>(40).unwrap();
     let result = lab.scope(|s| {
         for tile in out.tiles_mut(10) {
-            s.job(fill_at, (&gate.path(), tile)).limit(&one).submit();
+            s.submit_with(
+                &JobOptions::new().limit(&one),
+                fill_at,
+                (&gate.path(), tile),
+            );
         }
         let held = gate.meet();
         assert_eq!(lab.stats().limited, 3);
@@ -75,7 +79,7 @@ fn a_death_returns_the_permit() {
     step("the next scope");
     lab.scope(|s| {
         for tile in out.tiles_mut(10) {
-            s.job(fill, (tile, 2)).limit(&one).submit();
+            s.submit_with(&JobOptions::new().limit(&one), fill, (tile, 2));
         }
     })
     .unwrap();
@@ -93,7 +97,7 @@ fn a_cancelled_scope_does_not_wait_for_permits() {
     step("a scope whose jobs never get a permit");
     let result = lab.scope(|s| {
         for tile in out.tiles_mut(10) {
-            s.job(fill, (tile, 1)).limit(&one).submit();
+            s.submit_with(&JobOptions::new().limit(&one), fill, (tile, 1));
         }
         s.cancel();
     });
@@ -115,20 +119,14 @@ fn without_workers_a_job_runs_when_it_is_submitted() {
     let engine = Engine::inline();
     let one = one();
     let result = engine.scope(|s| {
-        let second = s.job(count, (false,)).limit(&one);
+        let one = JobOptions::new().limit(&one);
         assert_eq!(RUNS.load(SeqCst), 0);
-        assert_eq!(
-            s.job(count, (false,)).limit(&one).submit().wait().unwrap(),
-            0
-        );
-        assert_eq!(second.submit().wait().unwrap(), 1);
-        let late = s.job(count, (false,)).limit(&one);
-        s.job(count, (true,))
-            .limit(&one)
-            .submit()
-            .wait()
-            .unwrap_err();
-        let error = late.submit().wait().unwrap_err();
+        let first = s.submit_with(&one, count, (false,));
+        assert_eq!(RUNS.load(SeqCst), 1);
+        let second = s.submit_with(&one, count, (false,));
+        assert_eq!((first.wait().unwrap(), second.wait().unwrap()), (0, 1));
+        s.submit_with(&one, count, (true,)).wait().unwrap_err();
+        let error = s.submit_with(&one, count, (false,)).wait().unwrap_err();
         assert_eq!(*error.kind(), JobErrorKind::Cancelled);
     });
     assert_kind!(result.unwrap_err(), JobErrorKind::Returned(_));

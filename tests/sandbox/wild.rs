@@ -322,7 +322,7 @@ fn a_forged_note_of_a_crash_names_no_file() {
         panic!("{:#?}", crash.frames())
     };
     let program = std::env::current_exe().unwrap();
-    assert_eq!(frame.module(), Some(&*program), "{error}");
-    let function = frame.function().unwrap_or_default();
+    assert_eq!(frame.module.as_deref(), Some(&*program), "{error}");
+    let function = frame.function.as_deref().unwrap_or_default();
     assert!(function.contains("forge"), "{error}");
 }

@@ -118,16 +118,20 @@ fn a_crash_is_described() {
         len: 64,
     };
     let crash = error.crash().unwrap_or_else(|| panic!("{error}"));
-    assert_eq!((crash.class(), crash.signal()), (&class, 11), "{error}");
+    assert_eq!((&crash.class, crash.signal), (&class, 11), "{error}");
     let is_it = |frame: &CrashFrame| {
-        let function = frame.function().unwrap_or_default();
-        function.contains("vandal") && frame.file().is_some_and(|file| file.ends_with("work.rs"))
+        let function = frame.function.as_deref().unwrap_or_default();
+        function.contains("vandal")
+            && frame
+                .file
+                .as_deref()
+                .is_some_and(|file| file.ends_with("work.rs"))
     };
     assert!(crash.frames().iter().any(is_it), "{:#?}", crash.frames());
     let error = lab.error_of(|| -> u8 { std::process::abort() }, ());
     assert_eq!(*error.kind(), ABORTED, "{error}");
     let crash = error.crash().unwrap_or_else(|| panic!("{error}"));
-    assert_eq!(*crash.class(), CrashClass::Abort, "{error}");
+    assert_eq!(crash.class, CrashClass::Abort, "{error}");
     let error = lab.error_of(|| -> u8 { std::process::exit(3) }, ());
     assert_kind!(error, JobErrorKind::Lost(WorkerExit::Code(Some(3))));
     assert_eq!(lab.value_of(|x: u32| x + 1, (1,)), 2);
@@ -350,22 +354,19 @@ fn failing_rows_are_found() {
     };
     let lab = strict_with(2, |builder| builder.seed(7));
     let input = lab.from_fn([20_000, 3], |i| i as u32).unwrap();
-    let report = lab.par(&input).report().map(poison).unwrap();
+    let report = lab.par(&input).map_report(poison).unwrap();
     let failed: Vec<_> = report
-        .failures()
+        .failures
         .iter()
-        .map(|letter| (letter.index(), letter.args().len()))
+        .map(|letter| (letter.index, letter.args.len()))
         .collect();
     assert_eq!(failed, [(4321, 3), (11_000, 3)], "{report}");
-    for letter in report.failures() {
-        assert_eq!(
-            letter.args()[..],
-            input.rows(letter.index()..=letter.index())[..]
-        );
+    for letter in &report.failures {
+        assert_eq!(letter.args[..], input.rows(letter.index..=letter.index)[..]);
     }
-    assert_eq!(report.values().shape(), input.shape());
-    assert_eq!(*report.failures()[1].error().kind(), ABORTED);
-    for (i, &value) in report.values().iter().enumerate() {
+    assert_eq!(report.values.shape(), input.shape());
+    assert_eq!(*report.failures[1].error.kind(), ABORTED);
+    for (i, &value) in report.values.iter().enumerate() {
         let failed = [4321, 11_000].contains(&(i / 3));
         let expected = if failed {
             [0; 2]
@@ -450,11 +451,10 @@ fn a_full_arena_fails_the_copy_out() {
     let input = lab.zeros::<u8>(20 << 20).unwrap().seal();
     let report = lab
         .par(&input)
-        .report()
-        .map(|x: u8| u16::from(x) + 7)
+        .map_report(|x: u8| u16::from(x) + 7)
         .unwrap();
-    assert!(report.failures().is_empty(), "{report}");
-    assert!(report.values().iter().all(|&x| x == 7));
+    assert!(report.failures.is_empty(), "{report}");
+    assert!(report.values.iter().all(|&x| x == 7));
     assert_eq!(lab.stats().workers[0].restarts, 0);
 }
 

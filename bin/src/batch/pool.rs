@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use arenite::engine::{AsCompleted, Death, LogSource, TraceError};
+use arenite::engine::{AsCompleted, LogSource, TraceError};
 use arenite::{
     ArenaFull, Array, BuildError, Engine, InputError, Job, JobError, JobErrorKind, JobLimit,
     JobOptions, KernelError, Returned, Sandbox, Trace, Typed, WorkerExit, as_completed,
@@ -593,9 +593,10 @@ fn no_room(full: &ArenaFull) -> Fault {
 fn fault(error: &JobError) -> Fault {
     // If a job was quarantined, the cause is that of its last attempt.
     let kind = match error.kind() {
-        JobErrorKind::Limit(JobLimit::Quarantined { .. }) => {
-            error.deaths().last().map_or(error.kind(), Death::kind)
-        }
+        JobErrorKind::Limit(JobLimit::Quarantined { .. }) => error
+            .deaths()
+            .last()
+            .map_or(error.kind(), |death| &death.kind),
         kind => kind,
     };
     let mut fault = match kind {
@@ -607,7 +608,9 @@ fn fault(error: &JobError) -> Fault {
         },
     };
     // The crash is also that of the last attempt.
-    let crash = error.crash().or_else(|| error.deaths().last()?.crash());
+    let crash = error
+        .crash()
+        .or_else(|| error.deaths().last()?.crash.as_ref());
     if let (JobErrorKind::Lost(WorkerExit::Signal(_)), Some(crash)) = (kind, crash) {
         fault.text = one_line(&format!("its worker was ended by {crash}"));
         fault.crash = Some(Box::new(crash.clone()));

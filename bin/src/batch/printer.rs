@@ -559,16 +559,16 @@ impl<'a> FileLine<'a> {
 impl<'a> CrashLine<'a> {
     fn of(crash: &'a Crash) -> CrashLine<'a> {
         let frame = |frame: &'a CrashFrame| FrameLine {
-            function: frame.function(),
-            file: frame.file(),
-            line: frame.line(),
-            module: frame.module().map(|path| path.to_string_lossy()),
+            function: frame.function.as_deref(),
+            file: frame.file.as_deref(),
+            line: frame.line,
+            module: frame.module.as_deref().map(|path| path.to_string_lossy()),
         };
         CrashLine {
-            class: crash.class().name(),
+            class: crash.class.name(),
             what: crash.what(),
-            address: crash.address().map(|address| format!("{address:#x}")),
-            access: crash.access().map(CrashedAccess::name),
+            address: crash.address.map(|address| format!("{address:#x}")),
+            access: crash.access.map(CrashedAccess::name),
             frames: crash.frames().iter().map(frame).collect(),
             omitted: crash.omitted(),
         }

@@ -160,7 +160,7 @@ impl PrivateCopy {
         let mut array = match source.array.take()?.try_into_mut() {
             Ok(array) => array,
             Err(shared) => {
-                source.array = Some(shared.into_array());
+                source.array = Some(shared);
                 return None;
             }
         };

@@ -1,28 +1,13 @@
 //! Calls in `async` code.
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::{Actor, ActorLocation, call_inline, within, written};
-use crate::engine::submitting::{Entering, PendingCall, Submission};
-use crate::engine::{Job, JobError};
+use crate::engine::Submitting;
+use crate::engine::submitting::PendingCall;
 use crate::kernel::actor::Call;
 use crate::kernel::{Args, Bind, KernelInfo, Method, MethodParams, Reply, captures_nothing};
 use crate::supervisor::JobOptions;
-
-/// A call that waits for admission: see [`Actor::call_async`]. Until then it contains a handle to its actor. Dropping
-/// it leaves the line and drops the arguments: the method is not called.
-#[must_use = "a future does nothing until it is polled"]
-pub struct Calling<S: Send + 'static, R> {
-    /// Contains a handle to the actor, which keeps it alive until the call is submitted.
-    state: Submission<R, JobError, Actor<S>>,
-}
-
-// The future is not self-referential.
-impl<S: Send + 'static, R> Unpin for Calling<S, R> {}
 
 impl<S: Send + 'static> Actor<S> {
     /// [Calls](Actor::call) a method from `async` code, without blocking the thread.
@@ -50,7 +35,7 @@ impl<S: Send + 'static> Actor<S> {
     /// })
     /// # }
     /// ```
-    pub fn call_async<F, A, P, R>(&self, method: F, args: A) -> Calling<S, R::Out>
+    pub fn call_async<F, A, P, R>(&self, method: F, args: A) -> Submitting<R::Out>
     where
         F: Bind<A>,
         F::Kernel: Method<S, P, R>,
@@ -70,7 +55,7 @@ impl<S: Send + 'static> Actor<S> {
         limit: Duration,
         method: F,
         args: A,
-    ) -> Calling<S, R::Out>
+    ) -> Submitting<R::Out>
     where
         F: Bind<A>,
         F::Kernel: Method<S, P, R>,
@@ -83,44 +68,26 @@ impl<S: Send + 'static> Actor<S> {
         self.send_async(method, args, within(limit))
     }
 
-    fn send_async<F, A, P, R>(&self, method: F, args: A, options: JobOptions) -> Calling<S, R::Out>
+    fn send_async<F, A, P, R>(&self, method: F, args: A, options: JobOptions) -> Submitting<R::Out>
     where
         F: Method<S, P, R>,
         A: Args<'static, P::Params>,
         P: MethodParams,
         R: Reply,
     {
-        let state = match &self.inner.location {
-            ActorLocation::Worker { shared, id } => Submission::Waits {
-                entering: Entering::new(shared),
-                call: PendingCall {
+        match &self.inner.location {
+            ActorLocation::Worker { shared, id } => {
+                let call = PendingCall {
                     kernel: KernelInfo::of::<Call<F, S, P, R>>(),
                     call: written(shared, *id, args).0,
                     target: (*id).into(),
                     options,
-                },
-                read: R::receive,
-                retained: (),
-                _handle: self.clone(),
-            },
-            ActorLocation::Inline(actor, seeds) => {
-                Submission::Ran(call_inline(actor, seeds, method, args))
+                };
+                Submitting::new(shared, call, R::receive, (), Some(self.inner.clone()))
             }
-        };
-        Calling { state }
-    }
-}
-
-impl<S: Send + 'static, R: Send + 'static> Future for Calling<S, R> {
-    type Output = Job<R>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.state.poll(context)
-    }
-}
-
-impl<S: Send + 'static, R> fmt::Debug for Calling<S, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Calling").finish_non_exhaustive()
+            ActorLocation::Inline(actor, seeds) => {
+                Submitting::of_ran(call_inline(actor, seeds, method, args))
+            }
+        }
     }
 }

@@ -21,7 +21,6 @@ use crate::supervisor::{ActorId, Failed, JobOptions, Supervisor};
 use crate::sys::debug_as_text;
 
 pub use builder::ActorBuilder;
-pub use calling::Calling;
 use inline::InlineActor;
 use names::Name;
 pub(super) use names::Names;

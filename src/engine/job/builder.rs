@@ -2,18 +2,20 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::Job;
 use super::inline::run_program;
-use super::{Job, option_setters, replace};
 use crate::engine::submitting::PendingCall;
-use crate::engine::{DeadLetter, Engine, JobFailure, Series};
+use crate::engine::{DeadLetter, Engine, JobFailure};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
     Accepts, Arg, Args, Bind, CallWriter, Chain, Kernel, KernelInfo, Program, Reply, RetrySafe,
-    SplitFirst, captures_nothing,
+    SplitFirst, captures_nothing, stored,
 };
 use crate::supervisor::{
-    AtMostOnce, JobError, JobOptions, Owner, PermitSource, Permits, RefusedBy, Retried,
+    Backoff, JobError, JobOptions, Limiter, Owner, PermitSource, Permits, Priority, RefusedBy,
 };
 
 /// A job under construction: one kernel, or a chain of kernels that runs in one worker.
@@ -63,10 +65,10 @@ use crate::supervisor::{
 ///
 /// An inline engine runs the job once, on the caller's thread and without a deadline.
 ///
-/// `M` records whether the job has [retries](JobOptions). `E` is its error type: a [`JobError`], or a [`DeadLetter`]
+/// `RETRIES` says whether the job has [retries](JobOptions). `E` is its error type: a [`JobError`], or a [`DeadLetter`]
 /// after [`keep_args`](Self::keep_args).
 #[must_use = "a job under construction does nothing until it is submitted"]
-pub struct JobBuilder<'e, G: Program, A, M = AtMostOnce, E: JobFailure = JobError> {
+pub struct JobBuilder<'e, G: Program, A, const RETRIES: bool = false, E: JobFailure = JobError> {
     pub(in crate::engine) engine: &'e Engine,
     /// The arguments as passed. Their type also decides whether the job may be retried.
     pub(in crate::engine) args: A,
@@ -75,7 +77,7 @@ pub struct JobBuilder<'e, G: Program, A, M = AtMostOnce, E: JobFailure = JobErro
     pub(in crate::engine) seed: u64,
     /// Copies the part of the arguments that `E` keeps.
     retain: fn(&A) -> E::Retained,
-    program: PhantomData<fn() -> (G, M)>,
+    program: PhantomData<fn() -> G>,
 }
 
 impl<'e, G: Program, A> JobBuilder<'e, G, A> {
@@ -91,7 +93,7 @@ impl<'e, G: Program, A> JobBuilder<'e, G, A> {
     }
 }
 
-impl<'e, G: Program, A, M> JobBuilder<'e, G, A, M> {
+impl<'e, G: Program, A, const RETRIES: bool> JobBuilder<'e, G, A, RETRIES> {
     /// Runs `kernel` on the result, in the same worker, so that the intermediate value never leaves it.
     ///
     /// The result is the first argument of `kernel`; `rest` contains the other arguments. If the first kernel fails,
@@ -101,11 +103,11 @@ impl<'e, G: Program, A, M> JobBuilder<'e, G, A, M> {
         self,
         kernel: H,
         rest: B,
-    ) -> JobBuilder<'e, Chain<G, H::Kernel, Q, R>, (A, H::Args), M>
+    ) -> JobBuilder<'e, Chain<G, H::Kernel, Q, R>, (A, H::Args), RETRIES>
     where
         H: Bind<B>,
         H::Kernel: Kernel<Q, R>,
-        H::Args: Args<'static, Q::Rest> + Permits<M>,
+        H::Args: Args<'static, Q::Rest> + Permits<RETRIES>,
         Q: SplitFirst,
         R: Reply,
         <G::Reply as Reply>::Out: Arg<'static, Q::First>,
@@ -133,11 +135,11 @@ impl<'e, G: Program, A, M> JobBuilder<'e, G, A, M> {
     ///
     /// let values = engine.from_slice::<u8>(&[])?;
     /// let letter = engine.job(first, (values,)).keep_args().submit().wait().unwrap_err();
-    /// assert_eq!((letter.args().0.len(), letter.attempts()), (0, 1));
-    /// assert!(letter.error().to_string().contains("empty"));
+    /// assert_eq!((letter.args.0.len(), letter.error.attempt()), (0, 1));
+    /// assert!(letter.error.to_string().contains("empty"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn keep_args(self) -> JobBuilder<'e, G, A, M, DeadLetter<A>>
+    pub fn keep_args(self) -> JobBuilder<'e, G, A, RETRIES, DeadLetter<A>>
     where
         A: Clone,
     {
@@ -152,8 +154,8 @@ impl<'e, G: Program, A, M> JobBuilder<'e, G, A, M> {
     }
 }
 
-impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
-    fn with_mode<N>(self, options: JobOptions) -> JobBuilder<'e, G, A, N, E> {
+impl<'e, G: Program, A, const RETRIES: bool, E: JobFailure> JobBuilder<'e, G, A, RETRIES, E> {
+    fn with_mode<const OTHER: bool>(self, options: JobOptions) -> JobBuilder<'e, G, A, OTHER, E> {
         JobBuilder {
             engine: self.engine,
             args: self.args,
@@ -170,12 +172,16 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     }
 
     /// Sets all options at once, and replaces all that were set earlier.
-    pub fn options<N>(self, options: &JobOptions<N>) -> JobBuilder<'e, G, A, N, E>
+    pub fn options<const OTHER: bool>(
+        self,
+        options: &JobOptions<OTHER>,
+    ) -> JobBuilder<'e, G, A, OTHER, E>
     where
-        A: Permits<N>,
+        A: Permits<OTHER>,
     {
-        let mut set = JobOptions::default();
-        replace(&mut set, options, PermitSource::for_this_thread);
+        let mut set: JobOptions = options.clone().with_mode();
+        let limit = set.limit.take();
+        set.limit = limit.map(|set| PermitSource::for_this_thread(set.limiter()));
         self.with_mode(set)
     }
 
@@ -243,7 +249,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     /// let job = engine.job(sort, (values,)).options(&twice);
     /// ```
     #[doc(alias = "max_retries")]
-    pub fn retries(self, retries: u32) -> JobBuilder<'e, G, A, Retried, E>
+    pub fn retries(self, retries: u32) -> JobBuilder<'e, G, A, true, E>
     where
         A: RetrySafe,
     {
@@ -252,14 +258,42 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
         self.with_mode(options)
     }
 
-    option_setters!(@about_retries);
-    option_setters!(@one_by_one for_this_thread);
-    option_setters!(@name);
+    /// Also runs a job again if its kernel returns an `Err`: see [`JobOptions::retry_errors`].
+    pub fn retry_errors(self) -> Self {
+        self.with_options(|set| set.retry_errors = true)
+    }
 
-    /// Makes the job draw the [random numbers](crate::rng) of this index of a series, instead of those of its number
-    /// among the submitted jobs. See [`Engine::series`].
-    pub fn in_series(self, series: &Series, index: u64) -> Self {
-        self.seed(series.seed(index))
+    /// Sets the pauses between attempts. Default: 10 ms, doubling up to a second.
+    pub fn backoff(self, backoff: Backoff) -> Self {
+        self.with_options(|set| set.backoff = backoff)
+    }
+
+    /// Limits the run time of each attempt: see [`JobOptions::deadline`].
+    pub fn deadline(self, limit: Duration) -> Self {
+        self.with_options(|set| set.deadline = Some(limit))
+    }
+
+    /// Sets the order in which waiting jobs start.
+    pub fn priority(self, priority: Priority) -> Self {
+        self.with_options(|set| set.priority = priority)
+    }
+
+    /// Names the job in errors, traces and reports: see [`JobOptions::label`].
+    pub fn label(self, label: impl Into<Arc<str>>) -> Self {
+        let label = label.into();
+        self.with_options(|set| set.label = Some(label))
+    }
+
+    /// Requires a permit of this limiter for each attempt: see [`JobOptions::limit`].
+    pub fn limit(self, limiter: &Limiter) -> Self {
+        let limit = PermitSource::for_this_thread(limiter);
+        self.with_options(|set| set.limit = Some(limit))
+    }
+
+    /// Names the function that the job runs, in place of its kernel: see [`JobOptions::name`].
+    pub fn name(self, name: impl AsRef<str>) -> Self {
+        let name = stored(name.as_ref());
+        self.with_options(|set| set.name = name)
     }
 
     /// Sets the seed of the job's random numbers.
@@ -338,7 +372,7 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
     /// let image = engine.zeros(2 << 20)?;
     /// let running = engine.submit(hang, ());
     /// let refused = engine.job(negate, (image,)).try_submit().unwrap_err();
-    /// let (image,) = refused.into_args();
+    /// let (image,) = *refused.args;
     /// running.kill();
     /// running.wait().unwrap_err();
     /// let negative = engine.job(negate, (image,)).submit().wait()?;
@@ -401,21 +435,12 @@ impl<'e, G: Program, A, M, E: JobFailure> JobBuilder<'e, G, A, M, E> {
 
 /// A job that was not admitted, with its arguments: those of [`job`](Engine::job). Each [`then`](JobBuilder::then)
 /// makes them a pair of the earlier arguments and the arguments of `then`.
+#[non_exhaustive]
 pub struct Refused<A> {
-    args: Box<A>,
-    why: RefusedBy,
-}
-
-impl<A> Refused<A> {
-    /// Returns the arguments, as they were passed.
-    pub fn into_args(self) -> A {
-        *self.args
-    }
-
-    /// Returns the reason.
-    pub fn why(&self) -> RefusedBy {
-        self.why
-    }
+    /// The arguments, as they were passed.
+    pub args: Box<A>,
+    /// Why the engine refused the job.
+    pub why: RefusedBy,
 }
 
 impl<A> fmt::Debug for Refused<A> {
@@ -432,7 +457,9 @@ impl<A> fmt::Display for Refused<A> {
 
 impl<A> std::error::Error for Refused<A> {}
 
-impl<G: Program, A, M, E: JobFailure> fmt::Debug for JobBuilder<'_, G, A, M, E> {
+impl<G: Program, A, const RETRIES: bool, E: JobFailure> fmt::Debug
+    for JobBuilder<'_, G, A, RETRIES, E>
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JobBuilder")
             .field("kernel", &G::name())

@@ -3,7 +3,6 @@
 mod argument;
 mod builder;
 mod inline;
-mod options;
 
 use std::fmt;
 use std::future::Future;
@@ -14,7 +13,6 @@ use std::time::Duration;
 
 pub use builder::{JobBuilder, Refused};
 pub(super) use inline::{held, permit, run_inline, run_kernel};
-pub(super) use options::{option_setters, replace};
 
 use super::JobFailure;
 
@@ -295,43 +293,8 @@ impl<R: Send + 'static, E: JobFailure> Job<R, E> {
         }
     }
 
-    /// Registers `waker` to be called when the job has ended. Returns true if the job has ended already: then the waker
-    /// is not called.
-    ///
-    /// The value is not taken. Use this in programs whose event loop is not made of futures, and in bindings to other
-    /// languages. It replaces the waker of an earlier call or poll; threads that wait for the job are not affected.
-    ///
-    /// A waker should do no more than wake a thread or a task. The engine's own thread may call it, and until it
-    /// returns that thread replaces no workers and ends no jobs at their deadlines. If a waker waits for a job of this
-    /// engine there, the wait panics.
-    ///
-    /// ```standalone_crate
-    /// use std::sync::Arc;
-    /// use std::sync::mpsc::{SyncSender, sync_channel};
-    /// use std::task::{Wake, Waker};
-    ///
-    /// use arenite::Engine;
-    ///
-    /// struct Report(SyncSender<()>);
-    ///
-    /// impl Wake for Report {
-    ///     fn wake(self: Arc<Self>) {
-    ///         let _ = self.0.try_send(());
-    ///     }
-    /// }
-    ///
-    /// arenite::init();
-    /// let engine = Engine::builder().workers(1).build()?;
-    /// let (sender, ended) = sync_channel(1);
-    /// let job = engine.submit(|n: u32| n + 1, (1,));
-    /// if !job.wake_when_done(&Waker::from(Arc::new(Report(sender)))) {
-    ///     ended.recv()?;
-    /// }
-    /// assert!(job.is_done());
-    /// assert_eq!(job.wait()?, 2);
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn wake_when_done(&self, waker: &Waker) -> bool {
+    /// See [`raw::wake_when_done`](crate::raw::wake_when_done).
+    pub(in crate::engine) fn wake_when_done(&self, waker: &Waker) -> bool {
         match &self.state {
             State::Sent { shared, id, .. } => {
                 shared.poll_any(std::iter::once(*id), waker).is_some()

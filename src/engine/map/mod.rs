@@ -8,17 +8,19 @@ mod stream;
 use std::fmt;
 use std::time::Duration;
 
-use super::job::{held, option_setters, run_kernel};
+use futures_core::Stream;
+
+use super::job::{held, run_kernel};
 use super::seeds::Series;
 use super::{DeadLetter, Engine, JobError, JobFailure, Report};
 use crate::kernel::{
     Args, Bind, Kernel, KernelInfo, Params, Reply, Single, captures_nothing, kernel_name,
 };
-use crate::supervisor::{JobOptions, ResultKey};
+use crate::supervisor::{JobOptions, Permits, ResultKey};
 pub(super) use feed::{Calls, IN_A_ROW};
 use feed::{Feed, MapPlan};
 use retain::Retaining;
-pub use stream::MapStream;
+pub(super) use stream::MapStream;
 
 /// Whether a map or a stream continues after a failure.
 ///
@@ -74,7 +76,7 @@ impl Engine {
     /// | iterate in `async` code | [`stream`](Map::stream) |
     /// | get the arguments of failed jobs | [`keep_args`](Map::keep_args); with all results: [`report`](Map::report) |
     /// | end at the first failure | [`on_failure`](Map::on_failure) |
-    /// | bound how many run at once, or each second | [`limit`](Map::limit) |
+    /// | bound how many run at once, or each second | [`options`](Map::options) with a [`Limiter`](crate::Limiter) |
     ///
     /// The map is lazy at both ends: it pulls a bounded number of items ahead, as workers need them, and results wait
     /// until they are asked for. So an iterator may be endless, or read files. The measured time of earlier jobs
@@ -85,7 +87,7 @@ impl Engine {
     /// long job delays the results of others. If long jobs delay other results often, [`unordered`](Map::unordered) is
     /// faster. Results that were not taken count as in flight. Items are pulled only while a result is asked for:
     /// between two calls of `next` the workers finish their jobs, and then are idle. A program that spends long on each
-    /// result uses a [`Stream`](crate::stream::Stream) instead, which keeps
+    /// result uses a [stream](crate::stream::Stream) instead, which keeps
     /// [`in_flight`](crate::stream::Stream::in_flight) jobs running.
     ///
     /// The iterator runs on the thread that asks for results; meanwhile no result is returned. If it blocks, as a
@@ -144,31 +146,42 @@ impl Engine {
 }
 
 impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
-    fn with_options(mut self, change: impl FnOnce(&mut JobOptions)) -> Self {
+    /// Sets the [options](JobOptions) of the jobs, and replaces all that were set earlier.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::{JobOptions, Limiter};
+    ///
+    /// let four = Limiter::new().concurrency(4);
+    /// let squares = engine.map(|n: u64| n * n, (0..4).map(|n| (n,)));
+    /// let squares = squares.options(&JobOptions::new().retries(2).limit(&four));
+    /// assert_eq!(squares.collect::<Result<Vec<_>, _>>()?, [0, 1, 4, 9]);
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    ///
+    /// Retries require arguments that the kernel cannot change:
+    ///
+    /// ```compile_fail,E0277
+    /// # let engine = arenite::Engine::inline();
+    /// use arenite::{ArrayMut, JobOptions};
+    ///
+    /// fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+    ///     values.sort_unstable();
+    ///     values
+    /// }
+    ///
+    /// let items = (0..4).map(|n| (engine.zeros::<u32>(n).unwrap(),));
+    /// let sorted = engine.map(sort, items).options(&JobOptions::new().retries(1));
+    /// ```
+    pub fn options<const RETRIES: bool>(mut self, options: &JobOptions<RETRIES>) -> Self
+    where
+        I::Item: Permits<RETRIES>,
+    {
         let plan = &mut self.feed.plan;
-        change(&mut plan.options);
+        plan.options = options.for_new_caller();
         plan.calls.kernel = plan.calls.kernel.named(plan.options.name);
         self
     }
-
-    option_setters!(@name);
-    option_setters!(
-        for_new_caller,
-        I::Item,
-        ///
-        /// ```compile_fail,E0277
-        /// # let engine = arenite::Engine::inline();
-        /// use arenite::ArrayMut;
-        ///
-        /// fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
-        ///     values.sort_unstable();
-        ///     values
-        /// }
-        ///
-        /// let items = (0..4).map(|n| (engine.zeros::<u32>(n).unwrap(),));
-        /// let sorted = engine.map(sort, items).retries(1);
-        /// ```
-    );
 
     /// Sets whether the map continues after a failure (the default) or stops.
     ///
@@ -219,7 +232,7 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
         self.feed.is_over()
     }
 
-    /// Converts into a [`Stream`](futures_core::Stream) of the results, for any executor. Each poll pulls a bounded
+    /// Converts into a [`Stream`] of the results, for any executor. Each poll pulls a bounded
     /// number of items and never waits for a worker, nor for [admission](crate::engine::Builder::max_in_flight_bytes),
     /// nor for a [`Limiter`](crate::Limiter). A stream whose results are all ready yields to other tasks from time to
     /// time.
@@ -243,7 +256,7 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
     /// ```
     ///
     /// On an inline engine, polling runs a job.
-    pub fn stream(self) -> MapStream<Self> {
+    pub fn stream(self) -> impl Stream<Item = K::Item<Result<R, E>>> + Unpin + use<I, R, E, K> {
         MapStream(self)
     }
 
@@ -299,9 +312,9 @@ impl<I: Iterator<Item: Clone>, R, K: ResultKey> Map<I, R, JobError, K> {
     ///     match result {
     ///         Ok(value) => sum += value,
     ///         Err(letter) => {
-    ///             assert_eq!((letter.index(), letter.args()), (3, &(3, 3)));
+    ///             assert_eq!((letter.index, letter.args), (3, (3, 3)));
     ///             // With more patience.
-    ///             again.push(engine.submit(fetch, (letter.into_args().0, 100)));
+    ///             again.push(engine.submit(fetch, (letter.args.0, 100)));
     ///         }
     ///     }
     /// }
@@ -352,13 +365,13 @@ impl<I: Iterator<Item: Clone>, R> Map<I, R> {
     /// }
     ///
     /// let report = engine.map(root, [4, -9, 16].map(|n| (n,))).report();
-    /// assert_eq!(report.values(), &[Some(2), None, Some(4)]);
-    /// let [failure] = report.failures() else { panic!("{report}") };
-    /// assert_eq!((failure.index(), failure.args()), (1, &(-9,)));
+    /// assert_eq!(report.values, [Some(2), None, Some(4)]);
+    /// let [failure] = &report.failures[..] else { panic!("{report}") };
+    /// assert_eq!((failure.index, failure.args), (1, (-9,)));
     ///
     /// // Dead letters are arguments again.
-    /// let (_, failures) = report.into_parts();
-    /// let again = failures.into_iter().map(|letter| (-letter.into_args().0,));
+    /// let failures = report.failures;
+    /// let again = failures.into_iter().map(|letter| (-letter.args.0,));
     /// assert_eq!(engine.map(root, again).report().into_values().unwrap(), [3]);
     /// ```
     ///

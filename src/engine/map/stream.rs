@@ -14,7 +14,7 @@ use crate::supervisor::ResultKey;
 ///
 /// Dropping it cancels the jobs in flight.
 #[must_use = "a stream does nothing before it is polled"]
-pub struct MapStream<M>(pub(super) M);
+pub(in crate::engine) struct MapStream<M>(pub(super) M);
 
 // The stream is not self-referential.
 impl<M> Unpin for MapStream<M> {}

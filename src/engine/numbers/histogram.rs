@@ -8,7 +8,7 @@ use crate::arena::ArenaFull;
 use crate::array::{Array, ArrayMut};
 use crate::engine::answers::{broken_reply, expect_len};
 use crate::kernel::SplitArgs;
-use crate::supervisor::Failed;
+use crate::supervisor::{Failed, JobOptions};
 
 /// The result of [`Par::histogram`].
 #[derive(Clone, Debug, PartialEq)]
@@ -64,7 +64,11 @@ impl<T: Number> Par<'_, T> {
             })?;
         let step = chunks::elements::<T>(self.array.len());
         let calls = chunks::flat(self.array, step).map(|first| SplitArgs(first, rest));
-        for part in self.engine.map(count::<T>, calls).retries(RETRIES) {
+        for part in self
+            .engine
+            .map(count::<T>, calls)
+            .options(&JobOptions::new().retries(RETRIES))
+        {
             let part = part?;
             expect_len("histogram", &part, bins)?;
             counts.resize(bins, 0);

@@ -15,7 +15,7 @@ use super::answers::broken_reply;
 use super::{JobError, JobErrorKind, Par};
 use crate::array::Array;
 use crate::kernel::{Args, Kernel, Params, Reply};
-use crate::supervisor::Failed;
+use crate::supervisor::{Failed, JobOptions};
 use number::{beats, extreme, tree};
 
 /// How often a chunk is retried that was lost with its worker.
@@ -151,7 +151,10 @@ impl<T: Number> Par<'_, T> {
     {
         let step = chunks::elements::<T>(self.array.len());
         let chunks = chunks::flat(self.array, step).map(|chunk| (chunk,));
-        self.engine.map(kernel, chunks).retries(RETRIES).collect()
+        self.engine
+            .map(kernel, chunks)
+            .options(&JobOptions::new().retries(RETRIES))
+            .collect()
     }
 }
 

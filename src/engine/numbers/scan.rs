@@ -8,6 +8,7 @@ use super::{Number, chunks};
 use crate::array::{Array, ArrayMut, Element, Shape};
 use crate::engine::answers::expect_len;
 use crate::kernel::zst_value;
+use crate::supervisor::JobOptions;
 
 impl<T: Element> Par<'_, T> {
     /// Returns the running results of `f`: an array of the same shape whose element `i`, in row-major order, combines
@@ -77,7 +78,7 @@ impl Engine {
                 for (tile, (index, part)) in out.tiles_mut(step).zip(parts.into_iter().enumerate())
                 {
                     let args = (part, before(index), tile);
-                    s.job(fill::<S>, args).writes_all(retries).submit();
+                    s.submit_with(&s.writes_all(retries), fill::<S>, args);
                 }
             })
             .map_err(JobError::with_no_unspecified_rows)?;
@@ -87,7 +88,7 @@ impl Engine {
                 let jobs: Vec<_> = parts
                     .map(|(index, part)| {
                         let args = (part, before(index));
-                        s.job(fresh::<S>, args).writes_all(retries).submit()
+                        s.submit_with(&s.writes_all(retries), fresh::<S>, args)
                     })
                     .collect();
                 let results = jobs.into_iter().map(ScopedJob::wait);
@@ -113,7 +114,9 @@ impl Engine {
             return Ok(each.seal());
         }
         let calls = but_last.iter().map(|part| (part,));
-        let totals = self.map(total::<S>, calls).retries(retries);
+        let totals = self
+            .map(total::<S>, calls)
+            .options(&JobOptions::new().retries(retries));
         for (to, total) in each.iter_mut().zip(totals) {
             let total = total?;
             expect_len(type_name::<S>(), &total, 1)?;

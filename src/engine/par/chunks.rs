@@ -152,11 +152,10 @@ impl<'env> Scope<'env> {
     {
         let (series, with) = (self.series(), || ExtraArg(with.clone()));
         if self.lends() {
-            let mut tiles = out.tiles_mut(1);
+            let mut tiles = out.tiles(1);
             let jobs = parts.map(|(rows, exclusive)| {
                 let args = (a.rows(rows.clone()), tiles.at(rows), series, with());
-                let job = self.job(apply::<T, U, P, W>, args);
-                job.exclusive(exclusive).submit()
+                self.submit_with(&self.exclusive(exclusive), apply::<T, U, P, W>, args)
             });
             let jobs: Vec<_> = jobs.collect();
             return jobs.into_iter().map(ScopedJob::wait).collect();
@@ -166,8 +165,8 @@ impl<'env> Scope<'env> {
         let jobs = parts.map(|(rows, exclusive)| {
             let first = (rows.start * row) as u64;
             let args = (a.rows(rows.clone()), first, series, with());
-            let job = self.job(apply_fresh::<T, U, P, W>, args);
-            (rows, job.exclusive(exclusive).submit())
+            let job = self.submit_with(&self.exclusive(exclusive), apply_fresh::<T, U, P, W>, args);
+            (rows, job)
         });
         let jobs: Vec<_> = jobs.collect();
         let ends = jobs.into_iter();
@@ -177,7 +176,7 @@ impl<'env> Scope<'env> {
 }
 
 /// The position of a chunk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Within {
     /// The index of the chunk's first element.
     first: u64,

@@ -7,7 +7,7 @@
 //! | compute each element from one element | [`map`](Par::map) |
 //! | compute chunks from chunks | [`apply`](Par::apply), in place [`ParMut::apply`] |
 //! | pass an additional argument to the function | [`with`](Par::with) |
-//! | get the results of the rows that succeeded | [`report`](Par::report) |
+//! | get the results of the rows that succeeded | [`map_report`](Par::map_report) |
 //! | sum, search, count | [`sum`](Par::sum), [`mean`](Par::mean), [`min`](Par::min), [`argmax`](Par::argmax), [`histogram`](Par::histogram) |
 //! | accumulate | [`cumsum`](Par::cumsum), [`scan`](Par::scan) |
 //! | combine the results of a kernel over chunks | [`reduce`](Par::reduce) |
@@ -20,75 +20,31 @@ mod functions;
 mod report;
 
 use std::fmt;
-use std::marker::PhantomData;
 
 pub use super::numbers::{Histogram, Number};
-pub use functions::{ApplyMutWith, ApplyWith, MapWith};
+pub use functions::ParFn;
 
 use super::{Engine, JobError, Report};
 use crate::array::{Array, ArrayMut, Element};
 use crate::kernel::{Arg, Bound, Nothing, Param, captures_nothing};
-use chunks::{ApplyEach, ChangeEach, MapEach, Work};
-use functions::{ApplyEachWith, ChangeEachWith, MapEachWith};
+use chunks::{ApplyEach, ChangeEach, MapEach};
+use functions::EachWith;
 
-/// An array that all workers work on: see [`Engine::par`].
+/// An array that all workers work on: see [`Engine::par`]. `W` is the [argument](Self::with), as a tuple of one.
 #[must_use = "nothing runs before a method such as `map` or `sum` is called"]
-pub struct Par<'a, T: Element, W = Without, O = Whole> {
+pub struct Par<'a, T: Element, W = ()> {
     pub(super) engine: &'a Engine,
     pub(super) array: &'a Array<T>,
     with: W,
-    outcome: PhantomData<fn() -> O>,
 }
 
-/// An array that all workers change in place: see [`Engine::par_mut`].
+/// An array that all workers change in place: see [`Engine::par_mut`]. `W` is the [argument](Self::with), as a tuple of
+/// one.
 #[must_use = "nothing runs before `apply` is called"]
-pub struct ParMut<'a, T: Element, W = Without> {
+pub struct ParMut<'a, T: Element, W = ()> {
     engine: &'a Engine,
     array: &'a mut ArrayMut<T>,
     with: W,
-}
-
-/// A [`Par`] without an argument for the function.
-#[derive(Debug)]
-pub struct Without;
-
-/// A [`Par`] with an argument for each call of the function.
-#[derive(Debug)]
-pub struct With<A>(A);
-
-/// A [`Par`] whose first failure is its result.
-#[derive(Debug)]
-pub enum Whole {}
-
-/// A [`Par`] that [reports](Par::report) each failure.
-#[derive(Debug)]
-pub enum Reported {}
-
-/// What [`Par::map`] and [`Par::apply`] return: the array ([`Whole`]), or a [`Report`] ([`Reported`]). This trait is
-/// sealed.
-pub trait Outcome {
-    /// The type of the result for these element types.
-    type Of<T: Element, U: Element>;
-    #[doc(hidden)]
-    const REPORTS: bool;
-    #[doc(hidden)]
-    fn of<T: Element, U: Element>(report: Report<Array<T>, Array<U>>) -> Self::Of<T, U>;
-}
-
-impl Outcome for Whole {
-    type Of<T: Element, U: Element> = Array<U>;
-    const REPORTS: bool = false;
-    fn of<T: Element, U: Element>(report: Report<Array<T>, Array<U>>) -> Array<U> {
-        report.into_parts().0
-    }
-}
-
-impl Outcome for Reported {
-    type Of<T: Element, U: Element> = Report<Array<T>, Array<U>>;
-    const REPORTS: bool = true;
-    fn of<T: Element, U: Element>(report: Report<Array<T>, Array<U>>) -> Self::Of<T, U> {
-        report
-    }
 }
 
 impl Engine {
@@ -106,8 +62,7 @@ impl Engine {
         Par {
             engine: self,
             array,
-            with: Without,
-            outcome: PhantomData,
+            with: (),
         }
     }
 
@@ -117,12 +72,12 @@ impl Engine {
         ParMut {
             engine: self,
             array,
-            with: Without,
+            with: (),
         }
     }
 }
 
-impl<'a, T: Element, O> Par<'a, T, Without, O> {
+impl<'a, T: Element> Par<'a, T> {
     /// Passes an argument to each call of the function, after the element or the chunk: a number, an array that all
     /// workers read, a plain type of your own ([`Scalar`](crate::Scalar)). A kernel cannot capture variables: pass them
     /// with this method.
@@ -141,55 +96,14 @@ impl<'a, T: Element, O> Par<'a, T, Without, O> {
     /// assert_eq!(engine.par(&looked_up).with([2.0, 1.0]).map(line)?[..], [21.0, 61.0, 41.0]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn with<A>(self, argument: A) -> Par<'a, T, With<A>, O> {
+    pub fn with<A>(self, argument: A) -> Par<'a, T, (A,)> {
         Par {
             engine: self.engine,
             array: self.array,
-            with: With(argument),
-            outcome: PhantomData,
+            with: (argument,),
         }
     }
-}
 
-impl<'a, T: Element, W> Par<'a, T, W> {
-    /// Keeps the results of the other rows if some rows fail: [`map`](Par::map) and [`apply`](Par::apply) return a
-    /// [`Report`], with each failure as a [`DeadLetter`](crate::DeadLetter) of its rows of the input. A row is a step
-    /// of the leading axis: in an array with one axis, an element.
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// let numbers = engine.from_slice(&[1u32, 0, 5])?;
-    /// let report = engine.par(&numbers).report().map(|x: u32| 100 / x)?;
-    /// assert_eq!(report.values()[..], [100, 0, 20]);
-    /// let [failure] = report.failures() else { panic!("{report}") };
-    /// assert_eq!((failure.index(), failure.args()[0]), (1, 0));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// With `map` a failure is a single row. Rows share a job at first; the rows of a failed job run again in two
-    /// halves, and so on down to single rows. So the function may be called several times with an element. A row that
-    /// panics costs two jobs at each halving; a row that ends its worker costs a worker at each halving: about 14
-    /// workers for one number among 100,000. With several [lanes](super::Builder::lanes), rows that ended a worker run
-    /// again in a worker without other jobs, like jobs with a deadline. The halving stops, and failures have several
-    /// rows, if more than 10,000 parts fail at once, if more than 200 workers were lost, if parts of half of the array
-    /// all end their workers, or if any other rows would fail in the same way (for example because the array is not in
-    /// this engine's arena).
-    ///
-    /// With `apply` a failure is a chunk, because the function sees whole chunks.
-    ///
-    /// The numbers that an element draws from [`rng`](crate::rng) depend only on its index, also when it is tried
-    /// again.
-    pub fn report(self) -> Par<'a, T, W, Reported> {
-        Par {
-            engine: self.engine,
-            array: self.array,
-            with: self.with,
-            outcome: PhantomData,
-        }
-    }
-}
-
-impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
     /// Returns an array of the same shape whose elements are `f` of the elements of this array.
     ///
     /// The numbers that an element draws from [`rng`](crate::rng) depend on its index, and not on the number of
@@ -204,8 +118,8 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
     ///
     /// # Errors
     /// [`JobError`]: the array is not in this engine's arena, there is no room for the result, or a job failed (which a
-    /// [report](Par::report) contains instead).
-    pub fn map<U, F>(self, f: F) -> Result<O::Of<T, U>, JobError>
+    /// [report](Par::map_report) contains instead).
+    pub fn map<U, F>(self, f: F) -> Result<Array<U>, JobError>
     where
         U: Element,
         F: Fn(T) -> U + Copy + Send + 'static,
@@ -214,7 +128,46 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
         const { captures_nothing::<F>() };
         let _ = f;
         self.engine
-            .par_rows::<T, U, Nothing, MapEach<F>, O>(self.array, Nothing, true)
+            .work_on_each::<T, U, Nothing, MapEach<F>>(self.array, Nothing)
+    }
+
+    /// Like [`map`](Par::map), but keeps the results of the other rows if some rows fail, with each failure as a
+    /// [`DeadLetter`](crate::DeadLetter) of its rows of the input. A row is a step of the leading axis: in an array with
+    /// one axis, an element.
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// let numbers = engine.from_slice(&[1u32, 0, 5])?;
+    /// let report = engine.par(&numbers).map_report(|x: u32| 100 / x)?;
+    /// assert_eq!(report.values[..], [100, 0, 20]);
+    /// let [failure] = &report.failures[..] else { panic!("{report}") };
+    /// assert_eq!((failure.index, failure.args[0]), (1, 0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// A failure is a single row. Rows share a job at first; the rows of a failed job run again in two
+    /// halves, and so on down to single rows. So the function may be called several times with an element. A row that
+    /// panics costs two jobs at each halving; a row that ends its worker costs a worker at each halving: about 14
+    /// workers for one number among 100,000. With several [lanes](super::Builder::lanes), rows that ended a worker run
+    /// again in a worker without other jobs, like jobs with a deadline. The halving stops, and failures have several
+    /// rows, if more than 10,000 parts fail at once, if more than 200 workers were lost, if parts of half of the array
+    /// all end their workers, or if any other rows would fail in the same way (for example because the array is not in
+    /// this engine's arena).
+    ///
+    /// The numbers that an element draws from [`rng`](crate::rng) depend only on its index, also when it is tried
+    /// again.
+    ///
+    /// # Errors
+    /// [`JobError`]: there is no room for the result.
+    pub fn map_report<U, F>(self, f: F) -> Result<Report<Array<T>, Array<U>>, JobError>
+    where
+        U: Element,
+        F: Fn(T) -> U + Copy + Send + 'static,
+    {
+        const { captures_nothing::<F>() };
+        let _ = f;
+        self.engine
+            .report_rows::<T, U, Nothing, MapEach<F>>(self.array, Nothing)
     }
 
     /// Returns an array of the same shape whose elements `f` computes chunk by chunk: `f` gets two slices of equal
@@ -237,7 +190,7 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
     ///
     /// # Errors
     /// Like [`map`](Par::map).
-    pub fn apply<U, F>(self, f: F) -> Result<O::Of<T, U>, JobError>
+    pub fn apply<U, F>(self, f: F) -> Result<Array<U>, JobError>
     where
         U: Element,
         F: Fn(&[T], &mut [U]) + Copy + Send + 'static,
@@ -245,11 +198,11 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
         const { captures_nothing::<F>() };
         let _ = f;
         self.engine
-            .par_rows::<T, U, Nothing, ApplyEach<F>, O>(self.array, Nothing, false)
+            .work_on::<T, U, Nothing, ApplyEach<F>>(self.array, Nothing)
     }
 }
 
-impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
+impl<T: Element> Par<'_, T> {
     /// Like [`map`](Par::map), with a [`kernel!`](crate::kernel!) that captures variables. The same as
     /// [`with`](Par::with) and `map`.
     ///
@@ -268,12 +221,12 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
     ///
     /// # Errors
     /// Like [`map`](Par::map); a captured array has to be in this engine's arena, too.
-    pub fn map_kernel<U, P, F, C>(self, kernel: Bound<F, C>) -> Result<O::Of<T, U>, JobError>
+    pub fn map_kernel<U, P, F, C>(self, kernel: Bound<F, C>) -> Result<Array<U>, JobError>
     where
         U: Element,
         P: Param + 'static,
         C: for<'e> Arg<'e, P> + Clone,
-        F: MapWith<T, U, P>,
+        F: ParFn<T, U, P, From = T, To = U>,
     {
         self.with(kernel.captured).map(kernel.kernel)
     }
@@ -283,33 +236,50 @@ impl<T: Element, O: Outcome> Par<'_, T, Without, O> {
     ///
     /// # Errors
     /// Like [`map`](Par::map); a captured array has to be in this engine's arena, too.
-    pub fn apply_kernel<U, P, F, C>(self, kernel: Bound<F, C>) -> Result<O::Of<T, U>, JobError>
+    pub fn apply_kernel<U, P, F, C>(self, kernel: Bound<F, C>) -> Result<Array<U>, JobError>
     where
         U: Element,
         P: Param + 'static,
         C: for<'e> Arg<'e, P> + Clone,
-        F: ApplyWith<T, U, P>,
+        F: ParFn<[T], [U], P, From = T, To = U>,
     {
         self.with(kernel.captured).apply(kernel.kernel)
     }
 }
 
-impl<T: Element, A, O: Outcome> Par<'_, T, With<A>, O> {
+impl<T: Element, A> Par<'_, T, (A,)> {
     /// Like [`map`](Par::map), with the [argument](Par::with) after each element.
     ///
     /// # Errors
     /// Like [`map`](Par::map); an array argument has to be in this engine's arena, too.
-    pub fn map<U, P, F>(self, f: F) -> Result<O::Of<T, U>, JobError>
+    pub fn map<U, P, F>(self, f: F) -> Result<Array<U>, JobError>
     where
         U: Element,
         P: Param + 'static,
         A: for<'e> Arg<'e, P> + Clone,
-        F: MapWith<T, U, P>,
+        F: ParFn<T, U, P, From = T, To = U>,
     {
         const { captures_nothing::<F>() };
         let _ = f;
         self.engine
-            .par_rows::<T, U, P, MapEachWith<F>, O>(self.array, self.with.0, true)
+            .work_on_each::<T, U, P, EachWith<F, T, U>>(self.array, self.with.0)
+    }
+
+    /// Like [`map_report`](Par::map_report), with the [argument](Par::with) after each element.
+    ///
+    /// # Errors
+    /// [`JobError`]: there is no room for the result.
+    pub fn map_report<U, P, F>(self, f: F) -> Result<Report<Array<T>, Array<U>>, JobError>
+    where
+        U: Element,
+        P: Param + 'static,
+        A: for<'e> Arg<'e, P> + Clone,
+        F: ParFn<T, U, P, From = T, To = U>,
+    {
+        const { captures_nothing::<F>() };
+        let _ = f;
+        self.engine
+            .report_rows::<T, U, P, EachWith<F, T, U>>(self.array, self.with.0)
     }
 
     /// Like [`apply`](Par::apply), with the [argument](Par::with) after each chunk.
@@ -328,45 +298,17 @@ impl<T: Element, A, O: Outcome> Par<'_, T, With<A>, O> {
     ///
     /// # Errors
     /// Like [`map`](Par::map); an array argument has to be in this engine's arena, too.
-    pub fn apply<U, P, F>(self, f: F) -> Result<O::Of<T, U>, JobError>
+    pub fn apply<U, P, F>(self, f: F) -> Result<Array<U>, JobError>
     where
         U: Element,
         P: Param + 'static,
         A: for<'e> Arg<'e, P> + Clone,
-        F: ApplyWith<T, U, P>,
+        F: ParFn<[T], [U], P, From = T, To = U>,
     {
         const { captures_nothing::<F>() };
         let _ = f;
         self.engine
-            .par_rows::<T, U, P, ApplyEachWith<F>, O>(self.array, self.with.0, false)
-    }
-}
-
-impl Engine {
-    /// Returns an array that `W` computes in chunks. `by_element`: whether `W` works on single elements, so that the
-    /// end of a chunk need not be the end of a row.
-    fn par_rows<T, U, P, W, O>(
-        &self,
-        array: &Array<T>,
-        with: impl for<'e> Arg<'e, P> + Clone,
-        by_element: bool,
-    ) -> Result<O::Of<T, U>, JobError>
-    where
-        T: Element,
-        U: Element,
-        P: Param + 'static,
-        W: Work<T, U, P>,
-        O: Outcome,
-    {
-        if O::REPORTS {
-            let report = self.report_rows::<T, U, P, W>(array, with, by_element)?;
-            return Ok(O::of(report));
-        }
-        let values = match by_element {
-            true => self.work_on_each::<T, U, P, W>(array, with)?,
-            false => self.work_on::<T, U, P, W>(array, with)?,
-        };
-        Ok(O::of(Report::of_rows(values, Vec::new())))
+            .work_on::<T, U, P, EachWith<F, [T], [U]>>(self.array, self.with.0)
     }
 }
 
@@ -382,11 +324,11 @@ impl<'a, T: Element> ParMut<'a, T> {
     /// assert_eq!(weights[..], [0.0, 0.5, 1.0]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn with<A>(self, argument: A) -> ParMut<'a, T, With<A>> {
+    pub fn with<A>(self, argument: A) -> ParMut<'a, T, (A,)> {
         ParMut {
             engine: self.engine,
             array: self.array,
-            with: With(argument),
+            with: (argument,),
         }
     }
 
@@ -425,13 +367,13 @@ impl<T: Element> ParMut<'_, T> {
     where
         P: Param + 'static,
         C: for<'e> Arg<'e, P> + Clone,
-        F: ApplyMutWith<T, P>,
+        F: ParFn<(), [T], P, From = (), To = T>,
     {
         self.with(kernel.captured).apply(kernel.kernel)
     }
 }
 
-impl<T: Element, A> ParMut<'_, T, With<A>> {
+impl<T: Element, A> ParMut<'_, T, (A,)> {
     /// Like [`apply`](ParMut::apply), with the [argument](ParMut::with) after each chunk.
     ///
     /// # Errors
@@ -440,16 +382,16 @@ impl<T: Element, A> ParMut<'_, T, With<A>> {
     where
         P: Param + 'static,
         A: for<'e> Arg<'e, P> + Clone,
-        F: ApplyMutWith<T, P>,
+        F: ParFn<(), [T], P, From = (), To = T>,
     {
         const { captures_nothing::<F>() };
         let _ = f;
         self.engine
-            .change::<T, P, ChangeEachWith<F>>(self.array, self.with.0)
+            .change::<T, P, EachWith<F, (), [T]>>(self.array, self.with.0)
     }
 }
 
-impl<T: Element, W: fmt::Debug, O> fmt::Debug for Par<'_, T, W, O> {
+impl<T: Element, W: fmt::Debug> fmt::Debug for Par<'_, T, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Par")
             .field("shape", &self.array.shape())

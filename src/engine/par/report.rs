@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use super::chunks::Work;
 use crate::array::{Array, ArrayMut, Element};
-use crate::engine::failure::Origin;
 use crate::engine::seeds::Series;
 use crate::engine::{
     DeadLetter, Engine, JobError, JobErrorKind, JobLimit, Report, WorkerExit, scope,
@@ -24,12 +23,11 @@ const ENOUGH_DEATHS: usize = 16;
 type Failures = Vec<(Range<usize>, JobError)>;
 
 impl Engine {
-    /// Computes all rows that can be computed, and reports the failures: single rows if `is_single`, otherwise chunks.
+    /// Computes all rows that can be computed, and reports the others.
     pub(super) fn report_rows<T, U, P, W>(
         &self,
         a: &Array<T>,
         with: impl for<'e> Arg<'e, P> + Clone,
-        is_single: bool,
     ) -> Result<Report<Array<T>, Array<U>>, JobError>
     where
         T: Element,
@@ -40,12 +38,8 @@ impl Engine {
         let mut out = self.output::<U>(a.shape(), kernel_name::<W>())?;
         let chunks: Vec<_> = self.chunks::<T, U>(a.shape()).collect();
         let series = self.seeds.series();
-        let mut pass = |parts: &[Part]| self.pass::<T, U, P, W>(&series, a, &with, &mut out, parts);
-        let failed = if is_single {
-            narrow(chunks, pass)
-        } else {
-            pass(&Part::all(chunks))
-        };
+        let pass = |parts: &[Part]| self.pass::<T, U, P, W>(&series, a, &with, &mut out, parts);
+        let failed = narrow(chunks, pass);
         // Rows that failed are zeroed, because a dead worker may have written some of them.
         let row = a.shape().row_len().unwrap_or(0);
         for (rows, _) in &failed {
@@ -53,7 +47,7 @@ impl Engine {
         }
         let letters = failed.into_iter().map(|(rows, error)| {
             let args = a.rows(rows.clone());
-            DeadLetter::new(Origin::Rows(rows), args, error.with_no_unspecified_rows())
+            DeadLetter::of_rows(rows, args, error.with_no_unspecified_rows())
         });
         let letters = letters.collect();
         Ok(Report::of_rows(out.seal(), letters))

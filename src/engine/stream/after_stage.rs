@@ -8,8 +8,7 @@ use std::rc::Rc;
 use super::Stream;
 use super::stage::{Letters, StageOptions};
 use crate::engine::DeadLetter;
-use crate::engine::job::option_setters;
-use crate::supervisor::JobOptions;
+use crate::supervisor::{JobOptions, Permits};
 
 /// Marks a [`Stream`] whose last step is a stage with inputs `I` and jobs with arguments `A`.
 pub struct AfterStage<'a, I, A> {
@@ -29,14 +28,14 @@ impl<I, A> fmt::Debug for AfterStage<'_, I, A> {
 /// ```
 /// # let engine = arenite::Engine::inline();
 /// use std::time::Duration;
-/// use arenite::{Limiter, stream::Stream};
+/// use arenite::{JobOptions, Limiter, stream::Stream};
 ///
 /// fn fetch(page: u32) -> u32 {
 ///     page * 10
 /// }
 ///
-/// let polite = Limiter::builder().rate(1_000, Duration::from_secs(1)).build();
-/// let pages = Stream::new(0..3).stage(fetch, ()).limit(&polite);
+/// let polite = JobOptions::new().limit(&Limiter::new().rate(1_000, Duration::from_secs(1)));
+/// let pages = Stream::new(0..3).stage(fetch, ()).options(&polite);
 /// assert_eq!(pages.run(&engine).collect::<Result<Vec<_>, _>>()?, [0, 10, 20]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -64,29 +63,28 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
         self
     }
 
-    fn with_options(self, change: impl FnOnce(&mut JobOptions)) -> Self {
-        change(&mut self.last.options.borrow_mut().options);
+    /// Sets the [options](JobOptions) of the jobs of this stage, and replaces all that were set earlier. Retries require
+    /// arguments that the kernel cannot change:
+    ///
+    /// ```compile_fail,E0277
+    /// use arenite::{ArrayMut, JobOptions, stream::Stream};
+    ///
+    /// fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
+    ///     values.sort_unstable();
+    ///     values
+    /// }
+    ///
+    /// let engine = arenite::Engine::inline();
+    /// let items = (0..4).map(|n| engine.zeros::<u32>(n).unwrap());
+    /// let sorted = Stream::new(items).stage(sort, ()).options(&JobOptions::new().retries(1));
+    /// ```
+    pub fn options<const RETRIES: bool>(self, options: &JobOptions<RETRIES>) -> Self
+    where
+        A: Permits<RETRIES>,
+    {
+        self.last.options.borrow_mut().options = options.for_new_caller();
         self
     }
-
-    option_setters!(@name);
-    option_setters!(
-        for_new_caller,
-        A,
-        ///
-        /// ```compile_fail,E0277
-        /// use arenite::{ArrayMut, stream::Stream};
-        ///
-        /// fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
-        ///     values.sort_unstable();
-        ///     values
-        /// }
-        ///
-        /// let engine = arenite::Engine::inline();
-        /// let items = (0..4).map(|n| engine.zeros::<u32>(n).unwrap());
-        /// let sorted = Stream::new(items).stage(sort, ()).retries(1);
-        /// ```
-    );
 
     /// Passes each item that fails at this stage, after all retries, to `to`, whether the stream stops or continues:
     /// see [`DeadLetter`]. A copy of each input is kept while its job runs; the copy of an array is a handle.

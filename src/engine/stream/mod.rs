@@ -60,7 +60,7 @@ use flow::{BoxFlow, Driver, Each, FlatMap, Item, Marks};
 pub use run::Run;
 use source::{InlineSource, SourceItem, ThreadSource};
 use stage::{CallFn, Stage, StageOptions, Started};
-pub use window::{Fixed, Merging, Window, WindowItems, Windowed, Windows};
+pub use window::{Window, Windowed, Windows};
 
 use super::{Engine, OnFailure};
 use crate::kernel::{Arg, Args, Bind, Kernel, Reply, SplitArgs, SplitFirst, captures_nothing};
@@ -69,7 +69,7 @@ use crate::supervisor::JobOptions;
 /// A source, and the steps that each of its items passes through.
 ///
 /// A stream is a plan, in the order of its steps; nothing runs before [`run`](Stream::run) is iterated over. Settings
-/// of a stage ([`jobs`](Stream::jobs), [`retries`](Stream::retries) and so on) directly follow the stage.
+/// of a stage ([`jobs`](Stream::jobs), [`options`](Stream::options) and so on) directly follow the stage.
 ///
 /// The steps form one line, from one source to one consumer: no step splits or joins streams. To join several sources,
 /// send their items into one channel and pass the channel to [`spawn`](Stream::spawn).
@@ -300,7 +300,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// let inverses: Result<Vec<_>, _> = inverses.run(&Engine::inline()).collect();
     /// assert_eq!(inverses?, [10, 20]);
     /// let [letter] = &letters[..] else { panic!("{letters:?}") };
-    /// assert_eq!((letter.args(), letter.stage(), letter.index()), (&0, Some(1), 1));
+    /// assert_eq!((letter.args, letter.stage, letter.index), (0, Some(1), 1));
     /// assert!(letter.to_string().contains("nothing divides by 0"), "{letter}");
     /// # Ok::<(), arenite::stream::StreamError>(())
     /// ```
@@ -458,7 +458,7 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
         self.marks(move |item| mark(&item.value))
     }
 
-    /// Groups items into windows. Then [`items`](Windowed::items), [`kernel`](Windowed::kernel) or `fold` turns each
+    /// Groups items into windows. Then [`items`](Windowed::items) or `fold` turns each
     /// window into a result.
     ///
     /// ```
@@ -510,7 +510,10 @@ impl<'a, T: 'a, S> Stream<'a, T, S> {
     /// [`WindowError`]: windows in time without [event times](Stream::event_time) or a [watermark](Stream::watermark),
     /// or windows without length.
     #[doc(alias = "WindowInto")]
-    pub fn window<M>(self, windows: Windows<M>) -> Result<Windowed<'a, (), T, M>, WindowError> {
+    pub fn window<const MERGES: bool>(
+        self,
+        windows: Windows<MERGES>,
+    ) -> Result<Windowed<'a, (), T, MERGES>, WindowError> {
         windows.rule.check(self.plan.timed, self.plan.marked)?;
         Ok(Windowed::new(self.then(|before| before), windows))
     }

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event, Flow, Item};
-use crate::engine::failure::Origin;
 use crate::engine::{DeadLetter, Engine, Job, JobBuilder, JobError};
 use crate::kernel::{Accepts, Reply};
 use crate::supervisor::{JobOptions, LineTicket, Supervisor};
@@ -57,7 +56,10 @@ type EnterFn<'a, R> =
 impl<'a, R: Send + 'static> Started<'a, R> {
     /// Submits the job. If it may have to wait for admission, does not submit it yet, because the driver must not
     /// block.
-    pub(super) fn new<G, A, T>(job: JobBuilder<'_, G, A, T>, settings: &ItemSettings<'_>) -> Self
+    pub(super) fn new<G, A, const RETRIES: bool>(
+        job: JobBuilder<'_, G, A, RETRIES>,
+        settings: &ItemSettings<'_>,
+    ) -> Self
     where
         G: Accepts<A> + 'a,
         G::Reply: Reply<Out = R>,
@@ -256,11 +258,7 @@ fn failed<'a, I, K, R>(
         .map(|to| Rc::clone(&to.to));
     if let (Some(to), Some(input)) = (to, copy) {
         driver.leave_admission_line();
-        let origin = Origin::Stage {
-            stage,
-            item: sequence,
-        };
-        let letter = DeadLetter::new(origin, input, error.clone());
+        let letter = DeadLetter::of_stage(stage, kept.sequence as usize, input, error.clone());
         to.borrow_mut()(letter);
     }
     let error = StreamError::Job {

@@ -123,18 +123,15 @@ fn skipped_items_are_counted_and_become_dead_letters() {
     assert_eq!(found, [1, 3, 7, 9]);
     let letters = letters.take();
     assert_eq!(
-        letters
-            .iter()
-            .map(|letter| *letter.args())
-            .collect::<Vec<_>>(),
+        letters.iter().map(|letter| letter.args).collect::<Vec<_>>(),
         [0, 2, 4, 6, 8]
     );
     assert!(
         letters
             .iter()
-            .all(|letter| (letter.stage(), letter.attempts()) == (Some(1), 1))
+            .all(|letter| (letter.stage, letter.error.attempt()) == (Some(1), 1))
     );
-    assert_eq!(letters[3].index(), 6);
+    assert_eq!(letters[3].index, 6);
     let stats = handle.stats();
     assert_eq!((stats.taken, stats.failed, stats.delivered), (10, 6, 4));
 }
@@ -160,27 +157,26 @@ fn a_dead_letter_has_stage_index_and_error() {
     let [letter] = &letters[..] else {
         panic!("{letters:?}")
     };
-    assert_eq!((letter.stage(), letter.index()), (Some(2), 1));
-    assert_eq!((letter.attempts(), letter.deaths()), (1, &[][..]));
+    assert_eq!((letter.stage, letter.index), (Some(2), 1));
+    assert_eq!(
+        (letter.error.attempt(), letter.error.deaths()),
+        (1, &[][..])
+    );
     assert_eq!(letter.to_string(), last.to_string());
     let failed = StreamError::Job {
         stage: 2,
         sequence: 1,
-        error: letter.error().clone(),
+        error: letter.error.clone(),
     };
     assert_eq!(last, failed);
     assert!(letter.to_string().contains("two is too many"), "{letter}");
     // The stack of a panic on the calling thread is not recorded.
-    assert!(matches!(
-        letter.error().kind(),
-        JobErrorKind::Panicked { .. }
-    ));
-    assert_eq!(letter.backtrace(), None);
+    assert!(matches!(letter.error.kind(), JobErrorKind::Panicked { .. }));
     // The text of the letter contains the error, so its source is not printed again.
-    assert!(letter.to_string().ends_with(&letter.error().to_string()));
+    assert!(letter.to_string().ends_with(&letter.error.to_string()));
     assert!(std::error::Error::source(letter).is_none());
-    assert_eq!(JobError::from(letter.clone()), *letter.error());
-    assert_eq!(letter.clone().into_args(), 2);
+    assert_eq!(JobError::from(letter.clone()), letter.error);
+    assert_eq!(letter.clone().args, 2);
 }
 
 #[test]

@@ -29,22 +29,30 @@ pub use crate::sys::crash::CrashedAccess;
 /// let error = engine.submit(invert, (&pixels, &mask)).wait().unwrap_err();
 /// let crash = error.crash().expect("SIGSEGV");
 /// let class = CrashClass::Input { array: 2, offset: 2, len: 9 };
-/// assert_eq!((crash.class(), crash.access()), (&class, Some(CrashedAccess::Write)));
+/// assert_eq!((&crash.class, crash.access), (&class, Some(CrashedAccess::Write)));
 /// assert_eq!(class.name(), "input");
 /// assert!(crash.what().starts_with("SIGSEGV: a write to array 2 of its arguments"));
-/// assert_eq!(crash.access().map(CrashedAccess::name), Some("write"));
+/// assert_eq!(crash.access.map(CrashedAccess::name), Some("write"));
 /// let text = "its worker was ended by SIGSEGV: a write to array 2 of its arguments (byte 2 of 9)";
 /// assert!(error.to_string().contains(text), "{error}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Crash {
-    pub(crate) signal: i32,
-    pub(crate) code: i32,
-    pub(crate) class: CrashClass,
-    pub(crate) address: Option<u64>,
-    pub(crate) access: Option<CrashedAccess>,
-    pub(crate) instruction: u64,
+    /// The number of the signal.
+    pub signal: i32,
+    /// The signal's `si_code`, which gives its reason: see `man sigaction`.
+    pub code: i32,
+    /// The kind of access, or what lies at the address.
+    pub class: CrashClass,
+    /// The address in the worker that could not be accessed. `None` if the signal is not about an address, or if Linux
+    /// does not know it.
+    pub address: Option<u64>,
+    /// How the memory was accessed, if known.
+    pub access: Option<CrashedAccess>,
+    /// The address of the instruction, in the worker.
+    pub instruction: u64,
     pub(crate) stack: Stack,
 }
 
@@ -140,21 +148,6 @@ impl CrashClass {
 }
 
 impl Crash {
-    /// Returns the number of the signal.
-    pub fn signal(&self) -> i32 {
-        self.signal
-    }
-
-    /// Returns the signal's `si_code`, which gives its reason: see `man sigaction`.
-    pub fn code(&self) -> i32 {
-        self.code
-    }
-
-    /// Returns the kind of access, or what lies at the address.
-    pub fn class(&self) -> &CrashClass {
-        &self.class
-    }
-
     /// Returns the signal and the access in words, without the stack:
     /// `SIGSEGV: a read of a null pointer (address 0x0)`.
     pub fn what(&self) -> String {
@@ -210,22 +203,6 @@ impl Crash {
             CrashClass::Raised => "it sent itself this signal".into(),
             CrashClass::Unknown => "for an unknown reason".into(),
         }
-    }
-
-    /// Returns the address in the worker that could not be accessed. `None` if the signal is not about an address, or
-    /// if Linux does not know it.
-    pub fn address(&self) -> Option<u64> {
-        self.address
-    }
-
-    /// Returns how the memory was accessed, if known.
-    pub fn access(&self) -> Option<CrashedAccess> {
-        self.access
-    }
-
-    /// Returns the address of the instruction, in the worker.
-    pub fn instruction(&self) -> u64 {
-        self.instruction
     }
 
     /// Returns the stack of the thread that crashed, the innermost function first, up to the kernel. Functions have

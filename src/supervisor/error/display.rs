@@ -267,7 +267,7 @@ impl fmt::Display for JobError {
             (kind, deaths.last())
         {
             f.write_str("; the last time: ")?;
-            write_end(f, &last.kind, last.crash())?;
+            write_end(f, &last.kind, last.crash.as_ref())?;
         }
         if !lost_jobs.jobs.is_empty() {
             let (s, were) = match lost_jobs.jobs.len() {

@@ -1,7 +1,7 @@
 //! The stack of a crash, with names.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use crate::sys::code_maps::CodeMap;
@@ -30,65 +30,54 @@ const ENDS: [&str; 4] = ["abort", "raise", "gsignal", "pthread_kill"];
 /// An inlined function has a frame of its own, with the address of the function that contains it. A frame displays as
 /// `decode (src/decode.rs:42)`, or `libpng16.so.16+0x1a2b` without a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CrashFrame {
-    address: u64,
-    /// The file that contains the code, and the offset of the instruction in the file, in bytes.
-    code: Option<(PathBuf, u64)>,
-    symbol: Symbol,
+    /// The address of the instruction, in the worker: the crashing instruction, or the one to which the called function
+    /// returns.
+    pub address: u64,
+    /// The file that contains the code: the program or a shared library. `None` if no file contains it, or if the
+    /// worker could not determine the file.
+    pub module: Option<PathBuf>,
+    /// The function, if its name is known.
+    pub function: Option<String>,
+    /// The source file, if the module has debug information.
+    pub file: Option<String>,
+    /// The line in the source file, from 1.
+    pub line: Option<u32>,
+    /// The offset of the instruction in the module, in bytes.
+    offset: u64,
 }
 
 impl CrashFrame {
-    /// Returns the address of the instruction, in the worker: the crashing instruction, or the one to which the called
-    /// function returns.
-    pub fn address(&self) -> u64 {
-        self.address
-    }
-
-    /// Returns the file that contains the code: the program or a shared library. `None` if no file contains it, or if
-    /// the worker could not determine the file.
-    pub fn module(&self) -> Option<&Path> {
-        self.code.as_ref().map(|(path, _)| &**path)
-    }
-
-    /// Returns the function, if its name is known.
-    pub fn function(&self) -> Option<&str> {
-        self.symbol.function.as_deref()
-    }
-
-    /// Returns the source file, if the module has debug information.
-    pub fn file(&self) -> Option<&str> {
-        self.symbol.file.as_deref()
-    }
-
     /// Returns true if the function belongs neither to the standard library nor to this library, and does not only end
     /// the process.
     fn is_own(&self) -> bool {
-        let file = self.file().unwrap_or_default();
-        self.function().is_some_and(|function| {
+        let file = self.file.as_deref().unwrap_or_default();
+        self.function.as_deref().is_some_and(|function| {
             !ENDS.contains(&function)
                 && !MACHINERY.iter().any(|name| function.starts_with(name))
                 && !STANDARD.iter().any(|part| file.contains(part))
                 && !file.starts_with(ENGINE)
         })
     }
-
-    /// Returns the line in the source file, from 1.
-    pub fn line(&self) -> Option<u32> {
-        self.symbol.line
-    }
 }
 
 impl fmt::Display for CrashFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.function(), &self.code) {
+        match (&self.function, &self.module) {
             (Some(function), _) => write!(f, "{}", escape_text(function))?,
-            (None, Some((path, offset))) => {
+            (None, Some(path)) => {
                 let name = path.file_name().unwrap_or(path.as_os_str());
-                write!(f, "{}+{offset:#x}", escape_text(&name.to_string_lossy()))?;
+                write!(
+                    f,
+                    "{}+{:#x}",
+                    escape_text(&name.to_string_lossy()),
+                    self.offset
+                )?;
             }
             (None, None) => write!(f, "{:#x}", self.address)?,
         }
-        match (self.file(), self.line()) {
+        match (&self.file, self.line) {
             (Some(file), Some(line)) => write!(f, " ({}:{line})", escape_text(file)),
             // Code that the compiler has added belongs to no line.
             (Some(file), None) => write!(f, " ({})", escape_text(file)),
@@ -214,10 +203,19 @@ fn name(noted: &NotedCrash) -> (Vec<CrashFrame>, u64) {
                 let omitted = if at < innermost { 0 } else { omitted };
                 return (frames, omitted);
             }
+            let (module, offset) = code.clone().unzip();
+            let Symbol {
+                function,
+                file,
+                line,
+            } = symbol.clone();
             frames.push(CrashFrame {
                 address,
-                code: code.clone(),
-                symbol: symbol.clone(),
+                module,
+                function,
+                file,
+                line,
+                offset: offset.unwrap_or_default(),
             });
         }
     }
@@ -271,12 +269,7 @@ mod tests {
                 };
                 let stack = Stack::of(&noted(vec![0, 5, u64::MAX], vec![map]));
                 assert_eq!(stack.frames().len(), 3);
-                assert!(
-                    stack
-                        .frames()
-                        .iter()
-                        .all(|frame| frame.function().is_none())
-                );
+                assert!(stack.frames().iter().all(|frame| frame.function.is_none()));
             }
         }
     }

@@ -84,47 +84,16 @@ pub(crate) struct Failed {
 ///
 /// A death is equal to a [kind](Death::kind) if its own kind is, so that lists of both can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Death {
-    kind: JobErrorKind,
-    worker: Option<u32>,
-    last_words: Vec<String>,
-    crash: Option<Crash>,
-}
-
-impl Death {
-    pub(crate) fn new(
-        kind: JobErrorKind,
-        worker: Option<u32>,
-        last_words: Vec<String>,
-        crash: Option<Crash>,
-    ) -> Self {
-        Self {
-            kind,
-            worker,
-            last_words,
-            crash,
-        }
-    }
-
-    /// Returns how the worker crashed: see [`JobError::crash`].
-    pub fn crash(&self) -> Option<&Crash> {
-        self.crash.as_ref()
-    }
-
-    /// Returns why the attempt ended without a value.
-    pub fn kind(&self) -> &JobErrorKind {
-        &self.kind
-    }
-
-    /// Returns the number of the worker that ran the attempt, from 0; `None` if no worker did.
-    pub fn worker(&self) -> Option<u32> {
-        self.worker
-    }
-
-    /// Returns what the worker printed last during this job before it died: see [`JobError::last_words`].
-    pub fn last_words(&self) -> &[String] {
-        &self.last_words
-    }
+    /// Why the attempt ended without a value.
+    pub kind: JobErrorKind,
+    /// The number of the worker that ran the attempt, from 0; `None` if no worker did.
+    pub worker: Option<u32>,
+    /// What the worker printed last during this job before it died: see [`JobError::last_words`].
+    pub last_words: Vec<String>,
+    /// How the worker crashed: see [`JobError::crash`].
+    pub crash: Option<Crash>,
 }
 
 impl PartialEq<JobErrorKind> for Death {
@@ -287,7 +256,7 @@ impl JobError {
     /// let error = double.wait().unwrap_err();
     /// let origin = error.origin().expect("the job that was tried");
     /// assert_eq!(origin.attempt(), 2);
-    /// for words in [origin.deaths()[0].last_words(), origin.last_words()] {
+    /// for words in [&origin.deaths()[0].last_words, origin.last_words()] {
     ///     assert_eq!(words, ["holiday.jpg: the header is fine"]);
     /// }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -384,7 +353,9 @@ impl JobError {
     /// With [`JobLimit::Quarantined`], this is the crash of the last attempt.
     pub fn crash(&self) -> Option<&Crash> {
         let last = || match self.kind() {
-            JobErrorKind::Limit(JobLimit::Quarantined { .. }) => self.deaths().last()?.crash(),
+            JobErrorKind::Limit(JobLimit::Quarantined { .. }) => {
+                self.deaths().last()?.crash.as_ref()
+            }
             _ => None,
         };
         self.0.crash.as_ref().or_else(last)
@@ -426,7 +397,7 @@ impl JobError {
     /// arenite::init();
     /// let engine = Engine::builder().workers(1).lanes(2).build()?;
     /// let report = engine.map(fetch, [7, 13].map(|page| (page,))).report();
-    /// let [lost, culprit] = report.failures() else { panic!("{report}") };
+    /// let [lost, culprit] = &report.failures[..] else { panic!("{report}") };
     /// assert_eq!(*culprit.error().kind(), JobErrorKind::Lost(WorkerExit::Signal(6)));
     /// assert_eq!(culprit.error().lost_jobs(), [lost.error().job().unwrap()]);
     /// assert_eq!(lost.args(), &(7,));

@@ -1,4 +1,4 @@
-//! The public types of limiters: [`Limiter`] and [`LimiterBuilder`].
+//! The public type of limiters: [`Limiter`].
 
 #[cfg(test)]
 #[path = "tests.rs"]
@@ -41,19 +41,20 @@ thread_local! {
 /// ```
 /// # let engine = arenite::Engine::inline();
 /// use std::time::Duration;
-/// use arenite::Limiter;
+/// use arenite::{JobOptions, Limiter};
 ///
 /// fn fetch(page: u32) -> u32 {
 ///     page * 10
 /// }
 ///
 /// // What a server accepts: four requests at a time, and a hundred per second.
-/// let polite = Limiter::builder()
+/// let polite = Limiter::new()
 ///     .concurrency(4)
 ///     .rate(100, Duration::from_secs(1))
-///     .build();
+///;
 /// let first = engine.job(fetch, (1,)).limit(&polite).submit();
-/// let others = engine.map(fetch, (2..5).map(|page| (page,))).limit(&polite);
+/// let others = engine.map(fetch, (2..5).map(|page| (page,)));
+/// let others = others.options(&JobOptions::new().limit(&polite));
 /// assert_eq!(others.collect::<Result<Vec<_>, _>>()?, [20, 30, 40]);
 /// assert_eq!(first.wait()?, 10);
 /// # Ok::<(), arenite::JobError>(())
@@ -73,86 +74,30 @@ pub struct Limiter {
 }
 
 struct Inner {
+    limits: Limits,
     state: Mutex<PermitState>,
     /// The zero point of the times in `state`.
     start: Instant,
 }
 
 /// The limits of a [`Limiter`].
-#[derive(Clone, Debug, Default)]
-#[must_use = "has no effect until it is built"]
-pub struct LimiterBuilder {
+#[derive(Clone, Copy, Default)]
+struct Limits {
     concurrency: Option<u32>,
-    rate: Option<(u32, Duration)>,
-    burst: Option<u32>,
+    /// Jobs per time, and how many may start at once after a pause.
+    rate: Option<(u32, Duration, u32)>,
 }
 
-impl LimiterBuilder {
-    /// Allows at most `jobs` jobs at a time.
-    ///
-    /// # Panics
-    ///
-    /// If `jobs` is 0.
-    pub fn concurrency(mut self, jobs: u32) -> Self {
-        assert!(jobs > 0, "a limiter of 0 concurrent jobs admits none");
-        self.concurrency = Some(jobs);
-        self
+impl Limiter {
+    /// Returns a limiter that admits every job and only counts.
+    #[doc(alias = "builder")]
+    pub fn new() -> Self {
+        Self::of(Limits::default())
     }
 
-    /// Allows at most `jobs` jobs per time `per`, evenly spaced. A job counts when it gets its permit. If all workers
-    /// are busy then, the job starts later: after a long delay, all jobs that got permits meanwhile may start in a row.
-    /// [`concurrency`](Self::concurrency) bounds their number.
-    ///
-    /// # Panics
-    ///
-    /// If either argument is zero, or the time between two jobs is shorter than a nanosecond.
-    pub fn rate(mut self, jobs: u32, per: Duration) -> Self {
-        assert!(jobs > 0, "a rate of 0 jobs admits none");
-        assert!(
-            !(per / jobs).is_zero(),
-            "a rate of {jobs} jobs in {per:?} is shorter than the clock can measure"
-        );
-        self.rate = Some((jobs, per));
-        self
-    }
-
-    /// Sets how many jobs may start at once after a pause, with a [`rate`](Self::rate). The default is 1.
-    ///
-    /// ```
-    /// # let engine = arenite::Engine::inline();
-    /// use std::time::{Duration, Instant};
-    /// use arenite::Limiter;
-    ///
-    /// // Ten per second; after a pause three at once, then ten per second again.
-    /// let second = Duration::from_secs(1);
-    /// let limiter = Limiter::builder().rate(10, second).burst(3).build();
-    /// let began = Instant::now();
-    /// let pages = engine.map(|page: u32| page, (0..5).map(|page| (page,))).limit(&limiter);
-    /// assert_eq!(pages.count(), 5);
-    /// assert!(began.elapsed() >= second / 5, "the fourth and the fifth waited, a tenth of a second each");
-    /// # Ok::<(), arenite::JobError>(())
-    /// ```
-    ///
-    /// # Panics
-    /// If `jobs` is 0.
-    pub fn burst(mut self, jobs: u32) -> Self {
-        assert!(jobs > 0, "a burst of 0 jobs admits none");
-        self.burst = Some(jobs);
-        self
-    }
-
-    /// Builds the limiter. Without a concurrency and a rate, it admits every job and only counts.
-    ///
-    /// # Panics
-    /// If a [`burst`](LimiterBuilder::burst) is set without a [`rate`](LimiterBuilder::rate), or the burst would take
-    /// longer than a century to be available again.
-    pub fn build(self) -> Limiter {
-        assert!(
-            self.burst.is_none() || self.rate.is_some(),
-            "a burst belongs to a rate, and this limiter has none"
-        );
-        let rate = self.rate.map(|(jobs, per)| {
-            let (between, burst) = (per / jobs, self.burst.unwrap_or(1));
+    fn of(limits: Limits) -> Self {
+        let rate = limits.rate.map(|(jobs, per, burst)| {
+            let between = per / jobs;
             let all = between.checked_mul(burst);
             assert!(
                 all.is_some_and(|all| all < CENTURY),
@@ -161,20 +106,80 @@ impl LimiterBuilder {
             Rate::new(between, burst)
         });
         let inner = Inner {
-            state: Mutex::new(PermitState::new(self.concurrency, rate)),
+            limits,
+            state: Mutex::new(PermitState::new(limits.concurrency, rate)),
             start: Instant::now(),
         };
-        Limiter {
+        Self {
             inner: Arc::new(inner),
             caller: None,
         }
     }
-}
 
-impl Limiter {
-    /// Returns a builder for a new limiter.
-    pub fn builder() -> LimiterBuilder {
-        LimiterBuilder::default()
+    /// Returns a new limiter that also allows at most `jobs` jobs at a time.
+    ///
+    /// # Panics
+    ///
+    /// If `jobs` is 0.
+    #[must_use = "returns a new limiter"]
+    pub fn concurrency(self, jobs: u32) -> Self {
+        assert!(jobs > 0, "a limiter of 0 concurrent jobs admits none");
+        Self::of(Limits {
+            concurrency: Some(jobs),
+            ..self.inner.limits
+        })
+    }
+
+    /// Returns a new limiter that also allows at most `jobs` jobs per time `per`, evenly spaced. A job counts when it
+    /// gets its permit. If all workers are busy then, the job starts later: after a long delay, all jobs that got
+    /// permits meanwhile may start in a row. [`concurrency`](Self::concurrency) bounds their number.
+    ///
+    /// # Panics
+    ///
+    /// If either argument is zero, the time between two jobs is shorter than a nanosecond or longer than a century.
+    #[must_use = "returns a new limiter"]
+    pub fn rate(self, jobs: u32, per: Duration) -> Self {
+        assert!(jobs > 0, "a rate of 0 jobs admits none");
+        assert!(
+            !(per / jobs).is_zero(),
+            "a rate of {jobs} jobs in {per:?} is shorter than the clock can measure"
+        );
+        Self::of(Limits {
+            rate: Some((jobs, per, 1)),
+            ..self.inner.limits
+        })
+    }
+
+    /// Returns a new limiter that also allows `jobs` jobs at once after a pause, instead of 1. Follows
+    /// [`rate`](Self::rate).
+    ///
+    /// ```
+    /// # let engine = arenite::Engine::inline();
+    /// use std::time::{Duration, Instant};
+    /// use arenite::{JobOptions, Limiter};
+    ///
+    /// // Ten per second; after a pause three at once, then ten per second again.
+    /// let second = Duration::from_secs(1);
+    /// let limit = JobOptions::new().limit(&Limiter::new().rate(10, second).burst(3));
+    /// let began = Instant::now();
+    /// let pages = engine.map(|page: u32| page, (0..5).map(|page| (page,))).options(&limit);
+    /// assert_eq!(pages.count(), 5);
+    /// assert!(began.elapsed() >= second / 5, "the fourth and the fifth waited, a tenth of a second each");
+    /// # Ok::<(), arenite::JobError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// If `jobs` is 0, no [`rate`](Self::rate) was set, or the burst would take longer than a century to be available
+    /// again.
+    #[must_use = "returns a new limiter"]
+    pub fn burst(self, jobs: u32) -> Self {
+        assert!(jobs > 0, "a burst of 0 jobs admits none");
+        let rate = self.inner.limits.rate;
+        let (of, per, _) = rate.expect("a burst belongs to a rate, and this limiter has none");
+        Self::of(Limits {
+            rate: Some((of, per, jobs)),
+            ..self.inner.limits
+        })
     }
 
     /// Returns a handle of the same limit for a new caller: use one per task of an event loop, request or user. Jobs,
@@ -200,7 +205,7 @@ impl Limiter {
     ///     Ok(sum)
     /// }
     ///
-    /// let polite = Limiter::builder().concurrency(4).build();
+    /// let polite = Limiter::new().concurrency(4);
     /// let both = async {
     ///     let (large, small) = (answer(&engine, &polite, 1000), answer(&engine, &polite, 1));
     ///     smol::future::try_zip(large, small).await
@@ -224,7 +229,7 @@ impl Limiter {
     /// # let engine = arenite::Engine::inline();
     /// use arenite::Limiter;
     ///
-    /// let limiter = Limiter::builder().concurrency(2).build();
+    /// let limiter = Limiter::new().concurrency(2);
     /// let job = engine.job(|x: u32| x + 1, (1,)).limit(&limiter).submit();
     /// assert_eq!(job.wait()?, 2);
     /// assert_eq!((limiter.given(), limiter.waiting()), (0, 0));
@@ -384,6 +389,12 @@ impl Drop for Permit<'_> {
             at.map(|at| all.swap_remove(at))
         });
         wake_all(self.limiter.give_back());
+    }
+}
+
+impl Default for Limiter {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

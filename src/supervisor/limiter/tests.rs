@@ -232,19 +232,16 @@ fn who_waits_for_the_clock_waits_for_nobody() {
 
 #[test]
 fn limits_that_are_none_are_refused() {
-    let refused =
-        |make: fn() -> LimiterBuilder| std::panic::catch_unwind(|| make().build()).is_err();
-    assert!(refused(|| Limiter::builder().concurrency(0)));
-    assert!(refused(|| Limiter::builder().rate(0, MS(1))));
-    assert!(refused(|| Limiter::builder().rate(1, Duration::ZERO)));
-    assert!(refused(|| Limiter::builder().rate(2_000_000_000, MS(1))));
-    assert!(refused(|| Limiter::builder().burst(2)));
-    assert!(refused(|| Limiter::builder().rate(1, MS(1)).burst(0)));
-    assert!(refused(|| Limiter::builder().rate(1, Duration::MAX)));
-    assert!(!refused(|| Limiter::builder()
-        .rate(1, MS(1))
-        .burst(u32::MAX)));
-    assert!(!refused(Limiter::builder));
+    let refused = |make: fn() -> Limiter| std::panic::catch_unwind(make).is_err();
+    assert!(refused(|| Limiter::new().concurrency(0)));
+    assert!(refused(|| Limiter::new().rate(0, MS(1))));
+    assert!(refused(|| Limiter::new().rate(1, Duration::ZERO)));
+    assert!(refused(|| Limiter::new().rate(2_000_000_000, MS(1))));
+    assert!(refused(|| Limiter::new().burst(2)));
+    assert!(refused(|| Limiter::new().rate(1, MS(1)).burst(0)));
+    assert!(refused(|| Limiter::new().rate(1, Duration::MAX)));
+    assert!(!refused(|| Limiter::new().rate(1, MS(1)).burst(u32::MAX)));
+    assert!(!refused(Limiter::new));
 }
 
 #[derive(Clone, Debug)]
@@ -370,11 +367,11 @@ fn a_job_touches_no_limiter_but_its_own() {
             shared.submit(&kernel(), &mut call, Owner::Handle, Some(&options))
         };
         let hour = Duration::from_secs(3600);
-        let one = Limiter::builder().concurrency(1).build();
+        let one = Limiter::new().concurrency(1);
         let limiters: Vec<_> = (0..hosts)
             .map(|host| match host % 2 {
-                0 => Limiter::builder().concurrency(1).build(),
-                _ => Limiter::builder().rate(1, hour).build(),
+                0 => Limiter::new().concurrency(1),
+                _ => Limiter::new().rate(1, hour),
             })
             .collect();
         let elsewhere = PermitSource::for_this_thread(&one);

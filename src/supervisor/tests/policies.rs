@@ -651,7 +651,12 @@ fn a_failed_attempt_is_retried_answered_or_quarantined() {
     let fails = |policy: &mut Policy, kind, quarantine_after, closing| {
         let words = vec!["so far".to_owned()];
         policy.attempt_failed(
-            Death::new(kind, Some(1), words, None),
+            Death {
+                kind,
+                worker: Some(1),
+                last_words: words,
+                crash: None,
+            },
             7,
             quarantine_after,
             closing,
@@ -665,7 +670,7 @@ fn a_failed_attempt_is_retried_answered_or_quarantined() {
     assert_eq!(fails(&mut policy, aborted(), 2, false), once_more);
     assert_eq!(fails(&mut policy, panicked(), 2, false), After::Answer);
     assert_eq!(policy.deaths, [panicked(), aborted()]);
-    let is_known = |death: &Death| death.worker() == Some(1) && death.last_words() == ["so far"];
+    let is_known = |death: &Death| death.worker == Some(1) && death.last_words == ["so far"];
     assert!(policy.deaths.iter().all(is_known));
     // The second death reaches the limit, whatever retries are left.
     let mut policy = Policy::new(retried(9));

@@ -259,7 +259,7 @@ where
         };
         let submitted = job(args).try_submit().unwrap_or_else(|refused| {
             (how.before_waiting)();
-            job(refused.into_args()).submit()
+            job(*refused.args).submit()
         });
         Ok(Box::new(Some(submitted)))
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use arenite::{Array, JobErrorKind, TileMut};
+use arenite::{Array, JobErrorKind, JobOptions, TileMut};
 use nix::sys::signal::Signal;
 
 use crate::harness::{
@@ -156,7 +156,7 @@ fn a_scope_names_the_rows() {
                 for (n, tile) in out.tiles_mut(1000).enumerate() {
                     // The others finish, however long that takes.
                     let limit = if n == 2 { SHORT } else { LONG };
-                    s.job(fill, (tile,)).deadline(limit).submit();
+                    s.submit_with(&JobOptions::new().deadline(limit), fill, (tile,));
                 }
             })
             .unwrap_err();
@@ -214,10 +214,13 @@ fn a_deadline_of_zero_affects_no_other_job() {
     list.call(push, (1,)).wait().unwrap();
     let kinds = [
         lab.job(hang, ()).deadline(none).retries(3).submit().wait(),
-        lab.map(hang, [()]).deadline(none).next().unwrap(),
+        lab.map(hang, [()])
+            .options(&JobOptions::new().deadline(none))
+            .next()
+            .unwrap(),
         list.call_within(none, |_: &mut Vec<u64>| hang(), ()).wait(),
         lab.scope(|scope| {
-            let _ = scope.job(hang, ()).deadline(none).submit();
+            scope.submit_with(&JobOptions::new().deadline(none), hang, ());
         }),
     ];
     for error in kinds {

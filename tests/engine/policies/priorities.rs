@@ -26,7 +26,9 @@ fn highest_priority_first_then_oldest() {
         let lab = Lab::balanced_with(1, |builder| builder.lanes(lanes));
         (0..5).for_each(|_| highest_first(&lab, &options));
         let squares = lab.map(|n: u32| n * n, (0..1000).map(|n| (n,)));
-        let squares = squares.priority(Low).map(Result::unwrap);
+        let squares = squares
+            .options(&JobOptions::new().priority(Low))
+            .map(Result::unwrap);
         assert!(squares.eq((0..1000).map(|n| n * n)));
     }
 }

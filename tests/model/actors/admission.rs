@@ -1,6 +1,6 @@
 //! Calls that wait for admission, in `async` code.
 
-use arenite::engine::Calling;
+use arenite::engine::Submitting;
 use smol::future::zip;
 
 use super::*;
@@ -33,11 +33,11 @@ fn narrow() -> (Lab, Actor<List>) {
     (lab, list)
 }
 
-fn weigh(lab: &Lab, list: &Actor<List>, x: u64) -> Calling<List, u64> {
+fn weigh(lab: &Lab, list: &Actor<List>, x: u64) -> Submitting<u64> {
     list.call_async(List::weigh, (x, three_mib(lab)))
 }
 
-async fn answer<R: Send + 'static>(call: Calling<List, R>) -> Result<R, arenite::JobError> {
+async fn answer<R: Send + 'static>(call: Submitting<R>) -> Result<R, arenite::JobError> {
     call.await.await
 }
 

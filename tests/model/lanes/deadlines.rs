@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use arenite::JobErrorKind;
+use arenite::{JobErrorKind, JobOptions};
 use nix::sys::signal::Signal;
 
 use super::{Waiting, assert_lost, at_gate, lanes};
@@ -89,7 +89,7 @@ fn other_jobs_have_their_turn_among_deadlines() {
         threads.spawn(|| {
             let map = lab
                 .map(|x: u64| x, numbers)
-                .deadline(Duration::from_secs(60));
+                .options(&JobOptions::new().deadline(Duration::from_secs(60)));
             for one in map {
                 alone.fetch_add(one.unwrap(), Ordering::Relaxed);
             }

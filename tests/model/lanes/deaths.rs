@@ -83,7 +83,7 @@ fn job_numbers_in_an_error_match_job_ids() {
     );
     assert_eq!(plain.id(), Some(ids[0]), "also when it has ended");
     assert_eq!(lab.failure_of(plain).job(), Some(ids[0]));
-    assert_eq!(kept.wait().unwrap_err().error().job(), Some(ids[1]));
+    assert_eq!(kept.wait().unwrap_err().error.job(), Some(ids[1]));
     // A job whose value was taken has no number, and neither has one that ran inline.
     let mut taken = lab.submit(|| 1u8, ());
     assert!(taken.id() > scoped);

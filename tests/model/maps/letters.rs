@@ -1,7 +1,8 @@
 //! Dead letters with arguments, in every order of a map's results.
 
+use super::backtrace_of;
 use arenite::engine::Map;
-use arenite::{Array, Backoff, DeadLetter, Engine, OnFailure, Report};
+use arenite::{Array, Backoff, DeadLetter, Engine, JobOptions, OnFailure, Report};
 use smol::stream::StreamExt;
 
 use crate::harness::{ABORTED, Gate, Lab, block_on, pass, step, tests, wait_until};
@@ -37,10 +38,10 @@ where
     step("a report, also in `async` code");
     let later: Report<_, _> = block_on(map().keep_args().stream().collect());
     for report in [map().report(), later] {
-        let (values, letters) = report.into_parts();
+        let (values, letters) = (report.values, report.failures);
         let letters = letters
             .into_iter()
-            .map(|letter| (letter.index(), Err(letter)));
+            .map(|letter| (letter.index, Err(letter)));
         let values = values.into_iter().enumerate();
         let values = values.filter_map(|(index, value)| Some((index, Ok(value?))));
         check(values.chain(letters).collect());
@@ -53,7 +54,7 @@ fn letters_of<A>(items: usize, mut results: Results<A>) -> Vec<DeadLetter<A>> {
     assert!(results.iter().map(|&(index, _)| index).eq(0..items));
     let letters = results.into_iter().filter_map(|(index, result)| {
         let letter = result.map(|value| assert_eq!(value, index as u64)).err()?;
-        assert_eq!(letter.index(), index);
+        assert_eq!(letter.index, index);
         Some(letter)
     });
     letters.collect()
@@ -74,14 +75,17 @@ fn failures_come_with_their_arguments() {
             || engine.map(first_of, items()),
             |results| {
                 let letters = letters_of(300, results);
-                let failed = letters.iter().map(|letter| letter.index());
+                let failed = letters.iter().map(|letter| letter.index);
                 assert!(failed.eq([7, 107, 113, 207]));
                 for letter in letters {
-                    let n = letter.index() as u64;
-                    assert_eq!((&letter.args().0[..], letter.args().1), (&[n][..], 100));
-                    assert_eq!((letter.attempts(), letter.deaths().len()), (1, 0));
+                    let n = letter.index as u64;
+                    assert_eq!((&letter.args.0[..], letter.args.1), (&[n][..], 100));
+                    assert_eq!(
+                        (letter.error.attempt(), letter.error.deaths().len()),
+                        (1, 0)
+                    );
                     // Workers send the backtrace of a panic.
-                    assert_eq!(letter.backtrace().is_some(), n == 113 && in_workers);
+                    assert_eq!(backtrace_of(&letter).is_some(), n == 113 && in_workers);
                 }
             },
         );
@@ -99,16 +103,16 @@ fn a_killed_worker_is_one_letter() {
     let lab = Lab::new(2);
     let map = || {
         let map = lab.map(poison, (0..80).map(|n| (n,)));
-        map.retries(1).backoff(Backoff::NONE)
+        map.options(&JobOptions::new().retries(1).backoff(Backoff::NONE))
     };
     each_way(map, |results| {
         let letters = letters_of(80, results);
         let [letter] = &letters[..] else {
             panic!("{letters:?}")
         };
-        assert_eq!((letter.args(), letter.attempts()), (&(30,), 2));
-        assert_eq!(letter.error().kind(), &ABORTED);
-        assert_eq!(letter.deaths(), [ABORTED]);
+        assert_eq!((letter.args, letter.error.attempt()), ((30,), 2));
+        assert_eq!(letter.error.kind(), &ABORTED);
+        assert_eq!(letter.error.deaths(), [ABORTED]);
     });
     lab.assert_in_use(0);
 }
@@ -184,7 +188,7 @@ fn check_all_but_the_first(results: Results<Item>, in_use: impl Fn() -> u64) {
     let mut letters = results.into_iter().filter_map(|(_, result)| result.err());
     let letter = letters.next().unwrap();
     assert!(letters.next().is_none());
-    assert_eq!((letter.index(), letter.args().1[0]), (50, 50));
+    assert_eq!((letter.index, letter.args.1[0]), (50, 50));
     wait_until("the items of the gate and of the letter are left", || {
         in_use() == 2 * EACH
     });
@@ -212,7 +216,8 @@ fn dropping_a_map_early_frees_everything() {
         only_running_jobs_are_left(&lab);
         gate.release_all(|| lab.stats().open == 0);
         lab.assert_in_use(EACH);
-        assert_eq!(letter.into_args().1[..], [0; EACH as usize / 8]);
+        assert_eq!(letter.args.1[..], [0; EACH as usize / 8]);
+        drop(letter);
         lab.assert_in_use(0);
     };
     // Each map is dropped at the end of its statement.
@@ -235,7 +240,7 @@ fn stopping_frees_all_but_the_arguments_in_the_letter() {
         only_running_jobs_are_left(&lab);
         gate.release_all(|| lab.stats().open == 0);
         lab.assert_in_use(EACH);
-        assert_eq!(letter.args().1[0], 0);
+        assert_eq!(letter.args.1[0], 0);
     };
     let mut in_order = stopped();
     is_over(in_order.next().unwrap().unwrap_err());
@@ -253,9 +258,9 @@ fn other_tasks_run_while_a_report_is_awaited() {
     let report = map.keep_args().stream().collect::<Report<_, _>>();
     step("a report whose job waits at a gate that another task opens");
     let (report, ()) = block_on(smol::future::zip(report, async { gate.open() }));
-    assert_eq!((report.values().len(), report.failures().len()), (50, 1));
+    assert_eq!((report.values.len(), report.failures.len()), (50, 1));
     assert_eq!(
-        report.values()[..5],
+        report.values[..5],
         [Some(0), Some(1), Some(2), None, Some(4)]
     );
     drop(report);

@@ -10,7 +10,8 @@ mod waiting;
 
 use std::sync::{Mutex, Weak};
 
-use arenite::Engine;
+use arenite::engine::Backtrace;
+use arenite::{DeadLetter, Engine, JobErrorKind};
 use bytemuck::{CheckedBitPattern, NoUninit};
 
 pub fn tests() -> Vec<libtest_mimic::Trial> {
@@ -34,6 +35,14 @@ fn odd(n: u64) -> Result<u64, String> {
         13 => panic!("unlucky"),
         n if n.is_multiple_of(10) => Err(format!("{n} ends in 0")),
         n => Ok(n),
+    }
+}
+
+/// The stack of the panic, if the job panicked in a worker.
+fn backtrace_of<A>(letter: &DeadLetter<A>) -> Option<&Backtrace> {
+    match letter.error.kind() {
+        JobErrorKind::Panicked { backtrace, .. } if !backtrace.is_empty() => Some(backtrace),
+        _ => None,
     }
 }
 

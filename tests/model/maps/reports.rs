@@ -1,8 +1,8 @@
 //! Reports on the failures of a map, and retries.
 
-use arenite::{Backoff, Engine, JobErrorKind, OnFailure};
+use arenite::{Backoff, Engine, JobErrorKind, JobOptions, OnFailure};
 
-use super::{odd, square};
+use super::{backtrace_of, odd, square};
 use crate::harness::{Diary, Gate, KILLED, Lab, note_after, pass, step, tests};
 
 tests![
@@ -31,7 +31,7 @@ fn on_failure_decides_whether_a_map_stops() {
         let failed = results.iter().filter(|(_, result)| result.is_err()).count();
         assert_eq!((failed, results.last().unwrap().1.is_err()), (1, true));
         let stopped = map().on_failure(OnFailure::Stop).report();
-        assert_eq!((stopped.values().len(), stopped.failures().len()), (10, 1));
+        assert_eq!((stopped.values.len(), stopped.failures.len()), (10, 1));
     }
     lab.assert_idle();
 }
@@ -39,31 +39,30 @@ fn on_failure_decides_whether_a_map_stops() {
 fn a_report_names_each_failure() {
     let lab = Lab::new(2);
     let report = lab.map(odd, (1..=30).map(|n| (n,))).report();
-    let failed: Vec<_> = report
-        .failures()
-        .iter()
-        .map(|letter| letter.index())
-        .collect();
+    let failed: Vec<_> = report.failures.iter().map(|letter| letter.index).collect();
     assert_eq!(failed, [9, 12, 19, 29]);
-    for (index, value) in report.values().iter().enumerate() {
+    for (index, value) in report.values.iter().enumerate() {
         let expected = (!failed.contains(&index)).then_some(index as u64 + 1);
         assert_eq!(*value, expected);
     }
-    for letter in report.failures() {
-        assert_eq!(letter.args(), &(letter.index() as u64 + 1,));
-        assert_eq!((letter.attempts(), letter.deaths().len()), (1, 0));
+    for letter in &report.failures {
+        assert_eq!(letter.args, (letter.index as u64 + 1,));
+        assert_eq!(
+            (letter.error.attempt(), letter.error.deaths().len()),
+            (1, 0)
+        );
     }
-    let panicked = &report.failures()[1];
-    let backtrace = panicked.backtrace().unwrap();
+    let panicked = &report.failures[1];
+    let backtrace = backtrace_of(panicked).unwrap();
     assert!(backtrace.contains("odd"), "{backtrace}");
-    assert!(report.failures()[0].backtrace().is_none());
+    assert!(backtrace_of(&report.failures[0]).is_none());
     let text = report.to_string();
     assert!(
         text.starts_with("4 of 30 items failed\n  item 9: job"),
         "{text}"
     );
     let report = report.into_values().unwrap_err();
-    let (values, _) = report.into_parts();
+    let values = report.values;
     assert_eq!(values.into_iter().flatten().count(), 26);
     let all = lab.map(square, (0..3).map(|n| (n,))).report().into_values();
     assert_eq!(all.unwrap(), [0, 1, 4]);
@@ -85,11 +84,11 @@ fn dead_letters_are_sent_again() {
         .map(last, arrays.iter().map(|a| (a.clone(), 2)))
         .report();
     drop(arrays);
-    let (mut values, letters) = report.into_parts();
+    let (mut values, letters) = (report.values, report.failures);
     assert_eq!(values, [None, None, Some(3), Some(4)]);
     // The letters hold their inputs.
-    let again: Vec<_> = letters.iter().map(|letter| letter.index()).collect();
-    let items = letters.into_iter().map(|letter| (letter.into_args().0, 0));
+    let again: Vec<_> = letters.iter().map(|letter| letter.index).collect();
+    let items = letters.into_iter().map(|letter| (letter.args.0, 0));
     for (index, value) in again.into_iter().zip(lab.map(last, items)) {
         values[index] = Some(value.unwrap());
     }
@@ -135,11 +134,11 @@ fn errors_are_retried_on_request() {
             Err(letter) => {
                 // The last error is the answer, with those before it.
                 assert!(attempts <= times, "{letter}");
-                assert_eq!(*letter.error().kind(), returned(attempts - 1));
+                assert_eq!(*letter.error.kind(), returned(attempts - 1));
                 let before: Vec<_> = (0..attempts - 1).map(returned).collect();
-                assert_eq!(letter.deaths(), before);
-                assert_eq!(u64::from(letter.attempts()), attempts);
-                assert_eq!(letter.args(), &(&path, times));
+                assert_eq!(letter.error.deaths(), before);
+                assert_eq!(u64::from(letter.error.attempt()), attempts);
+                assert_eq!(letter.args, (&path, times));
             }
         }
         assert_eq!(diary.lines().len() as u64, attempts);
@@ -147,13 +146,14 @@ fn errors_are_retried_on_request() {
     // In a map, each item on its own.
     let (_diaries, paths) = fresh(3);
     let items = paths.into_iter().zip([0, 2, 100]);
-    let map = lab.map(busy, items).retries(2).retry_errors();
-    let report = map.backoff(Backoff::NONE).report();
-    assert_eq!(report.values(), &[Some(0), Some(2), None]);
-    let [letter] = report.failures() else {
+    let twice = JobOptions::new().retries(2).retry_errors();
+    let map = lab.map(busy, items);
+    let report = map.options(&twice.backoff(Backoff::NONE)).report();
+    assert_eq!(report.values, [Some(0), Some(2), None]);
+    let [letter] = &report.failures[..] else {
         panic!("{report}")
     };
-    assert_eq!((letter.index(), letter.attempts()), (2, 3));
+    assert_eq!((letter.index, letter.error.attempt()), (2, 3));
     // A job whose value another one takes, after the successful attempt; and a stage.
     let (_diaries, paths) = fresh(2);
     let job = lab.job(busy, (&paths[0], 1)).retries(1);
@@ -163,8 +163,7 @@ fn errors_are_retried_on_request() {
     let stream = arenite::stream::Stream::new([1u64, 100])
         .on_failure(OnFailure::GoOn)
         .stage_with(busy, |times| (times, (paths[1].clone(), times)))
-        .retries(1)
-        .retry_errors()
+        .options(&JobOptions::new().retries(1).retry_errors())
         .jobs(1)
         .dead_letters(|letter| letters.push(letter));
     let values: Vec<_> = stream.run(&lab).map(Result::unwrap).collect();
@@ -172,7 +171,7 @@ fn errors_are_retried_on_request() {
     let [letter] = &letters[..] else {
         panic!("{letters:?}")
     };
-    assert_eq!((letter.args(), letter.attempts()), (&100, 2));
+    assert_eq!((letter.args, letter.error.attempt()), (100, 2));
     assert_eq!(lab.stats().restarts(), 0, "no worker has died of an error");
     lab.assert_in_use(0);
 }

@@ -1,5 +1,6 @@
 //! Failures in arrays: by row, or by chunk.
 
+use super::backtrace_of;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,23 +18,18 @@ tests![
     if_all_rows_fail_each_is_reported,
     a_kernel_that_always_crashes_stops_early,
     failures_of_whole_array_kernels_are_reported_by_chunk,
-    a_chunk_whose_worker_dies_is_reported,
 ];
 
 const LEN: usize = 100_000;
 
 /// Checks that each value is its index plus one, and that exactly the failed rows are named and zero.
 fn check(report: &Report<Array<u32>, Array<u32>>, failed: &[usize]) {
-    let named: Vec<_> = report
-        .failures()
-        .iter()
-        .map(|letter| letter.index())
-        .collect();
+    let named: Vec<_> = report.failures.iter().map(|letter| letter.index).collect();
     assert_eq!(named, failed);
-    for letter in report.failures() {
-        assert_eq!(letter.args()[..], [letter.index() as u32]);
+    for letter in &report.failures {
+        assert_eq!(letter.args[..], [letter.index as u32]);
     }
-    for (index, &value) in report.values().iter().enumerate() {
+    for (index, &value) in report.values.iter().enumerate() {
         let expected = if failed.contains(&index) {
             0
         } else {
@@ -50,12 +46,12 @@ fn a_failed_row_costs_no_other() {
     }
     let check_with = |engine: &Engine| {
         let input = engine.from_fn(LEN, |i| i as u32).unwrap();
-        let report = engine.par(&input).report().map(picky).unwrap();
+        let report = engine.par(&input).map_report(picky).unwrap();
         check(&report, &[61_234]);
-        let [letter] = report.failures() else {
+        let [letter] = &report.failures[..] else {
             panic!("{report}");
         };
-        let panicked = letter.error().kind();
+        let panicked = letter.error.kind();
         assert!(
             matches!(panicked, JobErrorKind::Panicked { message, .. } if message.contains("the one")),
             "{panicked:?}"
@@ -63,14 +59,14 @@ fn a_failed_row_costs_no_other() {
         let text = report.to_string();
         let first = format!("1 of {LEN} rows failed\n  row 61234: ");
         assert!(text.starts_with(&first), "{text}");
-        let (_, mut letters) = report.into_parts();
+        let mut letters = report.failures;
         // The arguments of a letter are rows of the input, and can be sent again.
-        let again = letters.remove(0).into_args();
+        let again = letters.remove(0).args;
         assert_eq!(
             engine.par(&again).map(|x: u32| x + 1).unwrap()[..],
             [61_235]
         );
-        let all = engine.par(&input).report().map(|x: u32| x + 1).unwrap();
+        let all = engine.par(&input).map_report(|x: u32| x + 1).unwrap();
         check(&all, &[]);
     };
     check_with(&Engine::inline());
@@ -79,8 +75,8 @@ fn a_failed_row_costs_no_other() {
         let lab = Lab::new(workers);
         check_with(&lab);
         let input = lab.from_fn(LEN, |i| i as u32).unwrap();
-        let report = lab.par(&input).report().map(picky).unwrap();
-        let backtrace = report.failures()[0].backtrace().unwrap();
+        let report = lab.par(&input).map_report(picky).unwrap();
+        let backtrace = backtrace_of(&report.failures[0]).unwrap();
         assert!(backtrace.contains("picky"), "{backtrace}");
         assert_eq!(lab.stats().restarts(), 0, "no worker has died of a panic");
         drop((report, input));
@@ -95,7 +91,7 @@ fn failing_rows_far_apart_and_adjacent() {
     }
     let lab = Lab::new(2);
     let input = lab.from_fn(LEN, |i| i as u32).unwrap();
-    let report = lab.par(&input).report().map(picky).unwrap();
+    let report = lab.par(&input).map_report(picky).unwrap();
     check(&report, &[0, 20_000, 20_001, 99_999]);
 }
 
@@ -108,9 +104,9 @@ fn a_row_that_kills_its_worker_is_named() {
     }
     let lab = Lab::new(2);
     let input = lab.from_fn(LEN, |i| i as u32).unwrap();
-    let report = lab.par(&input).report().map(poison).unwrap();
+    let report = lab.par(&input).map_report(poison).unwrap();
     check(&report, &[33_333]);
-    let error = report.failures()[0].error();
+    let error = &report.failures[0].error;
     assert_eq!(*error.kind(), ABORTED);
     // It is zero (see `check`), so it is not reported as unspecified.
     assert!(error.unspecified_rows().is_empty(), "{error}");
@@ -150,10 +146,10 @@ fn neighbouring_lanes_are_not_blamed() {
     for (rows, bad) in [(4, &[1][..]), (8, &[1, 6])] {
         step(format!("{rows} rows"));
         let input = lab.from_fn([rows, ROW], |i| i as u32).unwrap();
-        let report = lab.par(&input).report().map(poison).unwrap();
-        let failed = report.failures().iter().map(DeadLetter::index);
+        let report = lab.par(&input).map_report(poison).unwrap();
+        let failed = report.failures.iter().map(|letter| letter.index);
         assert_eq!(failed.collect::<Vec<_>>(), bad, "{report}");
-        for (row, values) in report.values().chunks(ROW).enumerate() {
+        for (row, values) in report.values.chunks(ROW).enumerate() {
             let first = (row * ROW) as u32 + 1;
             let expected = if bad.contains(&row) { 0 } else { first };
             assert_eq!(values[0], expected, "row {row}");
@@ -166,14 +162,13 @@ fn if_all_rows_fail_each_is_reported() {
     let input = lab.from_fn(30, |i| i as u32).unwrap();
     let report = lab
         .par(&input)
-        .report()
-        .map(|x: u32| -> u32 { panic!("{x}") });
+        .map_report(|x: u32| -> u32 { panic!("{x}") });
     let report = report.unwrap();
     check(&report, &(0..30).collect::<Vec<_>>());
-    for letter in report.failures() {
-        let own = letter.index().to_string();
+    for letter in &report.failures {
+        let own = letter.index.to_string();
         assert!(
-            matches!(letter.error().kind(), JobErrorKind::Panicked { message, .. } if *message == own),
+            matches!(letter.error.kind(), JobErrorKind::Panicked { message, .. } if *message == own),
             "{letter}"
         );
     }
@@ -187,8 +182,7 @@ fn if_all_rows_fail_each_is_reported() {
     let input = input.rows(0..5);
     let report = lab
         .par(&input)
-        .report()
-        .map(|_: u32| -> u32 { std::process::abort() });
+        .map_report(|_: u32| -> u32 { std::process::abort() });
     check(&report.unwrap(), &[0, 1, 2, 3, 4]);
 }
 
@@ -198,62 +192,32 @@ fn a_kernel_that_always_crashes_stops_early() {
     let input = lab.from_fn(LEN, |i| i as u32).unwrap();
     let report = lab
         .par(&input)
-        .report()
-        .map(|_: u32| -> u32 { std::process::abort() });
+        .map_report(|_: u32| -> u32 { std::process::abort() });
     let report = report.unwrap();
     let mut next = 0;
-    for letter in report.failures() {
-        assert_eq!(letter.index(), next);
-        next += letter.args().len();
-        assert_eq!(*letter.error().kind(), ABORTED);
+    for letter in &report.failures {
+        assert_eq!(letter.index, next);
+        next += letter.args.len();
+        assert_eq!(*letter.error.kind(), ABORTED);
     }
     assert_eq!(next, LEN, "each row is in one of them");
-    assert!(report.values().iter().all(|&value| value == 0));
+    assert!(report.values.iter().all(|&value| value == 0));
     // Chunks and their halves.
     let restarts = lab.stats().restarts();
     assert!(restarts <= 7 * 8, "{restarts}");
-    assert!(report.failures().len() <= 4 * 8, "{restarts}");
+    assert!(report.failures.len() <= 4 * 8, "{restarts}");
 }
 
 fn failures_of_whole_array_kernels_are_reported_by_chunk() {
     let lab = Lab::new(2);
     let private = Array::from_fn(LEN, |i| i as u32);
-    let report = lab.par(&private).report().map(|x: u32| x + 1).unwrap();
-    assert!(report.failures().len() <= 8, "{report}");
-    let rows = |letter: &DeadLetter<Array<u32>>| letter.args().len();
-    assert_eq!(report.failures().iter().map(rows).sum::<usize>(), LEN);
-    for letter in report.failures() {
-        assert_eq!(*letter.error().kind(), rejected(Rejection::ForeignArray));
+    let report = lab.par(&private).map_report(|x: u32| x + 1).unwrap();
+    assert!(report.failures.len() <= 8, "{report}");
+    let rows = |letter: &DeadLetter<Array<u32>>| letter.args.len();
+    assert_eq!(report.failures.iter().map(rows).sum::<usize>(), LEN);
+    for letter in &report.failures {
+        assert_eq!(*letter.error.kind(), rejected(Rejection::ForeignArray));
     }
-    assert!(report.values().iter().all(|&x| x == 0));
+    assert!(report.values.iter().all(|&x| x == 0));
     assert!(report.to_string().contains("\n  rows 0.."), "{report}");
-}
-
-fn a_chunk_whose_worker_dies_is_reported() {
-    let lab = Lab::new(2);
-    let input = lab.from_fn(400_000, |i| i as u32).unwrap();
-    let report = lab
-        .par(&input)
-        .report()
-        .apply(|from: &[u32], to: &mut [u32]| {
-            to.fill(7);
-            if from.contains(&200_000) {
-                std::process::abort();
-            }
-        });
-    let report = report.unwrap();
-    let [letter] = report.failures() else {
-        panic!("{report}");
-    };
-    assert_eq!(letter.error().kind(), &ABORTED);
-    let failed = letter.index()..letter.index() + letter.args().len();
-    assert!(failed.contains(&200_000));
-    let (values, _) = report.into_parts();
-    for (index, &value) in values.iter().enumerate() {
-        assert_eq!(
-            value,
-            if failed.contains(&index) { 0 } else { 7 },
-            "{index}"
-        );
-    }
 }

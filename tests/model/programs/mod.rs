@@ -158,7 +158,7 @@ fn play_all(
     (seed, plan, log): (u64, &Plan, &str),
     expected: &HashMap<u64, Vec<u64>>,
 ) -> Story {
-    let limiter = Limiter::builder().concurrency(2).build();
+    let limiter = Limiter::new().concurrency(2);
     let one = |n: u64| {
         let of_thread = (seed.wrapping_add(n << 40), n * PER_THREAD);
         let mut player = Player::new(engine, &plan.rules, (log, &limiter), of_thread, expected);

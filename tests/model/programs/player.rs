@@ -326,13 +326,14 @@ impl<'e> Player<'e> {
             .map(|_| (self.log.clone(), self.call(), how(self.how())))
             .collect();
         let numbers: Vec<_> = items.iter().map(|(_, call, _)| call[0]).collect();
-        let mut map = self.engine.map(kernels::pick, items);
+        let mut options = JobOptions::new().backoff(Backoff::NONE).retries(0);
         if limited {
-            map = map.limit(self.limiter);
+            options = options.limit(self.limiter);
         }
         if retried {
-            map = map.retries(50).backoff(Backoff::NONE);
+            options = options.retries(50);
         }
+        let map = self.engine.map(kernels::pick, items).options(&options);
         let results: Vec<_> = map.take(taken as usize).collect();
         for (number, result) in numbers.into_iter().zip(results) {
             self.enter(number, Kind::retried(retried), result.map(|n| vec![n]));

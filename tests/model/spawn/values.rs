@@ -90,7 +90,10 @@ fn values_of_every_kind_are_passed_on() {
         bytes: &Bytes,
         word: &Bytes,
     ) -> Array<u32> {
-        assert_eq!((ramp.shape().rank(), ramp.len(), ramp[5]), (2, 2_000, 5));
+        assert_eq!(
+            (ramp.shape().dims().len(), ramp.len(), ramp[5]),
+            (2, 2_000, 5)
+        );
         assert_eq!(given, [2, 3]);
         assert!(owned.iter().all(|&x| x == 3) && owned.len() == 5_000);
         assert_eq!((text.len(), &**word), (2_000, &b"plain"[..]));

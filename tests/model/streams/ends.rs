@@ -164,7 +164,7 @@ fn a_dead_letter_does_not_block_admission() {
         .dead_letters(|letter| {
             let small = lab.job(measure, (zeros(&lab, 1), "")).try_submit();
             assert_eq!(small.expect("no job waits").wait(), Ok(1024));
-            assert_eq!(letter.index(), letters.fetch_add(1, SeqCst));
+            assert_eq!(letter.index, letters.fetch_add(1, SeqCst));
         });
     thread::scope(|threads| {
         threads.spawn(|| {

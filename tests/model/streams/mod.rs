@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arenite::stream::{Handle, Stream, StreamError, Windows};
-use arenite::{Array, Backoff, OnFailure, Priority};
+use arenite::{Array, Backoff, JobOptions, OnFailure, Priority};
 
 use crate::harness::{
     ABORTED, Diary, Gate, Lab, hang, late, note, step, tests, through, wait_until,
@@ -191,13 +191,13 @@ fn a_crash_costs_one_item() {
     assert!(
         letters
             .iter()
-            .map(|letter| *letter.args())
+            .map(|letter| letter.args)
             .eq([7, 57, 107, 157])
     );
     for letter in &letters {
-        let place = (letter.stage(), letter.index() as u64);
-        assert_eq!(place, (Some(2), *letter.args()));
-        assert_eq!(*letter.error().kind(), ABORTED);
+        let place = (letter.stage, letter.index as u64);
+        assert_eq!(place, (Some(2), letter.args));
+        assert_eq!(*letter.error.kind(), ABORTED);
     }
     let stats = handle.stats();
     let ended = (stats.failed, stats.delivered, stats.in_flight);
@@ -250,9 +250,12 @@ fn a_hang_in_a_stage_ends_at_its_deadline() {
         .on_failure(OnFailure::GoOn)
         .stage(add, (0,))
         .stage(hangs_at, (7,))
-        .deadline(LIMIT)
-        .retries(1)
-        .backoff(Backoff::new(pause, pause))
+        .options(
+            &JobOptions::new()
+                .deadline(LIMIT)
+                .retries(1)
+                .backoff(Backoff::new(pause, pause)),
+        )
         .dead_letters(|letter| letters.push(letter))
         .stage(add, (1000,));
     let handle = stream.handle();
@@ -269,10 +272,10 @@ fn a_hang_in_a_stage_ends_at_its_deadline() {
     let [letter] = &letters[..] else {
         panic!("{letters:?}");
     };
-    assert_eq!((letter.stage(), *letter.args()), (Some(2), 7));
-    assert_eq!(*letter.error().kind(), late(LIMIT));
-    assert_eq!(letter.attempts(), 2);
-    assert_eq!(letter.deaths(), [late(LIMIT)]);
+    assert_eq!((letter.stage, letter.args), (Some(2), 7));
+    assert_eq!(*letter.error.kind(), late(LIMIT));
+    assert_eq!(letter.error.attempt(), 2);
+    assert_eq!(letter.error.deaths(), [late(LIMIT)]);
     let stats = handle.stats();
     assert_eq!((stats.failed, stats.delivered, stats.in_flight), (1, 39, 0));
     lab.assert_in_use(0);
@@ -296,7 +299,9 @@ fn stages_have_priorities() {
             let lab = &lab;
             let streamed = s.spawn(move || {
                 let stage = Stream::new([10u64, 11]).stage_with(noted, |n| ((), (diary, n)));
-                let run = stage.priority(priority).run(lab);
+                let run = stage
+                    .options(&JobOptions::new().priority(priority))
+                    .run(lab);
                 run.map(|value| value.unwrap().1).collect::<Vec<_>>()
             });
             wait_until("both items wait behind the gate", || {
@@ -375,7 +380,7 @@ fn workers_killed_from_outside_cost_the_items_that_they_ran() {
     let costs = format!("{KILLS} deaths cost {letters:?}");
     assert!(stats.failed as usize <= KILLS, "{costs}");
     // No item is lost silently, and none is delivered twice.
-    let lost: BTreeSet<_> = letters.iter().map(|letter| *letter.args()).collect();
+    let lost: BTreeSet<_> = letters.iter().map(|letter| letter.args).collect();
     assert_eq!(lost.len(), stats.failed as usize);
     let kept = (0..stats.taken).filter(|n| !lost.contains(n));
     assert!(found.into_iter().eq(kept), "{costs}");
@@ -387,9 +392,9 @@ fn a_killed_worker_costs_a_stream_with_retries_nothing() {
     let (delivered, over) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let stream = Stream::new(0u64..)
         .stage(busy, ())
-        .retries(3)
+        .options(&JobOptions::new().retries(3))
         .stage(busy, ())
-        .retries(3);
+        .options(&JobOptions::new().retries(3));
     let handle = stream.handle();
     let mut expected = 0u64..;
     let stats = thread::scope(|s| {

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use arenite::stream::{Stream, Windows};
-use arenite::{Array, JobErrorKind, JobLimit, OnFailure};
+use arenite::{Array, JobErrorKind, JobLimit, JobOptions, OnFailure};
 
 use super::add;
 use crate::harness::{Lab, tests, wait_until};
@@ -34,14 +34,15 @@ fn a_window_is_passed_without_a_copy() {
             Duration::from_millis(100),
         ))
         .unwrap()
-        .kernel(firsts, (1000,));
+        .items()
+        .stage_with(firsts, |window| (window.span, (window.value, 1000)));
     let windows: Vec<_> = windows.run(&lab).map(Result::unwrap).collect();
     assert_eq!(windows.len(), 10);
-    for (k, window) in (0..).zip(&windows) {
-        let start = window.span.as_ref().unwrap().start;
+    for (k, (span, values)) in (0..).zip(&windows) {
+        let start = span.as_ref().unwrap().start;
         assert_eq!(start, Duration::from_millis(100 * k));
         let expected = (10 * k..(10 * k + 20).min(100)).map(|n| n + 1000);
-        assert!(window.value.iter().copied().eq(expected), "{window:?}");
+        assert!(values.iter().copied().eq(expected), "{values:?}");
     }
     drop(windows);
     lab.assert_in_use(0);
@@ -118,18 +119,22 @@ fn a_crash_costs_one_window() {
         .stage(add, (0,))
         .window(Windows::count(10))
         .unwrap()
-        .kernel(total, ())
-        .retries(1)
+        .items()
+        .stage_with(total, |window| ((), (window.value,)))
+        .options(&JobOptions::new().retries(1))
         .dead_letters(|letter| letters.push(letter));
-    let sums: Vec<_> = sums.run(&lab).map(|sum| sum.unwrap().value).collect();
+    let sums: Vec<_> = sums.run(&lab).map(|sum| sum.unwrap().1).collect();
     let others = (0..10).filter(|&k| k != 5);
     assert!(sums.into_iter().eq(others.map(|k| 100 * k + 45)));
     let [letter] = &letters[..] else {
         panic!("{letters:?}");
     };
-    assert!(letter.args().value.iter().copied().eq(50..60));
-    assert_eq!((letter.stage(), letter.index()), (Some(2), 5));
-    assert_eq!((letter.attempts(), letter.deaths().len()), (2, 1));
+    assert!(letter.args.value.iter().copied().eq(50..60));
+    assert_eq!((letter.stage, letter.index), (Some(2), 5));
+    assert_eq!(
+        (letter.error.attempt(), letter.error.deaths().len()),
+        (2, 1)
+    );
     lab.assert_in_use(0);
 }
 
@@ -145,17 +150,18 @@ fn a_window_without_room_is_a_dead_letter() {
         .on_failure(OnFailure::GoOn)
         .window(Windows::count(EACH as usize))
         .unwrap()
-        .kernel(total, ())
+        .items()
+        .stage_with(total, |window| ((), (window.value,)))
         .dead_letters(|letter| letters.push(letter));
     let handle = sums.handle();
-    let sums: Vec<_> = sums.run(&lab).map(|sum| sum.unwrap().value).collect();
+    let sums: Vec<_> = sums.run(&lab).map(|sum| sum.unwrap().1).collect();
     assert_eq!(sums, [(2 * EACH..2 * EACH + 10).sum::<u64>()]);
     assert_eq!((letters.len(), handle.stats().failed), (2, 2));
     for (k, letter) in (0..).zip(&letters) {
-        assert_eq!((letter.stage(), letter.index() as u64), (Some(1), k));
-        let values = letter.args().value.iter().copied();
+        assert_eq!((letter.stage, letter.index as u64), (Some(1), k));
+        let values = letter.args.value.iter().copied();
         assert!(values.eq(EACH * k..EACH * (k + 1)));
-        let JobErrorKind::Limit(JobLimit::Arena(full)) = letter.error().kind() else {
+        let JobErrorKind::Limit(JobLimit::Arena(full)) = letter.error.kind() else {
             panic!("{letter}");
         };
         assert_eq!(full.requested, 8 * EACH);

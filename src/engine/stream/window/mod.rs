@@ -8,27 +8,17 @@ mod tests;
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::Hash;
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::task::Context;
 use std::time::Duration;
 
 use open::{Fill, Late, OpenWindow, OpenWindows};
-pub use rule::{Fixed, Merging, Windows};
+pub use rule::Windows;
 use rule::{Rule, from_nanos};
 
+use super::Stream;
 use super::error::StreamError;
 use super::flow::{BoxFlow, Driver, Event, Flow, Item};
-use super::stage::{CallFn, Started};
-use super::{AfterStage, Stream};
-use crate::arena::ArenaFull;
-use crate::array::{Array, Element};
-use crate::engine::{Engine, Job, JobErrorKind, JobLimit};
-use crate::kernel::{
-    Arg, Args, Bind, Kernel, Key, Param, Reply, SplitArgs, SplitFirst, captures_nothing,
-    kernel_name,
-};
-use crate::supervisor::Failed;
 
 /// The default maximum number of items in open windows.
 const LIMIT: usize = 1_000_000;
@@ -41,31 +31,29 @@ pub struct Window<K, V> {
     pub key: K,
     /// The window's span in event time; `None` for windows by count.
     pub span: Option<Range<Duration>>,
-    /// The window's items, or the result of the kernel or fold.
+    /// The window's items, or the result of the fold.
     pub value: V,
 }
 
-/// Windows under construction: see [`Stream::window`]. Complete them with [`items`](Windowed::items),
-/// [`kernel`](Windowed::kernel) or `fold`.
-#[must_use = "windows do nothing before `items`, `kernel` or `fold`"]
-pub struct Windowed<'a, K, T, M> {
+/// Windows under construction: see [`Stream::window`]. Complete them with [`items`](Windowed::items) or
+/// `fold`.
+#[must_use = "windows do nothing before `items` or `fold`"]
+pub struct Windowed<'a, K, T, const MERGES: bool> {
     stream: Stream<'a, T>,
     rule: Rule,
     key: Box<dyn FnMut(&T) -> K + 'a>,
     late: Option<Box<dyn FnMut(T) + 'a>>,
     limit: usize,
-    kind: PhantomData<M>,
 }
 
-impl<'a, T: 'a, M> Windowed<'a, (), T, M> {
-    pub(super) fn new(stream: Stream<'a, T>, windows: Windows<M>) -> Self {
+impl<'a, T: 'a, const MERGES: bool> Windowed<'a, (), T, MERGES> {
+    pub(super) fn new(stream: Stream<'a, T>, windows: Windows<MERGES>) -> Self {
         Self {
             stream,
             rule: windows.rule,
             key: Box::new(|_| ()),
             late: None,
             limit: LIMIT,
-            kind: PhantomData,
         }
     }
 
@@ -83,19 +71,18 @@ impl<'a, T: 'a, M> Windowed<'a, (), T, M> {
     /// assert_eq!(pairs, [vec!["ant", "asp"], vec!["bee", "bat"], vec!["ape"]]);
     /// # Ok::<(), arenite::stream::WindowError>(())
     /// ```
-    pub fn by_key<K>(self, key: impl FnMut(&T) -> K + 'a) -> Windowed<'a, K, T, M> {
+    pub fn by_key<K>(self, key: impl FnMut(&T) -> K + 'a) -> Windowed<'a, K, T, MERGES> {
         Windowed {
             stream: self.stream,
             rule: self.rule,
             key: Box::new(key),
             late: self.late,
             limit: self.limit,
-            kind: PhantomData,
         }
     }
 }
 
-impl<'a, K, T, M> Windowed<'a, K, T, M>
+impl<'a, K, T, const MERGES: bool> Windowed<'a, K, T, MERGES>
 where
     K: Clone + Eq + Hash + 'a,
     T: Clone + 'a,
@@ -144,17 +131,7 @@ where
     }
 
     /// Returns each window as the list of its items, in order of arrival. Items that are arrays are handles and are not
-    /// copied.
-    pub fn items(self) -> Stream<'a, Window<K, Vec<T>>> {
-        self.filled(Collect).map(|window| Window {
-            key: window.key,
-            span: window.span,
-            value: in_order(window.value),
-        })
-    }
-
-    /// Runs a kernel on the items of each window. Its first parameter is `&[Array<T>]` for arrays, which are not
-    /// copied, and `&[T]` or `&Array<T>` for numbers. `args` are its other parameters.
+    /// copied. A [stage](Stream::stage_with) runs a kernel on them:
     ///
     /// ```
     /// use arenite::{Array, Engine, stream::{Stream, Windows}};
@@ -168,51 +145,17 @@ where
     ///
     /// let engine = Engine::inline();
     /// let frames = (0..6).map(|n| engine.from_slice(&[n as f32; 4]).unwrap());
-    /// let means = Stream::new(frames).window(Windows::count(3))?.kernel(mean, (10.0,));
-    /// let means: Vec<f32> = means.run(&engine).map(|mean| mean.unwrap().value[0]).collect();
+    /// let windows = Stream::new(frames).window(Windows::count(3))?.items();
+    /// let means = windows.stage_with(mean, |window| (window.key, (window.value, 10.0)));
+    /// let means: Vec<f32> = means.run(&engine).map(|mean| mean.unwrap().1[0]).collect();
     /// assert_eq!(means, [10.0, 40.0]);
     /// # Ok::<(), arenite::stream::WindowError>(())
     /// ```
-    #[allow(clippy::type_complexity, reason = "the marker of the stage that it is")]
-    pub fn kernel<F, A, Q, R>(
-        self,
-        kernel: F,
-        args: A,
-    ) -> Stream<'a, Window<K, R::Out>, AfterStage<'a, Window<K, Vec<T>>, SplitArgs<T::Arg, F::Args>>>
-    where
-        F: Bind<A>,
-        F::Kernel: Kernel<Q, R>,
-        F::Args: Args<'static, Q::Rest> + Clone + 'a,
-        Q: SplitFirst + 'a,
-        T: WindowItems<Q::First>,
-        R: Reply + 'a,
-    {
-        const { captures_nothing::<F::Kernel>() };
-        let (kernel, args) = kernel.bind(args);
-        let call: CallFn<'a, Window<K, Vec<T>>, Window<K, ()>, R::Out> =
-            Box::new(move |engine, window, settings| {
-                let job = match T::gather(window.value, engine, Key::new()) {
-                    Ok(items) => {
-                        let job = engine.job(kernel, SplitArgs(items, args.clone()));
-                        Started::new(job, settings)
-                    }
-                    Err(full) => {
-                        let why = JobErrorKind::Limit(JobLimit::Arena(full));
-                        let failed = Failed::new(why, kernel_name::<F::Kernel>(), 0);
-                        Started::Job(Job::ready(Err(failed.into())))
-                    }
-                };
-                let kept = Window {
-                    key: window.key,
-                    span: window.span,
-                    value: (),
-                };
-                (kept, job)
-            });
-        self.items().add_stage(call, |kept, value| Window {
-            key: kept.key,
-            span: kept.span,
-            value,
+    pub fn items(self) -> Stream<'a, Window<K, Vec<T>>> {
+        self.filled(Collect).map(|window| Window {
+            key: window.key,
+            span: window.span,
+            value: in_order(window.value),
         })
     }
 
@@ -240,7 +183,7 @@ where
     }
 }
 
-impl<'a, K, T> Windowed<'a, K, T, Fixed>
+impl<'a, K, T> Windowed<'a, K, T, false>
 where
     K: Clone + Eq + Hash + 'a,
     T: Clone + 'a,
@@ -277,7 +220,7 @@ where
     }
 }
 
-impl<'a, K, T> Windowed<'a, K, T, Merging>
+impl<'a, K, T> Windowed<'a, K, T, true>
 where
     K: Clone + Eq + Hash + 'a,
     T: Clone + 'a,
@@ -310,42 +253,12 @@ where
     }
 }
 
-impl<K, T, M> fmt::Debug for Windowed<'_, K, T, M> {
+impl<K, T, const MERGES: bool> fmt::Debug for Windowed<'_, K, T, MERGES> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Windowed")
             .field("rule", &self.rule)
             .field("limit", &self.limit)
             .finish_non_exhaustive()
-    }
-}
-
-/// Item types of which a kernel can take many as its parameter `P`: arrays for `&[Array<T>]`, numbers for `&[T]` and
-/// `&Array<T>`. This trait is sealed.
-pub trait WindowItems<P: Param>: Sized {
-    #[doc(hidden)]
-    type Arg: Arg<'static, P>;
-    #[doc(hidden)]
-    fn gather(items: Vec<Self>, engine: &Engine, key: Key) -> Result<Self::Arg, ArenaFull>;
-}
-
-impl<E: Element> WindowItems<&[Array<E>]> for Array<E> {
-    type Arg = Vec<Array<E>>;
-    fn gather(items: Vec<Self>, _: &Engine, _: Key) -> Result<Vec<Array<E>>, ArenaFull> {
-        Ok(items)
-    }
-}
-
-impl<E: Element> WindowItems<&[E]> for E {
-    type Arg = Array<E>;
-    fn gather(items: Vec<Self>, engine: &Engine, _: Key) -> Result<Array<E>, ArenaFull> {
-        engine.from_slice(&items)
-    }
-}
-
-impl<E: Element> WindowItems<&Array<E>> for E {
-    type Arg = Array<E>;
-    fn gather(items: Vec<Self>, engine: &Engine, _: Key) -> Result<Array<E>, ArenaFull> {
-        engine.from_slice(&items)
     }
 }
 

@@ -1,18 +1,8 @@
 //! The kinds of windows, and which windows an item belongs to.
 
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::super::error::WindowError;
-
-/// Windows with fixed bounds: [`count`](Windows::count), [`tumbling`](Windows::tumbling),
-/// [`sliding`](Windows::sliding).
-#[derive(Clone, Copy, Debug)]
-pub struct Fixed;
-
-/// Windows that an item can merge: [`session`](Windows::session).
-#[derive(Clone, Copy, Debug)]
-pub struct Merging;
 
 /// The rule that groups items into windows.
 ///
@@ -22,10 +12,11 @@ pub struct Merging;
 /// | [`tumbling`](Windows::tumbling) | items of a time span; spans are adjacent | when the watermark reaches its end |
 /// | [`sliding`](Windows::sliding) | items of a time span; one begins at each step | the same |
 /// | [`session`](Windows::session) | items less than a gap apart | when the watermark is a gap after the last item |
+///
+/// `MERGES` says whether an item can merge windows, as it can sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Windows<M = Fixed> {
+pub struct Windows<const MERGES: bool = false> {
     pub(in super::super) rule: Rule,
-    kind: PhantomData<M>,
 }
 
 /// The rule's numbers are in nanoseconds, or, for windows by count, numbers of items with the same key.
@@ -36,12 +27,9 @@ pub(in super::super) enum Rule {
     Session { gap: u128 },
 }
 
-impl Windows<Fixed> {
+impl Windows {
     fn new(rule: Rule) -> Self {
-        Self {
-            rule,
-            kind: PhantomData,
-        }
+        Self { rule }
     }
 
     /// Returns windows of `items` items each. They need no event time and no watermark. The last window may have fewer.
@@ -92,14 +80,13 @@ impl Windows<Fixed> {
     }
 }
 
-impl Windows<Merging> {
+impl Windows<true> {
     /// Returns windows that last as long as items are less than `gap` apart.
     pub fn session(gap: Duration) -> Self {
         Self {
             rule: Rule::Session {
                 gap: gap.as_nanos(),
             },
-            kind: PhantomData,
         }
     }
 }

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::super::{Stream, StreamError, WindowError};
 use super::*;
+use crate::engine::Engine;
 
 type Items = Vec<(u32, u8)>;
 /// The key, start and end of each window, and the positions of its items.
@@ -20,7 +21,11 @@ fn millis(n: u32) -> Duration {
 }
 
 /// Returns the windows of items with a time and a key, and which items are late.
-fn windows<M>(items: &Items, lateness: u32, windows: Windows<M>) -> (Found, Vec<usize>) {
+fn windows<const MERGES: bool>(
+    items: &Items,
+    lateness: u32,
+    windows: Windows<MERGES>,
+) -> (Found, Vec<usize>) {
     let late = Rc::new(RefCell::new(Vec::new()));
     let source: Vec<_> = items.iter().copied().enumerate().collect();
     let to = Rc::clone(&late);
@@ -226,7 +231,7 @@ fn invalid_windows_are_refused_when_they_are_built() {
     let plain = || Stream::new(0u32..3);
     let timed = || plain().event_time(|&at| millis(at));
     let marked = || timed().watermark(second);
-    let why = |refused: Result<Windowed<'_, _, _, Fixed>, WindowError>| refused.unwrap_err();
+    let why = |refused: Result<Windowed<'_, _, _, false>, WindowError>| refused.unwrap_err();
 
     let tumbling = Windows::tumbling(second);
     assert_eq!(why(plain().window(tumbling)), WindowError::NoEventTime);
