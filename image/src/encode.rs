@@ -11,7 +11,7 @@ use super::meta::{Metadata, complete_png};
 use super::palette::{Indexed, MAX_COLORS, Palette};
 use super::pixels::{Color, Pixels, Samples};
 use super::spec::ResizeSpec;
-use super::{avif, gif, jpeg, png, webp};
+use super::{gif, jpeg, png, webp};
 
 /// Options of the encoders.
 #[derive(Clone, Copy)]
@@ -100,7 +100,8 @@ pub(super) fn encode(
         Format::Png => palette_png(pixels, how, metadata),
         Format::WebP => webp::encode(pixels, how, metadata),
         Format::Gif => gif::encode_still(pixels),
-        Format::Avif => avif::encode(pixels, how, metadata),
+        #[cfg(feature = "avif")]
+        Format::Avif => super::avif::encode(pixels, how, metadata),
         _ => Err(ImageError::NotAnOutput { format }),
     }
 }

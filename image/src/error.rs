@@ -196,10 +196,7 @@ impl fmt::Display for ImageError {
                 "the result would be {width}x{height}, {} pixels, more than the limit of {limit}",
                 u64::from(*width) * u64::from(*height)
             ),
-            Self::NotAnOutput { format } => write!(
-                f,
-                "{format} is read but not written; choose jpeg, png, webp or avif"
-            ),
+            Self::NotAnOutput { format } => f.write_str(&format.why_not_written()),
             Self::OutOfMemory { bytes: 0 } => f.write_str("no memory for its pixels"),
             Self::OutOfMemory { bytes } => {
                 write!(f, "no memory for {} of pixels", size(*bytes))

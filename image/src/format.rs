@@ -153,12 +153,23 @@ impl Format {
         }
     }
 
-    /// Returns whether this crate encodes the format.
+    /// Returns whether this crate encodes the format; AVIF only with the feature `avif`.
     pub const fn is_writable(self) -> bool {
-        matches!(
-            self,
-            Self::Jpeg | Self::Png | Self::WebP | Self::Gif | Self::Avif
-        )
+        match self {
+            Self::Jpeg | Self::Png | Self::WebP | Self::Gif => true,
+            Self::Avif => cfg!(feature = "avif"),
+            _ => false,
+        }
+    }
+
+    /// Returns why the format is not written.
+    pub(super) fn why_not_written(self) -> String {
+        match self {
+            Self::Avif => "this build does not write AVIF: build it with `--features avif`, or choose jpeg, png, webp \
+                           or gif"
+                .to_owned(),
+            _ => format!("{self} is not written; choose jpeg, png, webp, gif or avif"),
+        }
     }
 
     /// Returns whether a file of the format can be an animation.
@@ -166,12 +177,12 @@ impl Format {
         matches!(self, Self::Png | Self::WebP | Self::Gif)
     }
 
-    /// Returns the default output format for an input of this format: the same; JPEG for HEIC and raw files of cameras;
-    /// PNG for other formats that are only decoded.
+    /// Returns the default output format for an input of this format: the same; JPEG for HEIC, raw files of cameras, and
+    /// AVIF without the feature `avif`; PNG for other formats that are only decoded.
     pub const fn default_output(self) -> Self {
         match self {
-            Self::Heic | Self::CameraRaw => Self::Jpeg,
             _ if self.is_writable() => self,
+            Self::Heic | Self::CameraRaw | Self::Avif => Self::Jpeg,
             _ => Self::Png,
         }
     }
@@ -262,9 +273,7 @@ impl FromStr for Format {
     fn from_str(text: &str) -> Result<Self, String> {
         match Self::from_extension(text) {
             Some(format) if format.is_writable() => Ok(format),
-            Some(format) => Err(format!(
-                "{format} cannot be written; choose jpeg, png, webp, gif or avif"
-            )),
+            Some(format) => Err(format.why_not_written()),
             None => Err(format!(
                 "unknown format {text:?}; choose jpeg, png, webp, gif or avif"
             )),
@@ -566,6 +575,8 @@ mod tests {
         assert_eq!("webp".parse(), Ok(Format::WebP));
         assert_eq!("avif".parse(), Ok(Format::Avif));
         assert!("tiff".parse::<Format>().is_err());
+        // What a build without the feature says.
+        assert!(Format::Avif.why_not_written().contains("`--features avif`"));
         assert!("psd".parse::<Format>().is_err());
         assert_eq!(Format::Tiff.default_output(), Format::Png);
         assert_eq!(Format::WebP.default_output(), Format::WebP);

@@ -96,7 +96,7 @@ impl TryFrom<Format> for Output {
             Format::Png => Ok(Self::Png),
             Format::WebP => Ok(Self::WebP),
             Format::Gif => Ok(Self::Gif),
-            Format::Avif => Ok(Self::Avif),
+            Format::Avif if format.is_writable() => Ok(Self::Avif),
             _ => Err(ImageError::NotAnOutput { format }),
         }
     }

@@ -6,6 +6,7 @@ mod av1;
 mod boxes;
 mod canvas;
 mod container;
+#[cfg(feature = "avif")]
 mod file;
 mod film;
 #[allow(
@@ -16,6 +17,7 @@ mod hevc;
 mod item;
 #[allow(unsafe_code, reason = "samples are memory of a decoder")]
 mod picture;
+#[cfg(feature = "avif")]
 mod write;
 
 use super::animation::over;
@@ -34,6 +36,7 @@ use container::{CodePoints, Container, Crop, Turn};
 use item::Item;
 
 pub(super) use hevc::version as hevc_version;
+#[cfg(feature = "avif")]
 pub(super) use write::encode;
 
 /// Returns width and height of the largest picture, as the metadata says.
