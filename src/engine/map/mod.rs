@@ -161,7 +161,7 @@ impl<I: Iterator, R, E: JobFailure, K: ResultKey> Map<I, R, E, K> {
     ///
     /// Retries require arguments that the kernel cannot change:
     ///
-    /// ```compile_fail,E0277
+    /// ```compile_fail,E0308
     /// # let engine = arenite::Engine::inline();
     /// use arenite::{ArrayMut, JobOptions};
     ///

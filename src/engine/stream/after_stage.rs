@@ -66,7 +66,7 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
     /// Sets the [options](JobOptions) of the jobs of this stage, and replaces all that were set earlier. Retries require
     /// arguments that the kernel cannot change:
     ///
-    /// ```compile_fail,E0277
+    /// ```compile_fail,E0308
     /// use arenite::{ArrayMut, JobOptions, stream::Stream};
     ///
     /// fn sort(mut values: ArrayMut<u32>) -> ArrayMut<u32> {
