@@ -115,7 +115,7 @@
 //! | `sys` | Linux: owned resources and typed errors |
 //! | `arena` | shared memory in regions, one per writing process |
 //! | `array` | typed arrays with shapes in that memory: [`array`](mod@array) |
-//! | `kernel` | which functions can be sent, with which arguments: [`kernel`] |
+//! | `kernel` | which functions can be sent, with which arguments: [`kernel`](mod@kernel) |
 //! | `link` | how a job travels: slots, state words, doorbells |
 //! | `control` | the handshake of a new worker |
 //! | `worker` | start, main loop and stop of a worker process |
