@@ -153,7 +153,6 @@ def test_wrong_arguments(ex):
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_ffmpeg(tmp_path, ex):
     path = tmp_path / "a.mkv"
-    subprocess.run(
-        ["ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=2", str(path)], check=True
-    )
+    source = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=2"]
+    subprocess.run(["ffmpeg", "-loglevel", "error", *source, str(path)], check=True)
     assert [frame.shape for frame in al.frames(path, (32, 24), executor=ex)] == [(24, 32, 3)] * 20

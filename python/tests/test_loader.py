@@ -1,5 +1,4 @@
-"""`arenite.loader`: the order of samples is compared with a model in plain Python, and with no workers; workers are killed at
-each step."""
+"""`arenite.loader`: the order of samples is compared with a model in plain Python; workers are killed at each step."""
 
 import collections
 import dataclasses
@@ -313,7 +312,9 @@ class Dying:
         if self.step.startswith("read") and i in self.bad:
             self.die(i)
         row = np.full(3, i, np.float32)
-        return {"index": i, "row": Written(self, i, row) if self.step.startswith("write") else row, "drawn": rng.random()}
+        if self.step.startswith("write"):
+            row = Written(self, i, row)
+        return {"index": i, "row": row, "drawn": rng.random()}
 
 
 class Written:
@@ -384,7 +385,8 @@ def test_a_bad_sample_is_replaced_by_the_same_one_everywhere(step, tmp_path, lim
     seen = {i for batch, _, _ in found[0] for i in batch}
     assert not seen & set(bad) and set(range(40)) - seen == set(bad)
     for (batch, rows, _), (wanted, _, _) in zip(found[0], expected, strict=True):
-        assert [i for i, want in zip(batch, wanted, strict=True) if want not in bad] == [i for i in wanted if i not in bad]
+        left = [i for i, want in zip(batch, wanted, strict=True) if want not in bad]
+        assert left == [i for i in wanted if i not in bad]
         assert rows == [[float(i)] * 3 for i in batch]
     assert {index for _, index in states[0]["skipped"]} == set(bad)
 
@@ -421,7 +423,8 @@ def test_workers_killed_from_outside_cost_nothing(executors):
         for batch in loader:
             found += taken([batch])
             # A worker that is started at the moment has no process.
-            if chance.random() < 0.3 and (pids := [worker.pid for worker in executor.stats().workers if worker.pid > 0]):
+            pids = [worker.pid for worker in executor.stats().workers if worker.pid > 0]
+            if pids and chance.random() < 0.3:
                 os.kill(chance.choice(pids), signal.SIGKILL)
         assert found == model(200, 8, 1, epoch, True, 0, 1, False)
     assert loader.failures == []
@@ -535,7 +538,8 @@ def stream_model(shards, lanes, batch_size, seed, epoch, shuffle, rank, world, d
     found = [batch for turn in itertools.zip_longest(*queues) for batch in turn if batch is not None]
     if drop_last:
         found = [batch for batch in found if len(batch) == batch_size]
-    return [dict(zip(("shard", "number", "drawn"), map(list, zip(*batch, strict=True)), strict=True)) for batch in found]
+    names = "shard", "number", "drawn"
+    return [dict(zip(names, map(list, zip(*batch, strict=True)), strict=True)) for batch in found]
 
 
 @pytest.mark.parametrize("round", range(8))

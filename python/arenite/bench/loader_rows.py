@@ -148,10 +148,11 @@ class Loading(Row):
         return len(self.data) / seconds
 
     def baselines(self):
-        pool = self.closing.enter_context(multiprocessing.get_context("fork").Pool(WORKERS, set_dataset, (self.data,)))
+        pool = self.closing.enter_context(multiprocessing.get_context("spawn").Pool(WORKERS, set_dataset, (self.data,)))
         parts = [range(k, min(k + BATCH, len(self.data))) for k in range(0, len(self.data), BATCH)]
         found = {"Pool.imap": lambda: self.epoch(pool.imap(make_batch, parts))}
-        found |= {name: lambda make=make: self.epoch(make()) for name, make in (("torch", self.torch), ("grain", self.grain))}
+        for name, make in (("torch", self.torch), ("grain", self.grain)):
+            found[name] = lambda make=make: self.epoch(make())
         return found
 
     def torch(self):

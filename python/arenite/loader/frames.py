@@ -96,7 +96,8 @@ class _Reader:
             return not left
         if (code := self._child.wait(_LAST)) != 0:
             self._errors.seek(0)
-            raise subprocess.CalledProcessError(code, list(self._command), stderr=self._errors.read().decode(errors="replace"))
+            text = self._errors.read().decode(errors="replace")
+            raise subprocess.CalledProcessError(code, list(self._command), stderr=text)
         if len(left) < size:
             raise ValueError(f"the video ends within a frame of {size} bytes: it has another size or pixel format")
         return False
@@ -176,8 +177,8 @@ def frames(
 ) -> Frames:
     """Returns an iterator over the frames of a video or a camera, as arrays in shared memory.
 
-    Tasks of the executor get a frame without a copy. Its memory is free when its last view is gone, and all tasks with it
-    have ended.
+    Tasks of the executor get a frame without a copy. Its memory is free when its last view is gone, and all tasks with
+    it have ended.
 
     >>> import arenite, sys
     >>> import arenite.loader as al

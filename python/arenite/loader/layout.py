@@ -100,8 +100,8 @@ def values_of(tree: Tree, sample: Any) -> list[Any]:
 
 
 def write(tree: Tree, outs: Sequence[Any], samples: Iterable[Any]) -> list[list[Any]]:
-    """Writes samples into a part of a batch, which has an array for each leaf of a fixed shape. Returns the values of the
-    other leaves."""
+    """Writes samples into a part of a batch, which has an array for each leaf of a fixed shape. Returns the values of
+    the other leaves."""
     found, fixed = leaves(tree), iter(outs)
     lists: list[list[Any]] = [[] for leaf in found if leaf.shape is None]
     others = iter(lists)
@@ -119,8 +119,8 @@ def _write(leaf: Leaf, out: Any, row: int, value: Any) -> None:
     array = numpy.asarray(value)
     if array.shape != leaf.shape:
         raise ValueError(
-            f"the sample has shape {array.shape} {_at(leaf.path)}, the first one {leaf.shape}: make them equal, or pass "
-            f'ragged={{{leaf.path!r}: "list"}} or "pad"'
+            f"the sample has shape {array.shape} {_at(leaf.path)}, the first one {leaf.shape}: make them equal, or "
+            f'pass ragged={{{leaf.path!r}: "list"}} or "pad"'
         )
     if array.dtype != leaf.dtype and not numpy.can_cast(array.dtype, leaf.dtype, "same_kind"):  # type: ignore[arg-type]
         raise TypeError(f"the sample has {array.dtype} {_at(leaf.path)}, the first one {leaf.dtype}")

@@ -38,8 +38,8 @@ class Loader:
     when the last view of a batch is gone.
 
     :param dataset: Has `__len__` and `__getitem__(index)`, or `__getitem__(index, rng)` with a numpy generator of seed,
-        epoch and index; or a `Stream`, or an IterableDataset of PyTorch. Workers get it once: its arrays have one copy for
-        all processes.
+        epoch and index; or a `Stream`, or an IterableDataset of PyTorch. Workers get it once: its arrays have one copy
+        for all processes.
     :param batch_size: The number of samples of a batch.
     :param shuffle: Whether each epoch has another order, drawn from seed and epoch.
     :param seed: The seed of the order and of `rng`.
@@ -52,8 +52,8 @@ class Loader:
     :param rank: The number of this process among `world` that share the samples; by default that of `torchrun`.
     :param drop_last: Whether to leave out a last batch that is smaller than the others. With several ranks also leaves
         out samples that do not suffice for all ranks; otherwise some are repeated.
-    :param prefetch: The number of batches that are made ahead. By default one more than workers, and more if a batch takes
-        less than two milliseconds.
+    :param prefetch: The number of batches that are made ahead. By default one more than workers, and more if a batch
+        takes less than two milliseconds.
     :param sampler: The indices of an epoch in order: an iterable, whose `set_epoch` is called, or a function of a numpy
         generator of seed and epoch. It belongs to this rank: rank and world do not apply.
     :param collate: A function that makes a batch of a list of samples. It runs in workers.

@@ -1,4 +1,4 @@
-"""The order of samples: a function of the seed, the epoch and the rank alone, so that any point of it can be resumed."""
+"""The order of samples: a function of seed, epoch and rank alone, so that any point of it can be resumed."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ class Stream:
     :param read: Called in a worker with a shard, or with a shard and `rng`, a generator of seed, epoch and the number
         of the shard. Returns an iterable of samples.
     :param shards: What `read` takes. With `shuffle` each epoch has them in another order, and ranks share them.
-    :param lanes: The number of shards that are read at a time. Batches come from the lanes in turn. The order depends on
-        it, but not on the number of workers.
+    :param lanes: The number of shards that are read at a time. Batches come from the lanes in turn. The order depends
+        on it, but not on the number of workers.
     """
 
     def __init__(self, read: Callable[..., Iterable[Any]], shards: Sequence[Any], lanes: int = 4) -> None:
