@@ -155,11 +155,8 @@ impl Format {
 
     /// Returns whether this crate encodes the format; AVIF only with the feature `avif`.
     pub const fn is_writable(self) -> bool {
-        match self {
-            Self::Jpeg | Self::Png | Self::WebP | Self::Gif => true,
-            Self::Avif => cfg!(feature = "avif"),
-            _ => false,
-        }
+        matches!(self, Self::Jpeg | Self::Png | Self::WebP | Self::Gif)
+            || cfg!(feature = "avif") && matches!(self, Self::Avif)
     }
 
     /// Returns why the format is not written.

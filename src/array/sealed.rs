@@ -480,6 +480,7 @@ pub(super) fn check_reshape<T>(from: Shape, to: Shape) -> Result<Shape, ShapeErr
     if to.bytes::<T>().is_some() && from.len() == to.len() {
         Ok(to)
     } else {
+        let (from, to) = (Box::new(from), Box::new(to));
         Err(ShapeError::Elements { from, to })
     }
 }

@@ -184,7 +184,7 @@ impl fmt::Debug for Shape {
 }
 
 /// A shape that an array cannot have.
-#[derive(Copy, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShapeError {
     /// The number of dimensions is not between one and six.
@@ -192,9 +192,9 @@ pub enum ShapeError {
     /// The requested shape has another number of elements than the array.
     Elements {
         /// The array's shape.
-        from: Shape,
+        from: Box<Shape>,
         /// The requested shape.
-        to: Shape,
+        to: Box<Shape>,
     },
 }
 

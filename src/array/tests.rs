@@ -433,6 +433,7 @@ fn reshaping_keeps_the_elements() {
     assert_eq!(array.row(1).row(1)[..], [6, 7]);
     let error = array.clone().reshape([5, 2]).unwrap_err();
     let (from, to) = ((3, 2, 2).into(), [5, 2].into());
+    let (from, to) = (Box::new(from), Box::new(to));
     assert_eq!(error, ShapeError::Elements { from, to });
     let copy = array.clone().copy();
     assert_eq!(copy.shape(), Shape::from([3, 2, 2]));

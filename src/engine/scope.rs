@@ -12,7 +12,8 @@ use super::seeds::Series;
 use super::{Backend, Canceller, Engine, JobError, JobErrorKind};
 use crate::kernel::wire::ArgWriter;
 use crate::kernel::{
-    Args, Bind, CallWriter, Kernel, KernelInfo, Params, Reply, Single, captures_nothing, kernel_name,
+    Args, Bind, CallWriter, Kernel, KernelInfo, Params, Reply, Single, captures_nothing,
+    kernel_name,
 };
 use crate::supervisor::{Failed, Flight, Group, JobId, JobOptions, Owner, Read, Supervisor};
 

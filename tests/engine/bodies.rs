@@ -36,7 +36,7 @@ fn each_type_is_captured() {
         let (bytes, list) = (Bytes::from(b"nine"), vec![array.clone(), array.clone()]);
         let (flag, numbers) = (true, [7u64, 8]);
         let sum = |x: u64| {
-            let arrays = list.iter().map(Array::len).sum::<usize>() + array.len();
+            let arrays = list.iter().map(|array| array.len()).sum::<usize>() + array.len();
             let lengths = text.len() + name.len() + bytes.len() + arrays;
             x + lengths as u64 + slice[1] as u64 + u64::from(flag) + numbers[1]
         };
@@ -55,7 +55,7 @@ fn each_type_is_captured() {
                      list: &[Array<u16>],
                      flag: bool,
                      numbers: [u64; 2]| || {
-                let arrays = list.iter().map(Array::len).sum::<usize>();
+                let arrays = list.iter().map(|array| array.len()).sum::<usize>();
                 left + (bytes.len() + arrays) as u64 + u64::from(flag) + numbers[1]
             }),
             (),
@@ -132,9 +132,9 @@ fn a_failed_item_returns_them() {
         });
         let report = engine.map(body, 0..4u32).report();
         let failed: Vec<_> = report
-            .failures()
+            .failures
             .iter()
-            .map(|letter| *letter.args())
+            .map(|letter| letter.args)
             .collect();
         assert_eq!(failed, [(2, 2), (3, 2)]);
     });
@@ -156,7 +156,7 @@ fn single_arguments_need_no_tuple() {
         let first = arrays[2].clone();
         assert_eq!(engine.submit(sum, first).wait().unwrap(), 6);
         let letters = engine.map(|x: u32| -> u32 { panic!("{x}") }, 7..8).report();
-        assert_eq!(*letters.failures()[0].args(), 7);
+        assert_eq!(letters.failures[0].args, 7);
     });
 }
 
@@ -304,11 +304,11 @@ fn streams() {
             .window(Windows::count(3))
             .unwrap();
         let by = 10.0f32;
-        let sums = sums.kernel(
+        let sums = sums.items().stage_with(
             kernel!(|by: f32| |x: &[f32]| x.iter().sum::<f32>() * by),
-            (),
+            |window| ((), (window.value,)),
         );
-        let sums: Vec<f32> = sums.run(engine).map(|sum| sum.unwrap().value).collect();
+        let sums: Vec<f32> = sums.run(engine).map(|sum| sum.unwrap().1).collect();
         assert_eq!(sums, [30.0, 120.0]);
     });
 }

@@ -16,7 +16,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind, listen, recv,
     send, socket,
 };
-use nix::unistd::{Pid, close};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -232,13 +232,12 @@ impl World {
         let listener = self.listen(name);
         let answer = serde_json::to_vec(answer).unwrap();
         thread::spawn(move || {
-            while let Ok(connection) = accept(listener.as_raw_fd()) {
+            while let Ok(connection) = accept(&listener) {
                 let mut request = [0; 1024];
-                while let Ok(len @ 1..) = recv(connection, &mut request, MsgFlags::empty()) {
+                while let Ok(len @ 1..) = recv(connection.as_raw_fd(), &mut request, MsgFlags::empty()) {
                     assert_eq!(&request[..len], br#"{"op":"status"}"#);
-                    let _ = send(connection, &answer, MsgFlags::MSG_NOSIGNAL);
+                    let _ = send(connection.as_raw_fd(), &answer, MsgFlags::MSG_NOSIGNAL);
                 }
-                let _ = close(connection);
             }
         });
     }
