@@ -75,11 +75,15 @@ pub use index::ArrayIndex;
 pub(crate) use lane::{LaneChunk, LaneCount, LaneMemory};
 pub(crate) use memory::AllocError;
 pub use memory_file::MemoryFile;
+// For bindings, by `raw::memory`.
+#[doc(hidden)]
 pub use private_map::PrivateMap;
 pub use sealed::Array;
 pub(crate) use sealed::ArrayLocation;
 pub(crate) use sealed_file::FileName;
-pub use sealed_file::{MapError, SealedFile};
+pub use sealed_file::MapError;
+#[doc(hidden)]
+pub use sealed_file::SealedFile;
 pub use shape::{MAX_DIMS, Shape, ShapeError};
 pub use tile::TileMut;
 pub(crate) use tile::TilesMut;

@@ -139,6 +139,7 @@ impl Segment {
     }
 
     /// Writes `bytes` from offset `at` on.
+    #[cfg(any(test, feature = "template"))]
     pub(crate) fn write_at(&self, bytes: &[u8], at: i64) -> Result<()> {
         self.check()?;
         let mut done = 0;
@@ -228,6 +229,7 @@ impl Segment {
     }
 
     /// Takes ownership of a descriptor of a segment.
+    #[cfg(any(test, feature = "template"))]
     pub(crate) fn from_fd(fd: OwnedFd) -> Segment {
         Segment::new(fd)
     }

@@ -131,11 +131,7 @@ fn a_failed_item_returns_them() {
             (x < limit).then_some(x).ok_or_else(|| format!("{x}"))
         });
         let report = engine.map(body, 0..4u32).report();
-        let failed: Vec<_> = report
-            .failures
-            .iter()
-            .map(|letter| letter.args)
-            .collect();
+        let failed: Vec<_> = report.failures.iter().map(|letter| letter.args).collect();
         assert_eq!(failed, [(2, 2), (3, 2)]);
     });
 }

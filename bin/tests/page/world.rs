@@ -234,7 +234,9 @@ impl World {
         thread::spawn(move || {
             while let Ok(connection) = accept(&listener) {
                 let mut request = [0; 1024];
-                while let Ok(len @ 1..) = recv(connection.as_raw_fd(), &mut request, MsgFlags::empty()) {
+                while let Ok(len @ 1..) =
+                    recv(connection.as_raw_fd(), &mut request, MsgFlags::empty())
+                {
                     assert_eq!(&request[..len], br#"{"op":"status"}"#);
                     let _ = send(connection.as_raw_fd(), &answer, MsgFlags::MSG_NOSIGNAL);
                 }
