@@ -27,6 +27,7 @@ COMPLETIONS = [
     ("arenite.service.Serv", "Service"),
     ("arenite.Executor(2).sta", "stats"),
     ("arenite.WorkerD", "WorkerDied"),
+    ("with arenite.Executor() as ex:\n    ex.optio", "options"),
 ]
 #: Names whose documentation is shown.
 SHOWN = [
@@ -74,8 +75,8 @@ class Pyright:
     """A client of its language server."""
 
     def __init__(self, folder):
-        pytest.importorskip("pyright")
-        program = shutil.which("pyright-langserver", path=os.path.dirname(sys.executable))
+        pytest.importorskip("basedpyright")
+        program = shutil.which("basedpyright-langserver", path=os.path.dirname(sys.executable))
         self.server = subprocess.Popen(
             [program, "--stdio"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder
         )

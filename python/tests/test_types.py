@@ -33,6 +33,9 @@ arenite._core.start._is_guarded
 arenite.integrations.dask.Worker
 arenite.integrations.joblib.AreniteBackend
 arenite.joblib.AreniteBackend
+# Subclasses of dict and tuple with attributes, which have another layout than these.
+arenite.loader.layout.Batch
+arenite.loader.layout.BatchTuple
 """
 
 #: A user's program. Lines that end in `# error: CODE` have to be refused by mypy with that code, and by pyright; all
@@ -246,10 +249,10 @@ def test_types_reach_the_user(tmp_path, cache):
 
 @pytest.mark.patience(300)
 def test_types_reach_the_user_of_pyright(tmp_path):
-    pytest.importorskip("pyright")
+    pytest.importorskip("basedpyright")
     (tmp_path / "use.py").write_text(USE)
     (tmp_path / "pyrightconfig.json").write_text(json.dumps({"include": ["use.py"], "typeCheckingMode": "strict"}))
-    _, text = run(tmp_path, "pyright", "--pythonpath", sys.executable, "--outputjson")
+    _, text = run(tmp_path, "basedpyright", "--pythonpath", sys.executable, "--outputjson")
     reports = json.loads(text[text.index("{"):])["generalDiagnostics"]
     # What pyarrow says about its types is no matter of ours.
     found = {one["range"]["start"]["line"] + 1: one for one in reports if "nknown" not in one["rule"]}

@@ -7,7 +7,7 @@ import os
 import sys
 from concurrent.futures import Executor as BaseExecutor
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, overload
 
 from .. import _arenite
 from .._errors import MANY_FILES, MANY_PROCESSES
@@ -566,6 +566,10 @@ class Executor(BaseExecutor):
         Returns the number of bytes.
         """
         return 0 if self._workers.has_no_engine() else self._workers.engine.trim()
+
+    # For editors that take the type of `with Executor() as ex` from the standard library otherwise.
+    def __enter__(self) -> Self:
+        return self
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Ends the executor. No task can be submitted from now on.
