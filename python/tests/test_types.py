@@ -36,6 +36,8 @@ arenite.joblib.AreniteBackend
 # Subclasses of dict and tuple with attributes, which have another layout than these.
 arenite.loader.layout.Batch
 arenite.loader.layout.BatchTuple
+# An alias of Literal, which stubtest takes for a union.
+arenite.loader.faults.OnError
 """
 
 #: A user's program. Lines that end in `# error: CODE` have to be refused by mypy with that code, and by pyright; all
