@@ -165,7 +165,7 @@ impl Format {
             Self::Avif => "this build does not write AVIF: build it with `--features avif`, or choose jpeg, png, webp \
                            or gif"
                 .to_owned(),
-            _ => format!("{self} is not written; choose jpeg, png, webp, gif or avif"),
+            _ => format!("{self} cannot be written; choose jpeg, png, webp, gif or avif"),
         }
     }
 

@@ -259,6 +259,13 @@ pub fn pin_socket_folder() {
     });
 }
 
+/// Fixes the folder for all later sockets if this crate is in a shared object.
+pub(crate) fn pin_socket_folder_of_object() {
+    if !sys::image::image().is_program {
+        pin_socket_folder();
+    }
+}
+
 /// The name of a socket, in a folder that contains nothing else. Dropping it removes both.
 struct SocketName(PathBuf);
 

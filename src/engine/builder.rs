@@ -770,9 +770,7 @@ impl Builder {
             None => super::worker_program::this(sandboxed)?,
         };
         let is_forked = program.start.is_forked();
-        if !crate::sys::image::image().is_program {
-            crate::control::pin_socket_folder();
-        }
+        crate::control::pin_socket_folder_of_object();
         let active = self.workers.unwrap_or_else(crate::sys::limits::cores);
         check_least("workers", active as u64, 1, "")?;
         check_least("lanes", self.lanes as u64, 1, "")?;

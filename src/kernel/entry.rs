@@ -351,13 +351,13 @@ where
 }
 
 /// Returns the name of a kernel, for messages. A kernel of this crate that calls a function `f` of the program for each
-/// element or chunk has `…Each<f>` or `…EachWith<f>` in its type; for such a kernel, the name of `f` is returned.
+/// element or chunk has `…Each<f>` or `…EachWith<f, …>` in its type; for such a kernel, the name of `f` is returned.
 pub(crate) fn kernel_name<F>() -> &'static str {
     let name = type_name::<F>();
     called_function(name).unwrap_or(name)
 }
 
-/// Returns the function `f` in a type name with `…Each<f>` or `…EachWith<f>`, if the type is a kernel of this crate.
+/// Returns the function `f` in a type name with `…Each<f>` or `…EachWith<f, …>`, if the type is a kernel of this crate.
 fn called_function(name: &str) -> Option<&str> {
     // A private module, which cannot be part of the name of a program's type.
     const MODULE: &str = "arenite::engine::par";
@@ -369,13 +369,15 @@ fn called_function(name: &str) -> Option<&str> {
         let calls = each.ends_with("Each") || each.ends_with("EachWith");
         calls.then_some(function)
     })?;
-    // Finds the matching `>`. The `>` of an arrow, as in `fn(_) -> _`, closes no bracket.
+    // Finds the comma after it, or the matching `>`. The `>` of an arrow, as in `fn(_) -> _`, closes no bracket.
     let bytes = function.as_bytes();
     let mut open = 1;
     let end = bytes.iter().enumerate().position(|(at, byte)| {
         match byte {
-            b'<' => open += 1,
-            b'>' if at == 0 || bytes[at - 1] != b'-' => open -= 1,
+            b'<' | b'(' | b'[' => open += 1,
+            b'>' if at > 0 && bytes[at - 1] == b'-' => {}
+            b'>' | b')' | b']' => open -= 1,
+            b',' => return open == 1,
             _ => {}
         }
         open == 0
@@ -503,7 +505,7 @@ mod tests {
             "a::f",
             "a::{{closure}}",
             "a::f<b::Each<u8>>",
-            "a::f<fn(u8) -> u8>",
+            "a::f<fn(u8, [u8; 2]) -> u8, u8>",
         ] {
             let each = format!("arenite::engine::par_with::MapEach<{function}>");
             assert_eq!(called_function(&each), Some(function));
@@ -511,6 +513,8 @@ mod tests {
                 "a::Each<u8>, fn() -> u8, arenite::Nothing, {each}"
             ));
             assert_eq!(called_function(&whole), Some(function));
+            let with = format!("arenite::engine::par::functions::EachWith<{function}, (), [u32]>");
+            assert_eq!(called_function(&with), Some(function));
         }
         for other in [
             "a::MapEach<b>",

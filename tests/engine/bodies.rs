@@ -3,7 +3,7 @@
 use arenite::stream::{Stream, Windows};
 use arenite::{Array, Bytes, Engine, Graph, TileMut, kernel};
 
-use crate::harness::{Lab, tests};
+use crate::harness::{Lab, block_on, tests};
 
 tests![
     each_type_is_captured,
@@ -283,7 +283,7 @@ fn actors() {
         });
         assert_eq!(list.call(push, (7,)).wait().unwrap(), 2);
         let sum = kernel!(|by: u64| |list: &Vec<u64>| list.iter().sum::<u64>() * by);
-        let sum = smol::block_on(async { list.call_async(sum, ()).await.await });
+        let sum = block_on(async { list.call_async(sum, ()).await.await });
         assert_eq!(sum.unwrap(), 38);
     });
 }

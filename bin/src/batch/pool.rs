@@ -20,7 +20,7 @@ use arenite_image::{
 
 use super::outcome::{Encoded, Fault, Made, Warning};
 use super::plan::{Item, Task};
-use super::printer::Purpose;
+use super::printer::{Confinement, Purpose};
 use super::progress::{FailedAllocations, Messages, print_aside};
 use crate::text::{one_line, reason, show_bytes, show_path};
 
@@ -67,17 +67,6 @@ pub(crate) struct Settings {
     pub trace: Option<PathBuf>,
     /// File for the report.
     pub report: Option<PathBuf>,
-}
-
-/// How the workers of a run are confined.
-#[derive(Debug)]
-pub(crate) struct Confinement {
-    /// Whether there is a sandbox: `on` or `off`.
-    pub sandbox: &'static str,
-    /// The parts of the sandbox that this machine cannot enforce, a sentence each.
-    pub not_enforced: Vec<&'static str>,
-    /// Whether the command line says how workers are confined.
-    pub is_requested: bool,
 }
 
 /// The reason why a job was not started.

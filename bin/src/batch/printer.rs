@@ -13,7 +13,6 @@ use serde::Serialize;
 use super::inputs::Found;
 use super::outcome::{Fault, Outcome, Written};
 use super::plan::Item;
-use super::pool::Confinement;
 use super::progress::{Progress, rate_text};
 use super::shard::Shard;
 use crate::text::{Choice, json_line, one_line, reason, show_bytes, show_path};
@@ -178,6 +177,17 @@ struct FrameLine<'a> {
     file: Option<&'a str>,
     line: Option<u32>,
     module: Option<Cow<'a, str>>,
+}
+
+/// How the workers of a run are confined.
+#[derive(Debug)]
+pub(crate) struct Confinement {
+    /// Whether there is a sandbox: `on` or `off`.
+    pub sandbox: &'static str,
+    /// The parts of the sandbox that this machine cannot enforce, a sentence each.
+    pub not_enforced: Vec<&'static str>,
+    /// Whether the command line says how workers are confined.
+    pub is_requested: bool,
 }
 
 #[derive(Serialize)]
