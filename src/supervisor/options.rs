@@ -58,11 +58,12 @@ impl Backoff {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use arenite::Backoff;
+    /// use arenite::{Backoff, JobOptions};
     ///
     /// # let engine = arenite::Engine::inline();
     /// let polite = Backoff::new(Duration::from_millis(100), Duration::from_secs(10)).jitter();
-    /// let pages = engine.map(|page: u32| page + 1, (0..3).map(|page| (page,))).retries(3).backoff(polite);
+    /// let options = JobOptions::new().retries(3).backoff(polite);
+    /// let pages = engine.map(|page: u32| page + 1, (0..3).map(|page| (page,))).options(&options);
     /// assert_eq!(pages.collect::<Result<Vec<_>, _>>()?, [1, 2, 3]);
     /// # Ok::<(), arenite::JobError>(())
     /// ```

@@ -398,9 +398,9 @@ impl JobError {
     /// let engine = Engine::builder().workers(1).lanes(2).build()?;
     /// let report = engine.map(fetch, [7, 13].map(|page| (page,))).report();
     /// let [lost, culprit] = &report.failures[..] else { panic!("{report}") };
-    /// assert_eq!(*culprit.error().kind(), JobErrorKind::Lost(WorkerExit::Signal(6)));
-    /// assert_eq!(culprit.error().lost_jobs(), [lost.error().job().unwrap()]);
-    /// assert_eq!(lost.args(), &(7,));
+    /// assert_eq!(*culprit.error.kind(), JobErrorKind::Lost(WorkerExit::Signal(6)));
+    /// assert_eq!(culprit.error.lost_jobs(), [lost.error.job().unwrap()]);
+    /// assert_eq!(lost.args, (7,));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn lost_jobs(&self) -> &[u64] {
