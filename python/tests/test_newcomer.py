@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 
 import harness
 import pytest
@@ -227,9 +228,14 @@ def test_sockets_are_made_in_shared_memory_unless_a_folder_is_chosen(chosen):
         print(os.stat("/tmp").st_mtime_ns != before)
     """
     environment = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
-    mount = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /tmp && exec "$0" "$@"']
-    env = environment | ({"TMPDIR": "/tmp"} if chosen else {})
-    end = harness.script(source, how="-c", prefix=mount, env=env)
+    # Another /tmp, in which only this Python is at its place if it is in /tmp.
+    mounts = """
+        mount -t tmpfs tmpfs /mnt && mkdir /mnt/tmp && mount --rbind /tmp /mnt/tmp && mount -t tmpfs tmpfs /tmp || exit
+        case $PREFIX in /tmp/*) mkdir -p "$PREFIX" && mount --rbind "/mnt$PREFIX" "$PREFIX";; esac
+        exec "$0" "$@"
+    """
+    env = environment | {"PREFIX": sys.prefix} | ({"TMPDIR": "/tmp"} if chosen else {})
+    end = harness.script(source, how="-c", prefix=["unshare", "--mount", "sh", "-c", mounts], env=env)
     assert end.ok().out == f"{chosen}\n"
 
 

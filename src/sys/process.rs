@@ -532,6 +532,15 @@ pub fn set_pdeathsig(signal: Signal) -> Result<()> {
         .map_err(|errno| Error::new("prctl(SET_PDEATHSIG)", errno, signal.as_str()))
 }
 
+/// Returns whether a process exists and has not ended. The state comes after the name, which is in parentheses.
+pub fn is_running(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit_once(") ")
+        .and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
 /// Returns the parent's process id.
 pub fn getppid() -> Pid {
     Pid::parent()

@@ -260,10 +260,13 @@ pub(super) fn bind(parent: i32, is_forked: bool) -> Result<bool, StartFailure> {
             process::set_pdeathsig(Signal::SIGKILL)?;
         }
         if process::getppid().as_raw() != parent {
+            // Nobody waits for this worker any more: it ends without a word, as it would have a moment later.
+            if !process::is_running(parent) {
+                return Err("".into());
+            }
             return Err(format!(
-                "process {parent}, which has started it, is not its parent: either that process has ended, or the \
-                 worker program starts another process, instead of running the worker in its own (a script must use \
-                 `exec`)"
+                "process {parent}, which has started it, is not its parent: the worker program starts another process, \
+                 instead of running the worker in its own (a script must use `exec`)"
             )
             .into());
         }
