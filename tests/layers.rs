@@ -31,8 +31,8 @@ const LAYERS: [&str; 12] = [
 /// The layers of `python/memory/src/`, lowest first.
 const MEMORY_LAYERS: [&str; 6] = ["sync", "pages", "written", "habit", "private_copy", "heap"];
 const MAX_LINES: usize = 900;
-/// Files below `src/supervisor/`, or those of a heap of `python/memory/`, that may import each other in a circle; none do
-/// in `bin/src/`.
+/// Files below `src/supervisor/`, or those of a heap of `python/memory/`, that may import each other in a circle; none
+/// do in `bin/src/`.
 const MAX_CYCLE: usize = 4;
 
 #[test]

@@ -174,8 +174,8 @@ impl Format {
         matches!(self, Self::Png | Self::WebP | Self::Gif)
     }
 
-    /// Returns the default output format for an input of this format: the same; JPEG for HEIC, raw files of cameras, and
-    /// AVIF without the feature `avif`; PNG for other formats that are only decoded.
+    /// Returns the default output format for an input of this format: the same; JPEG for HEIC, raw files of cameras,
+    /// and AVIF without the feature `avif`; PNG for other formats that are only decoded.
     pub const fn default_output(self) -> Self {
         match self {
             _ if self.is_writable() => self,

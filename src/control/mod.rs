@@ -242,8 +242,8 @@ pub fn lock_socket_names(timeout: Duration) -> Option<MutexGuard<'static, ()>> {
     }
 }
 
-/// Fixes the folder for all later sockets, in shared memory if nobody has chosen one ([`folder::in_memory`]). For shared
-/// objects, where another thread may change the environment without the lock of Rust's standard library, so that
+/// Fixes the folder for all later sockets, in shared memory if nobody has chosen one ([`folder::in_memory`]). For
+/// shared objects, where another thread may change the environment without the lock of Rust's standard library, so that
 /// `TMPDIR` must not be read later; and for commands that make their own temporary files elsewhere. Other executables
 /// choose a folder for each socket: see [`folder::choose`].
 ///
@@ -297,7 +297,8 @@ impl Server {
             };
             sys::inject::allowed().map_err(|error| fails(error.into()))?;
             // The channel leaks a descriptor if it cannot create its folder, so a folder is tried first after such a
-            // failure. Not each time: a file system that has removed many files lately takes a millisecond for a folder.
+            // failure. Not each time: a file system that has removed many files lately takes a millisecond for a
+            // folder.
             if HAS_FAILED.load(Ordering::Relaxed) {
                 tempfile::tempdir().map_err(fails)?;
             }

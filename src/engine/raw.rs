@@ -8,8 +8,8 @@ use super::{Engine, Job, JobBuilder, JobFailure};
 use crate::kernel::Program;
 use crate::supervisor::JobOptions;
 
-/// Returns the series for a call that runs several jobs, such as a map, which draw their [random numbers](crate::rng) by
-/// their index in it.
+/// Returns the series for a call that runs several jobs, such as a map, which draw their [random numbers](crate::rng)
+/// by their index in it.
 pub fn series(engine: &Engine) -> Series {
     engine.seeds.series()
 }
@@ -24,9 +24,9 @@ pub fn in_series<'e, G: Program, A, const RETRIES: bool, E: JobFailure>(
     job.seed(series.seed(index))
 }
 
-/// Starts the clock of the [deadline](JobOptions::deadline) when the kernel calls [`begin_timed`](crate::raw::begin_timed),
-/// instead of when its worker gets the job, for functions that the kernel loads. The job is ended in any case after `most`
-/// plus the deadline.
+/// Starts the clock of the [deadline](JobOptions::deadline) when the kernel calls
+/// [`begin_timed`](crate::raw::begin_timed), instead of when its worker gets the job, for functions that the kernel
+/// loads. The job is ended in any case after `most` plus the deadline.
 pub fn loading<const RETRIES: bool>(
     options: JobOptions<RETRIES>,
     most: Duration,

@@ -315,8 +315,8 @@ impl<'env> Scope<'env> {
     /// Like [`submit`](Self::submit), with options: a deadline, a priority, a limiter, a label or a name.
     ///
     /// The job may change memory that is lent to it, so it has no retries. If it is killed, that memory is unspecified,
-    /// and the error lists it. A scope waits for its jobs, and so for their permits; a cancelled scope does not wait for
-    /// permits, and an inline engine does not run its remaining jobs.
+    /// and the error lists it. A scope waits for its jobs, and so for their permits; a cancelled scope does not wait
+    /// for permits, and an inline engine does not run its remaining jobs.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -436,8 +436,8 @@ impl<'env> Scope<'env> {
         held.and_then(run_kernel::<F, P, R>)
     }
 
-    /// Options for a job of this crate that overwrites all memory that is lent to it and does not read it first: then it
-    /// makes no difference what a dead attempt has written.
+    /// Options for a job of this crate that overwrites all memory that is lent to it and does not read it first: then
+    /// it makes no difference what a dead attempt has written.
     pub(super) fn writes_all(&self, retries: u32) -> JobOptions {
         JobOptions {
             retries,

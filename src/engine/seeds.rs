@@ -86,8 +86,8 @@ impl Seeds {
 }
 
 impl Series {
-    /// Returns the number of this series among those of its engine, which [`for_each_element`](crate::raw::for_each_element)
-    /// takes.
+    /// Returns the number of this series among those of its engine, which
+    /// [`for_each_element`](crate::raw::for_each_element) takes.
     pub fn number(&self) -> u64 {
         self.number
     }

@@ -96,8 +96,8 @@ impl<R: Send + 'static, E: JobFailure> Submission<R, E> {
     }
 }
 
-/// The future of [`JobBuilder::submit_async`] and [`Actor::call_async`](super::Actor::call_async): a call that waits for
-/// admission. Dropping it leaves the line and drops the arguments: the call does not run.
+/// The future of [`JobBuilder::submit_async`] and [`Actor::call_async`](super::Actor::call_async): a call that waits
+/// for admission. Dropping it leaves the line and drops the arguments: the call does not run.
 #[must_use = "a future does nothing before it is polled"]
 pub struct Submitting<R, E: JobFailure = JobError>(Submission<R, E>);
 

@@ -111,8 +111,8 @@ macro_rules! newtype {
     };
 }
 
-/// The items to which [`newtype!`](crate::newtype) and [`kernel!`](crate::kernel!) expand. Programs must not use them: an implementation of their own
-/// could lend memory to a job that outlives that memory.
+/// The items to which [`newtype!`](crate::newtype) and [`kernel!`](crate::kernel!) expand. Programs must not use them:
+/// an implementation of their own could lend memory to a job that outlives that memory.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::kernel::bind::expanded::{Bound, ByReference};

@@ -113,8 +113,8 @@ impl Default for Backoff {
 /// # Ok::<(), arenite::JobError>(())
 /// ```
 ///
-/// `RETRIES` says whether [`retries`](Self::retries) was called: options without retries fit every job, others only jobs
-/// whose arguments the kernel cannot change.
+/// `RETRIES` says whether [`retries`](Self::retries) was called: options without retries fit every job, others only
+/// jobs whose arguments the kernel cannot change.
 #[derive(PartialEq)]
 pub struct JobOptions<const RETRIES: bool = false> {
     pub(crate) deadline: Option<Duration>,

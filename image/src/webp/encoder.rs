@@ -62,8 +62,8 @@ pub(super) fn encoded(
     let mut file = Vec::<u8>::new();
     picture.0.writer = Some(append);
     picture.0.custom_ptr = (&raw mut file).cast();
-    // SAFETY: the samples have as many bytes as sides and stride say, and are borrowed for the call; `file` outlives the
-    // encoder.
+    // SAFETY: the samples have as many bytes as sides and stride say, and are borrowed for the call; `file` outlives
+    // the encoder.
     let is_done = unsafe {
         let import = if has_alpha {
             WebPPictureImportRGBA

@@ -68,8 +68,8 @@ class Results(Generic[T]):
         beside: Callable[..., out_of_band.Beside] = out_of_band.Arguments,
     ) -> None:  # fmt: skip
         """`packs`: without a `chunksize`, short calls may be sent in packets. `pace`: the measured time of calls, by
-        default that of earlier maps of the function. `is_star`: whether an item of the only input is a tuple of all arguments of a call. `beside`: replaces arrays in
-        arguments."""
+        default that of earlier maps of the function. `is_star`: whether an item of the only input is a tuple of all
+        arguments of a call. `beside`: replaces arrays in arguments."""
         self._workers = workers
         self._engine = workers.engine
         self._private = workers.private

@@ -28,9 +28,8 @@ def parse(arguments):
     parser.add_argument("--rows", type=names(rows.ALL), metavar="ROW,…", help="only these rows")
     parser.add_argument("--systems", type=names(systems.ALL), metavar="SYSTEM,…", help="only these systems")
     parser.add_argument("--workers", type=int, default=2, help="workers of each system (2)")
-    parser.add_argument(
-        "--limit", type=float, default=30, metavar="SECONDS", help="for each system in a row; longer turns are stopped (30)"
-    )
+    limit = "for each system in a row; longer turns are stopped (30)"
+    parser.add_argument("--limit", type=float, default=30, metavar="SECONDS", help=limit)
     parser.add_argument("--quick", action="store_true", help="three turns each, and without the rows on 1 GiB")
     parser.add_argument("--json", metavar="FILE", help="write all samples; - is the output, in the place of the table")
     parser.add_argument("--svg", metavar="FILE.svg", help="draw a chart, and FILE-dark.svg for dark pages")

@@ -132,8 +132,8 @@ impl<'a, T: Element> Par<'a, T> {
     }
 
     /// Like [`map`](Par::map), but keeps the results of the other rows if some rows fail, with each failure as a
-    /// [`DeadLetter`](crate::DeadLetter) of its rows of the input. A row is a step of the leading axis: in an array with
-    /// one axis, an element.
+    /// [`DeadLetter`](crate::DeadLetter) of its rows of the input. A row is a step of the leading axis: in an array
+    /// with one axis, an element.
     ///
     /// ```
     /// # let engine = arenite::Engine::inline();
@@ -200,9 +200,7 @@ impl<'a, T: Element> Par<'a, T> {
         self.engine
             .work_on::<T, U, Nothing, ApplyEach<F>>(self.array, Nothing)
     }
-}
 
-impl<T: Element> Par<'_, T> {
     /// Like [`map`](Par::map), with a [`kernel!`](crate::kernel!) that captures variables. The same as
     /// [`with`](Par::with) and `map`.
     ///
@@ -355,9 +353,7 @@ impl<'a, T: Element> ParMut<'a, T> {
         self.engine
             .change::<T, Nothing, ChangeEach<F>>(self.array, Nothing)
     }
-}
 
-impl<T: Element> ParMut<'_, T> {
     /// Like [`apply`](ParMut::apply), with a [`kernel!`](crate::kernel!) that captures variables. The same as
     /// [`with`](ParMut::with) and `apply`.
     ///

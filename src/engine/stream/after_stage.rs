@@ -63,8 +63,8 @@ impl<'a, T, I, A> Stream<'a, T, AfterStage<'a, I, A>> {
         self
     }
 
-    /// Sets the [options](JobOptions) of the jobs of this stage, and replaces all that were set earlier. Retries require
-    /// arguments that the kernel cannot change:
+    /// Sets the [options](JobOptions) of the jobs of this stage, and replaces all that were set earlier. Retries
+    /// require arguments that the kernel cannot change:
     ///
     /// ```compile_fail,E0308
     /// use arenite::{ArrayMut, JobOptions, stream::Stream};
